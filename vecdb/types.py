@@ -1,0 +1,285 @@
+"""The words of vecdb as frozen values: spaces, records, hits, results. No I/O, no behaviour beyond access.
+
+Everything here is plain data that can be pickled and compared. Design: docs/explanation/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "MAX_DIM",
+    "MAX_ID_BYTES",
+    "MAX_K",
+    "MAX_METADATA_BYTES",
+    "METRICS",
+    "CancelCheck",
+    "CheckReport",
+    "Commit",
+    "Hit",
+    "Hits",
+    "HitsBatch",
+    "Id",
+    "Metric",
+    "Plan",
+    "Progress",
+    "Record",
+    "RecordVersion",
+    "Space",
+    "Where",
+    "WriteResult",
+]
+
+Id: TypeAlias = str | int
+Metric: TypeAlias = Literal["cosine", "dot", "l2"]
+Where: TypeAlias = Mapping[str, Any]
+Progress: TypeAlias = Callable[["int", "int | None"], object]
+"""Called as ``progress(done, total)``; `total` is None where it is not known."""
+CancelCheck: TypeAlias = Callable[[], bool]
+"""Asked between steps; a true answer stops the work with `CancelledError`."""
+
+METRICS: tuple[Metric, ...] = ("cosine", "dot", "l2")
+MAX_DIM = 65_536
+MAX_ID_BYTES = 480
+MAX_METADATA_BYTES = 1 << 20
+MAX_K = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One embedding model's output: every vector belongs to exactly one space.
+
+    Attributes
+    ----------
+    name : str
+    dim : int
+        Width, 1 to 65,536.
+    metric : {"cosine", "dot", "l2"}
+    dtype : {"float32", "float16"}
+        How vectors are stored.
+    model, revision : str
+        Which model made the vectors; recorded, compared by people and tools.
+    role : {"document", "query", "both"}
+        What the stored vectors were embedded as; (model, role) is the unit of compatibility.
+    id : int
+        Number inside the file; never reused.
+    """
+
+    name: str
+    dim: int
+    metric: Metric = "cosine"
+    dtype: Literal["float32", "float16"] = "float32"
+    model: str = ""
+    revision: str = ""
+    role: Literal["document", "query", "both"] = "both"
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A stored record as `get` and `scan` return it; arrays are copies that the caller owns.
+
+    Attributes
+    ----------
+    id : str or int
+    metadata : dict
+    text : str or None
+    version : int
+        1 when first written, one more with each change.
+    vectors : mapping of str to ndarray of shape (dim,)
+        Only the spaces that were asked for and that the record has; in the space's stored dtype.
+    spaces : tuple of str
+        Every space in which the record has a vector.
+    """
+
+    id: Id
+    metadata: dict[str, Any]
+    text: str | None
+    version: int
+    vectors: Mapping[str, npt.NDArray[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    spaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. `score` is higher-is-better, `distance` lower-is-better (table in the README)."""
+
+    id: Id
+    score: float
+    distance: float
+    metadata: dict[str, Any] | None = None
+    text: str | None = None
+    space: str = ""
+    origin: str = "native"
+    relevance: float | None = None
+    raw_score: float | None = None
+    vectors: Mapping[str, npt.NDArray[Any]] | None = None
+
+
+class Plan(Mapping[str, Any]):
+    """How a search was answered: a mapping for programs, a readable line for people."""
+
+    __slots__ = ("_facts",)
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __repr__(self) -> str:
+        return "Plan(" + ", ".join(f"{key}={value!r}" for key, value in self._facts.items()) + ")"
+
+    def __str__(self) -> str:
+        return "; ".join(f"{key}: {value}" for key, value in self._facts.items())
+
+
+class Hits(Sequence[Hit]):
+    """The answer to one query: a sequence of `Hit`, best first.
+
+    Attributes
+    ----------
+    ids : list of str or int
+    scores, distances : ndarray of float32, shape (k,)
+    complete : bool
+        False if fewer than ``min(k, matches)`` hits are returned; `reason` then says why.
+    reason : str or None
+    plan : Plan or None
+        With ``explain=True``: what was done and what it cost.
+    warnings : tuple of str
+    dropped : int
+        Hits that a relevance filter removed.
+    seq : int
+        The commit that was read.
+    """
+
+    __slots__ = ("_hits", "complete", "distances", "dropped", "ids", "plan", "reason", "scores", "seq", "warnings")
+
+    def __init__(
+        self,
+        hits: Sequence[Hit],
+        *,
+        seq: int,
+        complete: bool = True,
+        reason: str | None = None,
+        plan: Plan | None = None,
+        warnings: tuple[str, ...] = (),
+        dropped: int = 0,
+    ) -> None:
+        self._hits = tuple(hits)
+        self.ids: list[Id] = [hit.id for hit in self._hits]
+        self.scores = np.array([hit.score for hit in self._hits], dtype=np.float32)
+        self.distances = np.array([hit.distance for hit in self._hits], dtype=np.float32)
+        self.seq = seq
+        self.complete = complete
+        self.reason = reason
+        self.plan = plan
+        self.warnings = warnings
+        self.dropped = dropped
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self._hits[index]
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{hit.id!r}: {hit.score:.4f}" for hit in self._hits[:5])
+        more = f", ... {len(self) - 5} more" if len(self) > 5 else ""
+        return f"<Hits {len(self)} [{shown}{more}]{'' if self.complete else ' incomplete: ' + str(self.reason)}>"
+
+
+class HitsBatch(Sequence[Hits]):
+    """The answers to several queries, in their order.
+
+    Attributes
+    ----------
+    ids : list of lists
+    scores, distances : ndarray of float32, shape (n, k)
+        Padded with -inf (scores) and +inf (distances) where a query has fewer hits.
+    counts : ndarray of int64, shape (n,)
+    complete, seq, plan : as in `Hits`
+    """
+
+    __slots__ = ("_rows", "complete", "counts", "distances", "ids", "plan", "scores", "seq")
+
+    def __init__(self, rows: Sequence[Hits], *, k: int, seq: int, plan: Plan | None = None) -> None:
+        self._rows = tuple(rows)
+        self.ids: list[list[Id]] = [row.ids for row in self._rows]
+        self.counts = np.array([len(row) for row in self._rows], dtype=np.int64)
+        self.scores = np.full((len(self._rows), k), -np.inf, dtype=np.float32)
+        self.distances = np.full((len(self._rows), k), np.inf, dtype=np.float32)
+        for place, row in enumerate(self._rows):
+            self.scores[place, : len(row)] = row.scores
+            self.distances[place, : len(row)] = row.distances
+        self.complete = all(row.complete for row in self._rows)
+        self.seq = seq
+        self.plan = plan
+
+    @overload
+    def __getitem__(self, index: int) -> Hits: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hits, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hits | tuple[Hits, ...]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"<HitsBatch {len(self)} queries, {int(self.counts.sum())} hits>"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What a write did: the commit's seq, and how many records were new or already there."""
+
+    seq: int
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unverified: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One line of the commit log."""
+
+    seq: int
+    time: float
+    changes: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordVersion:
+    """One state of a record in its kept history; `record` is None where it was deleted."""
+
+    seq: int
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` proved. `problems` is empty for a sound file."""
+
+    ok: bool
+    problems: tuple[str, ...]
+    counts: Mapping[str, int]
+    seconds: float
