@@ -261,7 +261,7 @@ class UnknownNameError(MissingError):
 class ExistsError(VecdbError):
     """The name is taken."""
 
-    fields = ("kind", "name")
+    fields: ClassVar[tuple[str, ...]] = ("kind", "name")
 
 
 class RecordExistsError(ExistsError):
