@@ -16,6 +16,7 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   ├─ DuplicateIdError         .id .first .second
     │   ├─ MetadataError            .position .path
     │   ├─ WhereError               .path .operator
+    │   ├─ SourceError              .path .line .row
     │   └─ ParameterError           .name .got .allowed
     ├─ MissingError (LookupError)
     │   ├─ CollectionMissingError   .name .available
@@ -91,6 +92,7 @@ __all__ = [
     "RecordMissingError",
     "RemoteFileSystemError",
     "SnapshotExpiredError",
+    "SourceError",
     "SpaceMismatchError",
     "SpaceMissingError",
     "StateError",
@@ -204,6 +206,12 @@ class WhereError(ArgumentError):
     """A ``where`` condition is malformed."""
 
     fields = ("path", "operator")
+
+
+class SourceError(ArgumentError):
+    """A file or table given to an import is damaged, too large, or not what it says it is."""
+
+    fields = ("path", "line", "row")
 
 
 class ParameterError(ArgumentError):
