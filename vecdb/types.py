@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -102,7 +101,7 @@ class Record:
     metadata: dict[str, Any]
     text: str | None
     version: int
-    vectors: Mapping[str, npt.NDArray[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    vectors: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)  # a mapping proxy cannot be pickled
     spaces: tuple[str, ...] = ()
 
 

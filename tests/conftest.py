@@ -1,0 +1,95 @@
+"""Settings of every test: Hypothesis profiles, the kernel cache, the real data sets, and databases left open."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIRE_SHARED = os.environ.get("VECDB_REQUIRE_SHARED") == "1"
+
+# No deadlines: the machine is shared, and no test asserts a wall-clock time.
+_COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow], "print_blob": True}
+hypothesis.settings.register_profile("dev", max_examples=60, **_COMMON)
+hypothesis.settings.register_profile("ci", max_examples=100, derandomize=True, **_COMMON)
+hypothesis.settings.register_profile("nightly", max_examples=2_000, **_COMMON)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the profile, and keep compiled kernels between runs, apart from those of the user."""
+    profile = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+    hypothesis.settings.load_profile(profile)
+    if config.cache is not None:  # workers of pytest-xdist inherit the variable from here
+        os.environ.setdefault("VECDB_CACHE_DIR", str(config.cache.mkdir("vecdb-kernels")))
+
+
+# --- real data --------------------------------------------------------------------------------------------
+
+
+def _shared_data() -> Path:
+    return Path(os.environ.get("VECDB_SHARED_DATA") or ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data sets; the test is skipped, visibly, where it is missing."""
+    folder = _shared_data()
+    if not (folder / "README.md").is_file():
+        pytest.skip("the real data sets are not here; set VECDB_SHARED_DATA to their folder")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for the real data is marked as such, whether or not its author remembered."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared_data")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With VECDB_REQUIRE_SHARED=1 a test of the real data that skips has failed."""
+    report = yield
+    if REQUIRE_SHARED and report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("shared_data"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} skipped although VECDB_REQUIRE_SHARED=1: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """With VECDB_REQUIRE_SHARED=1 no module of tests may skip itself as a whole: its marks could not be seen."""
+    report = yield
+    if REQUIRE_SHARED and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} skipped as a whole although VECDB_REQUIRE_SHARED=1: {report.longrepr}"
+    return report
+
+
+# --- databases left open ----------------------------------------------------------------------------------
+
+
+def _open_databases() -> list[Any]:
+    """Return the databases open in this process, as far as vecdb was imported at all."""
+    module = sys.modules.get("vecdb.database")
+    return list(module._open_databases()) if module is not None and hasattr(module, "_open_databases") else []
+
+
+@pytest.fixture(autouse=True)
+def no_database_left_open() -> Iterator[None]:
+    """Close what a test left open, and say so: an open handle holds locks that the next test would wait for."""
+    before = _open_databases()
+    yield
+    left = [database for database in _open_databases() if not any(database is known for known in before)]
+    for database in left:
+        database.close()
+    if left:
+        pytest.fail(f"the test left open: {[str(database.path) for database in left]}", pytrace=False)
