@@ -59,7 +59,7 @@ ROOMS: dict[str, Room] = {
     "arrays": _room("1 compute", _COMPUTE, "numpy"),
     "kernels": _room("1 compute", _WORDS + " arrays", "numpy numba llvmlite"),
     "scan": _room("1 compute", _COMPUTE, "numpy"),
-    "scan_numpy": _room("1 compute", _WORDS + " arrays blocks", "numpy"),
+    "scan_numpy": _room("1 compute", _COMPUTE, "numpy"),
     "blocks": _room("1 compute", _COMPUTE, "numpy"),
     "exact": _room("1 compute", _COMPUTE, "numpy"),
     "storage": _room("2 storage", _WORDS + " metadata", "numpy lmdb msgpack xxhash"),

@@ -1,0 +1,52 @@
+"""The reference names everything there is, and nothing else; links lead somewhere; every page can be found."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vecdb
+from vecdb import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def headings(page: str, level: str) -> list[str]:
+    text = re.sub(r"^```.*?^```", "", (REFERENCE / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^{level} (.+)$", text, re.MULTILINE)
+
+
+def test_the_documentation_agrees_with_the_code_and_itself():
+    command = [sys.executable, ROOT / "tools" / "check_docs.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_public_name_has_its_heading_and_every_heading_its_name():
+    assert sorted(headings("api.md", "##")) == sorted(vecdb.__all__)
+
+
+@pytest.mark.parametrize("cls", [vecdb.Database, vecdb.Collection], ids=lambda cls: cls.__name__)
+def test_every_public_member_has_its_heading(cls):
+    documented = {
+        title.partition(".")[2] for title in headings("api.md", "###") if title.startswith(cls.__name__ + ".")
+    }
+    assert documented == {name for name in dir(cls) if not name.startswith("_")}
+
+
+def test_every_error_has_its_row_and_every_row_its_error():
+    rows = re.findall(r"^\| `(\w+)` \|", (REFERENCE / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(errors.__all__)
+
+
+def test_every_command_has_its_heading_and_every_heading_its_command():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import gen_docs
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+    names = ["vecdb", *(name for name, _ in gen_docs.cli_commands(gen_docs.cli_group()))]
+    assert [title for title in headings("cli.md", "##") if title.startswith("vecdb")] == names
