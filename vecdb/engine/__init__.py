@@ -1,0 +1,1 @@
+"""What a collection does: reads, writes, search, filters, upkeep."""
