@@ -1,0 +1,1 @@
+"""LMDB and bytes: everything between a record and the file."""
