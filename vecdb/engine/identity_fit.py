@@ -1,0 +1,174 @@
+"""Fitting of an identity profile: what a space's own hardest batches look like, and what foreigners would.
+
+Native evidence is always out of sample: topics are held out of the axes they are measured against. Foreign evidence
+is constructed from the same rows: rotated, with permuted columns, with flipped signs. The limit lies between the
+hardest native and the nearest constructed foreign batch; it is an effect size, so it does not move with the number
+of rows. Invariant: the same sample and seed give the same limits. Design: docs/explanation/identity.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.engine.identity_numbers import Axes, Floats, batch_evidence, effective_rows, fit_axes, row_evidence
+
+__all__ = ["BATCH_ROWS", "Limits", "fit_limits"]
+
+BATCH_ROWS = 32
+"""Rows of a resampled batch: the smallest that is judged, hence the noisiest."""
+
+_ALIGNMENT_WEIGHT = 2.0
+_MIN_GAPS = np.array([0.6, 0.1, 0.1])
+"""A number counts only where it parts the two sides by this much; a mean must be the model's, not a topic's."""
+_MIN_GAP = 0.3
+_MIN_ROW_GAP = 0.2
+_LIMIT_PLACE = 0.2
+_TOPICS = 16
+_FOLDS = 4
+_DRAWS = 8
+_Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the judge compares with. Scores are weighted sums of evidence in nats; 0 is what a foreigner expects.
+
+    Attributes
+    ----------
+    weights, caps : tuple of float
+        Per number of `EVIDENCE`: its weight (0 = does not tell foreigners from natives here) and the value above
+        which more is no better, so that one number cannot outvote the others.
+    foreign, native, limit : float
+        Highest score of a constructed foreign batch, lowest of a held-out native batch, and the refusal limit.
+    row_foreign, row_native : float
+        The same for the mean score of 32 single rows.
+    row_deviation, row_limit : float
+        Standard deviation of single native rows' scores, and the limit for one row: below every native row and
+        not above the limit of a mean of 32.
+    spread : float
+        Mean squared distance of unit rows to their mean, over the sample.
+    """
+
+    weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    caps: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    foreign: float = 0.0
+    native: float = 0.0
+    limit: float = 0.0
+    row_foreign: float = 0.0
+    row_native: float = 0.0
+    row_deviation: float = 0.0
+    row_limit: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def discriminates(self) -> bool:
+        """Whether held-out native batches stand clear of constructed foreign ones."""
+        return any(self.weights) and self.native - self.foreign >= _MIN_GAP
+
+    @property
+    def rows_discriminate(self) -> bool:
+        """Whether 32 single rows do."""
+        return self.discriminates and self.row_native - self.row_foreign >= _MIN_ROW_GAP
+
+    def score(self, evidence: Floats) -> Floats:
+        """Return the weighted, capped sum over the last axis of `evidence`, shape (..., 3)."""
+        return np.asarray(np.minimum(evidence, self.caps) @ np.array(self.weights))
+
+
+def fit_limits(unit: Floats, axes: Axes, *, seed: int) -> Limits:
+    """Fit the limits of a space from unit rows, shape (m, d), and the axes fitted to all of them."""
+    rng = np.random.default_rng(seed)
+    spread = float(np.square(unit - axes.mean).sum(axis=1).mean())
+    native, native_rows = _held_out_evidence(unit, rng)
+    if not len(native):
+        return Limits(spread=spread)
+    foreign, foreign_rows = _foreign_evidence(unit, axes, rng)
+    weights = np.where(native.min(axis=0) - foreign.max(axis=0) >= _MIN_GAPS, [_ALIGNMENT_WEIGHT, 1.0, 1.0], 0.0)
+    rule = Limits(tuple(weights.tolist()), tuple(np.median(native, axis=0).tolist()))
+    low, high = float(rule.score(native).min()), float(rule.score(foreign).max())
+    single = rule.score(native_rows)
+    row_high = float(rule.score(foreign_rows).mean(axis=1).max())
+    row_low = float(single.mean(axis=1).min())
+    return Limits(
+        weights=rule.weights,
+        caps=rule.caps,
+        foreign=high,
+        native=low,
+        limit=high + _LIMIT_PLACE * (low - high),
+        row_foreign=row_high,
+        row_native=row_low,
+        row_deviation=float(single.std()),
+        row_limit=min(_below(single), row_high + _LIMIT_PLACE * (row_low - row_high)),
+        spread=spread,
+    )
+
+
+def _below(scores: Floats) -> float:
+    """Return a bound below a sample: its lowest values, lowered by a quarter of their distance to the median."""
+    low, middle = np.quantile(scores, [0.0005, 0.5]).tolist()
+    return float(low - 0.25 * (middle - low))
+
+
+def _held_out_evidence(unit: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return evidence of native batches, shape (b, 3), and of their rows, (b, 32, 3), on axes that never saw them."""
+    batches: list[Floats] = []
+    rows: list[Floats] = []
+    fold_of = _folds(unit, rng)
+    for fold in range(_FOLDS):
+        held, kept = unit[fold_of == fold], unit[fold_of != fold]
+        if len(held) < 2 * BATCH_ROWS or len(kept) < 2 * BATCH_ROWS:
+            continue
+        axes = fit_axes(kept, seed=fold)
+        for members in _batches(held, rng, 24):
+            if effective_rows(held[members])[0] < 4:  # near-duplicates are judged as rows
+                continue
+            batches.append(batch_evidence(held[members], axes))
+            rows.append(row_evidence(held[members], axes))
+    return np.array(batches), np.array(rows)
+
+
+def _folds(unit: Floats, rng: np.random.Generator) -> _Indices:
+    """Split rows into folds of whole topics, ordered along the topics' main axis, of about equal size."""
+    centres = unit[rng.choice(len(unit), _TOPICS, replace=False)]
+    for _ in range(6):
+        topic = np.argmax(unit @ centres.T - 0.5 * np.square(centres).sum(axis=1), axis=1)
+        for each in np.unique(topic):
+            centres[each] = unit[topic == each].mean(axis=0)
+    main = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)[2][0]
+    order = np.argsort(centres @ main, kind="stable")
+    size = np.bincount(topic, minlength=_TOPICS)[order]
+    fold = np.empty(_TOPICS, dtype=np.intp)
+    fold[order] = np.minimum(_FOLDS - 1, (np.cumsum(size) - size / 2) * _FOLDS // len(unit))
+    return np.asarray(fold[topic])
+
+
+def _batches(unit: Floats, rng: np.random.Generator, count: int) -> Iterator[_Indices]:
+    """Yield index sets of `BATCH_ROWS` rows: `count` at random, then `count` of nearest neighbours of a row."""
+    for _ in range(count):
+        yield rng.choice(len(unit), BATCH_ROWS, replace=False)
+    for seed_row in rng.choice(len(unit), count, replace=False):
+        yield np.argpartition(-(unit @ unit[seed_row]), BATCH_ROWS - 1)[:BATCH_ROWS]
+
+
+def _foreign_evidence(unit: Floats, axes: Axes, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return evidence of constructed foreign batches, shape (b, 3), and of their rows, (b, 32, 3)."""
+    batches = [unit[members] for members in _batches(unit, rng, 8)]
+    turned = list(_foreign_axes(axes, rng))
+    numbers = np.array([batch_evidence(rows, other) for other in turned for rows in batches])
+    return numbers, np.array([row_evidence(rows, other) for other in turned for rows in batches])
+
+
+def _foreign_axes(axes: Axes, rng: np.random.Generator) -> Iterator[Axes]:
+    """Yield axes turned by random isometries: measuring rows on them is measuring turned rows on `axes`."""
+    stack = np.vstack([axes.mean, axes.loud, axes.quiet])
+    lower = np.linalg.qr(stack.T)[1].T
+    split = 1 + len(axes.loud)
+    for _ in range(_DRAWS):
+        frame = np.linalg.qr(rng.standard_normal((axes.dim, lower.shape[1])))[0].T
+        shuffled, flipped = stack[:, rng.permutation(axes.dim)], stack * rng.choice([-1.0, 1.0], axes.dim)
+        for turned in (lower @ frame, shuffled, flipped):
+            yield Axes.of(turned[0], turned[1:split], turned[split:])
