@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -41,14 +40,6 @@ make_sample = load_tool()
 @pytest.fixture(scope="module")
 def data():
     return sample.load()
-
-
-@pytest.fixture(scope="module")
-def shared():
-    folder = pathlib.Path(os.environ.get("VECDB_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / "debian" / "docs.jsonl.gz").exists():
-        pytest.skip(f"the real data sets are not at {folder} (set VECDB_SHARED_DATA)")
-    return folder
 
 
 @pytest.fixture
@@ -325,12 +316,12 @@ def test_the_tool_asks_for_the_data():
 
 
 @pytest.mark.shared_data
-def test_the_sample_is_what_the_real_data_gives(shared):
-    assert list(make_sample.differences(shared)) == []
+def test_the_sample_is_what_the_real_data_gives(shared_data):
+    assert list(make_sample.differences(shared_data)) == []
 
 
 @pytest.mark.shared_data
-def test_a_changed_file_is_noticed(shared, tmp_path, monkeypatch):
+def test_a_changed_file_is_noticed(shared_data, tmp_path, monkeypatch):
     folder = tmp_path / "sample"
     shutil.copytree(FOLDER, folder)
     monkeypatch.setattr(make_sample, "SAMPLE", folder)
@@ -338,13 +329,13 @@ def test_a_changed_file_is_noticed(shared, tmp_path, monkeypatch):
     changed[-1] ^= 1
     (folder / "documents.wl256.npy").write_bytes(changed)
     (folder / "documents.jsonl").write_text((folder / "documents.jsonl").read_text().replace('"games"', '"toys"'))
-    assert set(make_sample.differences(shared)) == {"documents.jsonl", "documents.wl256.npy"}
+    assert set(make_sample.differences(shared_data)) == {"documents.jsonl", "documents.wl256.npy"}
 
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", MODELS)
-def test_document_vectors_are_those_of_the_real_data(shared, data, name):
-    stored = np.load(shared / "debian" / make_sample.SOURCES[name], mmap_mode="r")[list(data.documents.rows)]
+def test_document_vectors_are_those_of_the_real_data(shared_data, data, name):
+    stored = np.load(shared_data / "debian" / make_sample.SOURCES[name], mmap_mode="r")[list(data.documents.rows)]
     assert make_sample.least_cosine(stored, data.documents.vectors[name]) > 0.99999
 
 
@@ -359,18 +350,18 @@ def runs(text, length):
 
 
 @pytest.mark.shared_data
-def test_no_sentence_of_the_real_data_is_in_the_sample(shared):
+def test_no_sentence_of_the_real_data_is_in_the_sample(shared_data):
     kept = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json*")}
-    sentences = [row["text"] for row in read_gz(shared / "debian" / "docs.jsonl.gz")]
-    sentences += [row["text"] for row in read_gz(shared / "debian" / "queries.jsonl.gz")]
+    sentences = [row["text"] for row in read_gz(shared_data / "debian" / "docs.jsonl.gz")]
+    sentences += [row["text"] for row in read_gz(shared_data / "debian" / "queries.jsonl.gz")]
     # A shorter synopsis such as "mail server" is a common name; from 20 letters on it would be a copied phrase.
     assert not [text for text in sentences if len(text) >= 20 and any(text in content for content in kept.values())]
 
 
 @pytest.mark.shared_data
-def test_texts_and_queries_share_no_long_run_of_words_with_the_real_data(shared, data):
+def test_texts_and_queries_share_no_long_run_of_words_with_the_real_data(shared_data, data):
     own = {run for text in data.texts.texts + data.queries.texts for run in runs(text, 6)}
     files = ("debian/docs", "debian/queries", "cranfield/docs", "cranfield/queries")
     for name in files:
-        for row in read_gz(shared / f"{name}.jsonl.gz"):
+        for row in read_gz(shared_data / f"{name}.jsonl.gz"):
             assert not own & runs(row["text"], 6), row["text"]
