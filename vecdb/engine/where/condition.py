@@ -27,7 +27,7 @@ def value_at(metadata: Mapping[str, Any], parts: tuple[str, ...]) -> Any:
     """Return the value at a path, or `MISSING`. Only dicts are entered, never lists."""
     value: Any = metadata
     for part in parts:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):  # the first test is the quick one
             return MISSING
         value = value.get(part, MISSING)
     return value

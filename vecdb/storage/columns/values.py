@@ -23,6 +23,8 @@ _SCALARS = frozenset({Tag.NULL, Tag.BOOL, Tag.INT, Tag.FLOAT, Tag.STR})
 _MEMBERS = _SCALARS | {Tag.DICT}
 _BISECT_BELOW = 16
 """Wanted texts up to which each is looked up alone; above, one pass over the dictionary is cheaper."""
+_SEARCH_WHOLE = 8
+"""One entry in so many may be a hit before a substring is looked for in each entry alone."""
 
 
 class Strings:
@@ -73,7 +75,23 @@ class Strings:
         return table
 
     def containing(self, needle: bytes) -> npt.NDArray[np.bool_]:
-        """Which entries contain `needle`; shape (len(self),)."""
+        """Which entries contain `needle`; shape (len(self),).
+
+        UTF-8 can be searched as bytes: a needle never begins or ends inside a character.
+        """
+        if not needle:
+            return np.ones(len(self), dtype=bool)
+        table = np.zeros(len(self), dtype=bool)
+        ends = self._offsets.tolist()
+        at = self._blob.find(needle)
+        for _ in range(len(self) // _SEARCH_WHOLE):
+            if at < 0:
+                return table
+            code = bisect.bisect_right(ends, at) - 1
+            inside = at + len(needle) <= ends[code + 1]
+            table[code] |= inside
+            at = self._blob.find(needle, ends[code + 1] if inside else at + 1)
+        # So many hits that looking at each entry is cheaper than looking for the next one.
         return np.fromiter((needle in entry for entry in self.entries()), dtype=bool, count=len(self))
 
     def entries(self) -> list[bytes]:
