@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, and keep compiled kernels between runs, apart from those of the user."""
     profile = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
     hypothesis.settings.load_profile(profile)
-    if config.cache is not None:  # workers of pytest-xdist inherit the variable from here
+    if getattr(config, "cache", None) is not None:  # workers of pytest-xdist inherit the variable from here
         os.environ.setdefault("VECDB_CACHE_DIR", str(config.cache.mkdir("vecdb-kernels")))
 
 

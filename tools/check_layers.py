@@ -57,7 +57,7 @@ ROOMS: dict[str, Room] = {
     "hookspecs": _room("1 contracts", _CONTRACTS, "numpy pluggy"),
     "contracts": _room("1 contracts", _CONTRACTS, "numpy"),
     "arrays": _room("1 compute", _COMPUTE, "numpy"),
-    "kernels": _room("1 compute", _WORDS + " arrays", "numpy numba llvmlite"),
+    "kernels": _room("1 compute", _COMPUTE, "numpy numba llvmlite"),
     "scan": _room("1 compute", _COMPUTE, "numpy"),
     "scan_numpy": _room("1 compute", _COMPUTE, "numpy"),
     "blocks": _room("1 compute", _COMPUTE, "numpy"),

@@ -3,7 +3,7 @@
 A page holds markers, ``<!-- generated: NAME -->`` and ``<!-- end of generated: NAME -->``; what stands between them is
 replaced. With --check nothing is written and a difference is an error, so the pages cannot fall behind the code.
 
-Usage: python tools/gen_docs.py [--check]
+Usage: python tools/gen_docs.py [--check] [NAME ...]
 """
 
 from __future__ import annotations
@@ -244,9 +244,10 @@ def replace_section(page: str, name: str, text: str) -> str:
     return f"{head}{begin}\n{text}\n{end}{tail}"
 
 
-def outdated() -> Iterator[tuple[Path, str, str]]:
+def outdated(names: Sequence[str]) -> Iterator[tuple[Path, str, str]]:
     """Yield each page that differs from the code: its path, its text, and what it should be."""
-    for name, (path, make) in SECTIONS.items():
+    for name in names:
+        path, make = SECTIONS[name]
         old = path.read_text(encoding="utf-8")
         new = replace_section(old, name, make())
         if new != old:
@@ -257,9 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or with --check print the differences and return 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is not up to date")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these parts, of: {' '.join(SECTIONS)}")
     options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(SECTIONS):
+        parser.error(f"no part is called {' or '.join(sorted(unknown))}; there are: {' '.join(SECTIONS)}")
     sys.path.insert(0, str(ROOT))
-    stale = list(outdated())
+    stale = list(outdated(options.names or list(SECTIONS)))
     for path, old, new in stale:
         name = path.relative_to(ROOT).as_posix()
         if options.check:
