@@ -251,6 +251,7 @@ class Profile:
             "mean": self.axes.mean.astype("<f8").tobytes(),
             "loud": self.axes.loud.astype("<f4").tobytes(),
             "quiet": self.axes.quiet.astype("<f2").tobytes(),
+            "signs": self.axes.signs.astype("i1").tobytes(),
             "limits": np.array(_flat(self.limits), dtype="<f8").tobytes(),
             "norms": np.array([*self.norm_range, *self.norm_edges], dtype="<f8").tobytes(),
             "norm_counts": self.norm_counts.astype("<i8").tobytes(),
@@ -276,6 +277,7 @@ class Profile:
             _array(state, "mean", "<f8", (dim,)),
             _array(state, "loud", "<f4", (loud, dim)),
             _array(state, "quiet", "<f2", (quiet, dim)),
+            _array(state, "signs", "i1", (dim,)),
         )
         norms = _array(state, "norms", "<f8", (4,), finite=False).tolist()
         if any(np.isnan(norms)) or norms[0] < 0:
@@ -303,10 +305,10 @@ def explain(verdict: Verdict) -> str:
         norms = f", median norm {numbers['norm']:.4g} (accepted {limits['norm_low']:.4g} to {limits['norm_high']:.4g})"
     note = f"; {verdict.note}" if verdict.note else ""
     return (
-        f"the batch {verb} the space's model: score {numbers['score']:.2f} (limit {limits['score']:.2f}) from "
-        f"alignment with the space's mean {numbers['alignment']:.2f}, loud-axes energy {numbers['energy']:+.2f}, "
-        f"quiet-axes silence {numbers['quiet']:+.2f} (another model: about 0), spread {numbers['spread']:.2f}"
-        f"{norms}{note}."
+        f"the batch {verb} the space's model: score {numbers['score']:.2f} (limit {limits['score']:.2f}; another "
+        f"model: about 0) from alignment with the space's mean {numbers['alignment']:.2f}, signs {numbers['signs']:.2f}, "
+        f"loud axes {numbers['energy']:+.2f}, quiet axes {numbers['quiet']:+.2f}, "
+        f"spread {numbers['spread']:.3g}{norms}{note}."
     )
 
 
@@ -383,7 +385,7 @@ def _similarities(unit: Floats, seed: int) -> npt.NDArray[np.int64]:
 
 # --- stored form -------------------------------------------------------------------------------------------
 
-_LIMIT_NUMBERS = 6 + len(fields(Limits)) - 2
+_LIMIT_NUMBERS = 2 * len(EVIDENCE) + len(fields(Limits)) - 2
 
 
 def _flat(limits: Limits) -> list[float]:
@@ -392,8 +394,8 @@ def _flat(limits: Limits) -> list[float]:
 
 
 def _unflat(numbers: list[float]) -> Limits:
-    first, second, third, one, two, three, *rest = numbers
-    return Limits((first, second, third), (one, two, three), *rest)
+    weights, caps, rest = np.split(np.array(numbers), [len(EVIDENCE), 2 * len(EVIDENCE)])
+    return Limits(tuple(weights.tolist()), tuple(caps.tolist()), *rest.tolist())
 
 
 def _damaged(name: str, got: object) -> CorruptionError:

@@ -8,29 +8,32 @@ of rows. Invariant: the same sample and seed give the same limits. Design: docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.identity_numbers import Axes, Floats, batch_evidence, effective_rows, fit_axes, row_evidence
+from vecdb.engine.identity_numbers import EVIDENCE, Axes, Floats, batch_evidence, effective_rows, fit_axes, row_evidence
 
 __all__ = ["BATCH_ROWS", "Limits", "fit_limits"]
 
 BATCH_ROWS = 32
 """Rows of a resampled batch: the smallest that is judged, hence the noisiest."""
 
-_ALIGNMENT_WEIGHT = 2.0
-_MIN_GAPS = np.array([0.6, 0.1, 0.1])
-"""A number counts only where it parts the two sides by this much; a mean must be the model's, not a topic's."""
+_WEIGHTS = np.array([2.0, 2.0, 1.0, 1.0])
+_TRAITS = np.array([0.75, 0.9])
+"""Alignment and signs count only where every held-out batch has them: a trait of the model, not of a topic."""
+_MIN_ENERGY_GAP = 0.1
 _MIN_GAP = 0.3
 _MIN_ROW_GAP = 0.2
 _LIMIT_PLACE = 0.2
+_ROW_LIMIT_PLACE = 0.1
 _TOPICS = 16
 _FOLDS = 4
 _DRAWS = 8
 _Indices = npt.NDArray[np.intp]
+_Turn = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Limits:
     Attributes
     ----------
     weights, caps : tuple of float
-        Per number of `EVIDENCE`: its weight (0 = does not tell foreigners from natives here) and the value above
+        Per number of `EVIDENCE`: its weight (0 = it does not part natives from foreigners here) and the value above
         which more is no better, so that one number cannot outvote the others.
     foreign, native, limit : float
         Highest score of a constructed foreign batch, lowest of a held-out native batch, and the refusal limit.
@@ -48,13 +51,13 @@ class Limits:
         The same for the mean score of 32 single rows.
     row_deviation, row_limit : float
         Standard deviation of single native rows' scores, and the limit for one row: below every native row and
-        not above the limit of a mean of 32.
+        near what foreign rows reach.
     spread : float
         Mean squared distance of unit rows to their mean, over the sample.
     """
 
-    weights: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    caps: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    weights: tuple[float, ...] = (0.0,) * len(EVIDENCE)
+    caps: tuple[float, ...] = (0.0,) * len(EVIDENCE)
     foreign: float = 0.0
     native: float = 0.0
     limit: float = 0.0
@@ -67,7 +70,7 @@ class Limits:
     @property
     def discriminates(self) -> bool:
         """Whether held-out native batches stand clear of constructed foreign ones."""
-        return any(self.weights) and self.native - self.foreign >= _MIN_GAP
+        return self.native - self.foreign >= _MIN_GAP
 
     @property
     def rows_discriminate(self) -> bool:
@@ -75,7 +78,7 @@ class Limits:
         return self.discriminates and self.row_native - self.row_foreign >= _MIN_ROW_GAP
 
     def score(self, evidence: Floats) -> Floats:
-        """Return the weighted, capped sum over the last axis of `evidence`, shape (..., 3)."""
+        """Return the weighted, capped sum over the last axis of `evidence`, shape (..., 4)."""
         return np.asarray(np.minimum(evidence, self.caps) @ np.array(self.weights))
 
 
@@ -87,12 +90,12 @@ def fit_limits(unit: Floats, axes: Axes, *, seed: int) -> Limits:
     if not len(native):
         return Limits(spread=spread)
     foreign, foreign_rows = _foreign_evidence(unit, axes, rng)
-    weights = np.where(native.min(axis=0) - foreign.max(axis=0) >= _MIN_GAPS, [_ALIGNMENT_WEIGHT, 1.0, 1.0], 0.0)
-    rule = Limits(tuple(weights.tolist()), tuple(np.median(native, axis=0).tolist()))
-    low, high = float(rule.score(native).min()), float(rule.score(foreign).max())
+    rule = Limits(_weights(native, foreign[0]), tuple(np.median(native, axis=0).tolist()))
+    low = float(rule.score(native).min())
     single = rule.score(native_rows)
-    row_high = float(rule.score(foreign_rows).mean(axis=1).max())
     row_low = float(single.mean(axis=1).min())
+    high = _ceiling(rule.score(foreign), low, _MIN_GAP)
+    row_high = _ceiling(rule.score(foreign_rows).mean(axis=2), row_low, _MIN_ROW_GAP)
     return Limits(
         weights=rule.weights,
         caps=rule.caps,
@@ -102,9 +105,25 @@ def fit_limits(unit: Floats, axes: Axes, *, seed: int) -> Limits:
         row_foreign=row_high,
         row_native=row_low,
         row_deviation=float(single.std()),
-        row_limit=min(_below(single), row_high + _LIMIT_PLACE * (row_low - row_high)),
+        row_limit=min(_below(single), row_high + _ROW_LIMIT_PLACE * (row_low - row_high)),
         spread=spread,
     )
+
+
+def _weights(native: Floats, rotated: Floats) -> tuple[float, ...]:
+    traits = native[:, :2].min(axis=0) >= _TRAITS
+    energies = native[:, 2:].min(axis=0) - rotated[:, 2:].max(axis=0) >= _MIN_ENERGY_GAP
+    return tuple(np.where(np.concatenate([traits, energies]), _WEIGHTS, 0.0).tolist())
+
+
+def _ceiling(foreign: Floats, native: float, gap: float) -> float:
+    """Return the highest foreign score, shape (families, batches), of the families that stand clear of the natives.
+
+    A rotation is what any other model looks like, so it always counts. Some spaces cannot see a permutation or a
+    change of signs (independent columns); they keep what discrimination they have.
+    """
+    highest = foreign.max(axis=1)
+    return float(max([highest[0], *highest[native - highest >= gap]]))
 
 
 def _below(scores: Floats) -> float:
@@ -114,7 +133,7 @@ def _below(scores: Floats) -> float:
 
 
 def _held_out_evidence(unit: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return evidence of native batches, shape (b, 3), and of their rows, (b, 32, 3), on axes that never saw them."""
+    """Return evidence of native batches, shape (b, 4), and of their rows, (b, 32, 4), on axes that never saw them."""
     batches: list[Floats] = []
     rows: list[Floats] = []
     fold_of = _folds(unit, rng)
@@ -155,20 +174,36 @@ def _batches(unit: Floats, rng: np.random.Generator, count: int) -> Iterator[_In
 
 
 def _foreign_evidence(unit: Floats, axes: Axes, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return evidence of constructed foreign batches, shape (b, 3), and of their rows, (b, 32, 3)."""
+    """Return evidence of constructed foreign batches, shape (families, b, 4), and of their rows, (families, b, 32, 4).
+
+    The first family are rotations.
+    """
     batches = [unit[members] for members in _batches(unit, rng, 8)]
-    turned = list(_foreign_axes(axes, rng))
-    numbers = np.array([batch_evidence(rows, other) for other in turned for rows in batches])
-    return numbers, np.array([row_evidence(rows, other) for other in turned for rows in batches])
+    numbers: list[list[Floats]] = []
+    rows: list[list[Floats]] = []
+    for family in (_rotation, _permutation, _flips):
+        turned = [turn(batch) for turn in (family(axes.dim, rng) for _ in range(_DRAWS)) for batch in batches]
+        numbers.append([batch_evidence(batch, axes) for batch in turned])
+        rows.append([row_evidence(batch, axes) for batch in turned])
+    return np.array(numbers), np.array(rows)
 
 
-def _foreign_axes(axes: Axes, rng: np.random.Generator) -> Iterator[Axes]:
-    """Yield axes turned by random isometries: measuring rows on them is measuring turned rows on `axes`."""
-    stack = np.vstack([axes.mean, axes.loud, axes.quiet])
-    lower = np.linalg.qr(stack.T)[1].T
-    split = 1 + len(axes.loud)
-    for _ in range(_DRAWS):
-        frame = np.linalg.qr(rng.standard_normal((axes.dim, lower.shape[1])))[0].T
-        shuffled, flipped = stack[:, rng.permutation(axes.dim)], stack * rng.choice([-1.0, 1.0], axes.dim)
-        for turned in (lower @ frame, shuffled, flipped):
-            yield Axes.of(turned[0], turned[1:split], turned[split:])
+def _rotation(dim: int, rng: np.random.Generator) -> _Turn:
+    """Return a random isometry as two Hartley transforms between changes of signs: n log n, no matrix."""
+    first, second, third = rng.choice([-1.0, 1.0], (3, dim))
+    return lambda rows: _hartley(_hartley(rows * first) * second) * third
+
+
+def _hartley(rows: Floats) -> Floats:
+    waves = np.fft.fft(rows, axis=1, norm="ortho")
+    return waves.real - waves.imag
+
+
+def _permutation(dim: int, rng: np.random.Generator) -> _Turn:
+    order = rng.permutation(dim)
+    return lambda rows: rows[:, order]
+
+
+def _flips(dim: int, rng: np.random.Generator) -> _Turn:
+    signs = rng.choice([-1.0, 1.0], dim)
+    return lambda rows: rows * signs

@@ -29,7 +29,7 @@ __all__ = [
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-EVIDENCE = ("alignment", "energy", "quiet")
+EVIDENCE = ("alignment", "signs", "energy", "quiet")
 """Columns of every evidence array; each is high for native and about 0 for foreign vectors."""
 
 LOUD_AXES = 64
@@ -37,6 +37,8 @@ QUIET_MAX_DIM = 1024
 """Above this width quiet axes are left out: they need the complete eigendecomposition, a second or more."""
 _AXES_BYTES = 8 << 20
 _FLOOR = 0.02
+_ONE_SIDED = 0.995
+_ONE_SIDED_ENERGY = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,8 @@ class Axes:
     loud, quiet : ndarray of float64, shape (k, d) and (q, d)
         Orthonormal rows: most and least variance. The values are those of float32 (loud) and float16 (quiet), so
         that stored axes judge exactly as fitted ones; half precision moves an energy by less than 1e-6.
+    signs : ndarray of float64, shape (d,)
+        1 or -1 for columns that never change sign, 0 for the others; all 0 unless such columns hold half the energy.
     direction : ndarray of float64, shape (d,)
         The mean at unit length; zeros where the mean vanishes.
     """
@@ -57,20 +61,24 @@ class Axes:
     mean: Floats
     loud: Floats
     quiet: Floats
+    signs: Floats
     direction: Floats
 
     @classmethod
-    def of(cls, mean: npt.NDArray[Any], loud: npt.NDArray[Any], quiet: npt.NDArray[Any]) -> Axes:
+    def of(cls, mean: Floats, loud: npt.NDArray[Any], quiet: npt.NDArray[Any], signs: npt.NDArray[Any]) -> Axes:
         """Return axes rounded to what is stored."""
-        mean = np.ascontiguousarray(mean, dtype=np.float64)
         length = float(np.linalg.norm(mean))
         direction = mean / length if length > 1e-9 else np.zeros_like(mean)
-        stored = np.ascontiguousarray(loud, dtype=np.float32), np.ascontiguousarray(quiet, dtype=np.float16)
-        return cls(mean, stored[0].astype(np.float64), stored[1].astype(np.float64), direction)
+        stored_loud, stored_quiet = np.asarray(loud, dtype=np.float32), np.asarray(quiet, dtype=np.float16)
+        return cls(mean, _wide(stored_loud), _wide(stored_quiet), _wide(signs), direction)
 
     @property
     def dim(self) -> int:
         return int(self.mean.shape[0])
+
+
+def _wide(array: npt.NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(array, dtype=np.float64)
 
 
 def unit_rows(rows: npt.NDArray[Any]) -> tuple[Floats, Floats]:
@@ -97,9 +105,17 @@ def fit_axes(unit: Floats, *, seed: int) -> Axes:
     centred = unit - mean
     count = axis_count(unit.shape[1])
     if unit.shape[1] > QUIET_MAX_DIM:
-        return Axes.of(mean, _loud_axes(centred, count, seed), np.empty((0, unit.shape[1])))
+        return Axes.of(mean, _loud_axes(centred, count, seed), np.empty((0, unit.shape[1])), _one_sided(unit))
     vectors = np.linalg.eigh(centred.T @ centred)[1].T
-    return Axes.of(mean, vectors[::-1][:count], vectors[:count])
+    return Axes.of(mean, vectors[::-1][:count], vectors[:count], _one_sided(unit))
+
+
+def _one_sided(unit: Floats) -> Floats:
+    """Return the sign of every column that keeps it in 99.5 % of the rows, if such columns hold half the energy."""
+    above, below = (unit >= 0).mean(axis=0) >= _ONE_SIDED, (unit <= 0).mean(axis=0) >= _ONE_SIDED
+    signs = above.astype(np.float64) - below.astype(np.float64)
+    energy = np.square(unit).sum(axis=0)
+    return signs if energy[signs != 0].sum() >= _ONE_SIDED_ENERGY * energy.sum() else np.zeros_like(signs)
 
 
 def _loud_axes(centred: Floats, count: int, seed: int) -> Floats:
@@ -120,28 +136,40 @@ def _log_share(part: Floats, total: Floats, count: int, dim: int) -> Floats:
     return np.log((share / even + _FLOOR) / (1 + _FLOOR))
 
 
-def _evidence(alignment: Floats, loud: Floats, quiet: Floats, total: Floats, axes: Axes) -> Floats:
-    energy = _log_share(loud, total, len(axes.loud), axes.dim)
-    silence = -_log_share(quiet, total, len(axes.quiet), axes.dim)
-    return np.stack([alignment, energy, silence], axis=-1)
+def _kept_signs(unit: Floats, axes: Axes) -> Floats:
+    """Return per row the energy on one-sided columns with the right sign, and that with the wrong one, shape (2, n)."""
+    if not axes.signs.any():
+        return np.zeros((2, len(unit)))
+    pointed = unit * axes.signs
+    return np.stack([np.square(np.maximum(pointed, 0)).sum(axis=1), np.square(np.minimum(pointed, 0)).sum(axis=1)])
+
+
+def _contrast(right: Floats, wrong: Floats) -> Floats:
+    return (right - wrong) / np.maximum(right + wrong, 1e-12)
 
 
 def batch_evidence(unit: Floats, axes: Axes) -> Floats:
-    """Return the three numbers of one batch in the order of `EVIDENCE`, measured around the batch's own mean."""
+    """Return the numbers of one batch in the order of `EVIDENCE`; energies are those around the batch's own mean."""
     mean = unit.mean(axis=0)
     centred = unit - mean
     length = float(np.linalg.norm(mean))
     alignment = float(mean @ axes.direction) / length if length > 1e-9 else 0.0
+    right, wrong = _kept_signs(unit, axes).sum(axis=1)
+    total = np.square(centred).sum()
     loud, quiet = (np.square(centred @ basis.T).sum() for basis in (axes.loud, axes.quiet))
-    return _evidence(np.array(alignment), loud, quiet, np.square(centred).sum(), axes)
+    energy = _log_share(loud, total, len(axes.loud), axes.dim)
+    return np.array([alignment, _contrast(right, wrong), energy, -_log_share(quiet, total, len(axes.quiet), axes.dim)])
 
 
 def row_evidence(unit: Floats, axes: Axes) -> Floats:
-    """Return the three numbers of every single row, shape (n, 3), measured beside the direction of the mean."""
+    """Return the numbers of every single row, shape (n, 4); energies are those beside the direction of the mean."""
     alignment = unit @ axes.direction
     rest = unit - alignment[:, None] * axes.direction
+    total = np.square(rest).sum(axis=1)
     loud, quiet = (np.square(rest @ basis.T).sum(axis=1) for basis in (axes.loud, axes.quiet))
-    return _evidence(alignment, loud, quiet, np.square(rest).sum(axis=1), axes)
+    energy = _log_share(loud, total, len(axes.loud), axes.dim)
+    silence = -_log_share(quiet, total, len(axes.quiet), axes.dim)
+    return np.stack([alignment, _contrast(*_kept_signs(unit, axes)), energy, silence], axis=1)
 
 
 def effective_rows(unit: Floats) -> tuple[float, float]:
