@@ -9,12 +9,14 @@ Usage: python tools/gen_docs.py [--check] [NAME ...]
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import importlib
 import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -130,6 +132,7 @@ def signature_of(thing: Callable[..., Any]) -> str:
         if parameter.name != "self"
     ]
     result = _Raw(found.return_annotation) if isinstance(found.return_annotation, str) else found.return_annotation
+    result = inspect.Signature.empty if inspect.isclass(thing) else result
     text = str(found.replace(parameters=plain, return_annotation=result))
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
@@ -172,22 +175,52 @@ def _wrap(signature: str) -> str:
     return "\n".join([name + "(", *lines, closing + returns])
 
 
-def _describe(name: str, thing: Any, errors: ModuleType) -> str:
+def _describe(name: str, module: ModuleType, title: str) -> str:
+    thing, errors = getattr(module, name), importlib.import_module("vecdb.errors")
     if name in errors.__all__:
         return f"## {name}\n\nSee [errors](errors.md)."
     if inspect.isclass(thing):
-        parts = [_entry(name, thing, "##")]
+        parts = [_entry(title, thing, "##")]
         parts += [_entry(f"{name}.{member}", value, "###") for member, value in public_members(thing)]
         return "\n\n".join(parts)
     if callable(thing) and hasattr(thing, "__name__") and not hasattr(thing, "__origin__"):
-        return _entry(name, thing, "##")
-    return f"## {name}\n\n`{name} = {thing!r}`"
+        return _entry(title, thing, "##")
+    written, meaning = assigned(name, module)
+    return f"## {title}\n\n`{title} = {written}`" + (f"\n\n{markdown_of(meaning)}" if meaning else "")
+
+
+def assigned(name: str, module: ModuleType) -> tuple[str, str | None]:
+    """Return a constant or alias of `module` as the source has it (there or in vecdb.types), and the string below it.
+
+    Its repr would not do: that of an array type differs between releases of numpy.
+    """
+    for path in (Path(str(module.__file__)), ROOT / "vecdb" / "types.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, below in zip(body, [*body[1:], None], strict=True):
+            if _target(node) == name and node.value is not None:
+                said = (
+                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+                )
+                return ast.unparse(node.value), said if isinstance(said, str) else None
+    raise LookupError(f"{name} is public but is neither a class, a function nor an assignment")
+
+
+def _target(node: ast.stmt) -> str | None:
+    if isinstance(node, ast.AnnAssign):
+        return getattr(node.target, "id", None)
+    return getattr(node.targets[0], "id", None) if isinstance(node, ast.Assign) else None
 
 
 def api_section() -> str:
     """Return every name of ``vecdb.__all__`` with its signature and its docstring."""
-    vecdb, errors = importlib.import_module("vecdb"), importlib.import_module("vecdb.errors")
-    return "\n\n".join(_describe(name, getattr(vecdb, name), errors) for name in sorted(vecdb.__all__, key=str.lower))
+    vecdb = importlib.import_module("vecdb")
+    return "\n\n".join(_describe(name, vecdb, name) for name in sorted(vecdb.__all__, key=str.lower))
+
+
+def module_section(name: str) -> str:
+    """Return the public names of a module besides ``vecdb`` itself."""
+    module = importlib.import_module(name)
+    return "\n\n".join(_describe(each, module, f"{name}.{each}") for each in sorted(module.__all__, key=str.lower))
 
 
 # --- the command line -------------------------------------------------------------------------------------
@@ -229,6 +262,8 @@ def cli_section() -> str:
 SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
     "errors": (REFERENCE / "errors.md", errors_section),
     "api": (REFERENCE / "api.md", api_section),
+    "interchange": (REFERENCE / "interchange.md", partial(module_section, "vecdb.interchange")),
+    "sample": (REFERENCE / "interchange.md", partial(module_section, "vecdb.sample")),
     "cli": (REFERENCE / "cli.md", cli_section),
 }
 """Marker -> the page it stands in, and what makes its text."""

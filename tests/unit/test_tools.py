@@ -233,6 +233,17 @@ def test_long_signatures_are_broken_one_parameter_a_line():
     assert lines[-1] == ") -> tuple[int, str]"
 
 
+def test_constants_and_aliases_are_shown_as_they_were_written():
+    from vecdb import sample
+    from vecdb import types as words
+
+    assert gen_docs.assigned("Id", words) == ("str | int", None)
+    assert gen_docs.assigned("Matrix", sample)[0] == "npt.NDArray[np.float32]"
+    assert "total" in gen_docs.assigned("Progress", words)[1]
+    with pytest.raises(LookupError, match="no_such_name"):
+        gen_docs.assigned("no_such_name", words)
+
+
 def test_the_error_table_has_each_class_once():
     from vecdb import errors
 
