@@ -142,6 +142,18 @@ class VectorBlocks:
         """Address of each block's first scale, shape (B,)."""
         return _addresses(self.scales)
 
+    @cached_property
+    def scan_table(self) -> npt.NDArray[np.int64]:
+        """What a compiled scan follows, shape (B + 1, 3): address of the vectors, of the scales, first position.
+
+        The last row closes the table: its addresses are 0, its position is `count`.
+        """
+        table = np.zeros((len(self) + 1, 3), dtype=np.int64)
+        table[:-1, 0] = self.addresses.view(np.int64)
+        table[:-1, 1] = self.scale_addresses.view(np.int64)
+        table[:, 2] = self.starts
+        return table
+
     def slice(self, block_from: int, block_to: int) -> VectorBlocks:
         """Return blocks ``block_from <= b < block_to`` alone; positions start at 0 again."""
         starts = self.starts[block_from : block_to + 1]

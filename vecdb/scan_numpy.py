@@ -19,7 +19,7 @@ from vecdb.blocks import Matrix, VectorBlocks
 from vecdb.kernels.bounds import ScanPlan, plan_scan, settled_bounds
 from vecdb.types import Metric
 
-__all__ = ["Nomination", "best_first", "canonical_scores", "nominate", "top_k"]
+__all__ = ["Nomination", "Tile", "best_first", "canonical_scores", "nominate", "tiles", "top_k"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -181,18 +181,22 @@ def nominate(
         Asked before every tile (at most 64 MB of vectors); a true answer ends the scan.
     """
     wanted = max(1, min(k, blocks.count))
-    positions: list[I64] = []
+    positions = [np.empty(0, dtype=np.int64) for _ in queries]
     scanned = 0
     for first in range(0, len(queries), _QUERY_GROUP):
         group = queries[first : first + _QUERY_GROUP]
         pools = [_Pool(blocks, query, wanted) for query in group]
         plan = plan_scan(blocks.metric, group)
-        for tile in _tiles(blocks, plan, allowed):
+        complete = True
+        for tile in tiles(blocks, plan.queries, allowed):
             if stop is not None and stop():
-                return Nomination([*positions, *(pool.survivors() for pool in pools)], scanned, complete=False)
+                complete = False
+                break
             scanned += tile.products.size
             _absorb(plan, tile, pools)
-        positions += [pool.survivors() for pool in pools]
+        positions[first : first + len(group)] = [pool.survivors() for pool in pools]
+        if not complete:
+            return Nomination(positions, scanned, complete=False)
     return Nomination(positions, scanned, complete=True)
 
 
@@ -235,7 +239,7 @@ class _Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
+class Tile:
     """Products of all queries with a stretch of rows.
 
     `products` is float32 (q, rows), scratch that may be overwritten; `positions` int64 (rows,); `excluded` bool
@@ -248,33 +252,43 @@ class _Tile:
     excluded: Bools | None
 
 
-def _tiles(blocks: VectorBlocks, plan: ScanPlan, allowed: Bools | None) -> Iterator[_Tile]:
-    """Cut the rows into stretches whose scores fit the cache; gather rows where few are allowed."""
-    count = len(plan.queries)
+def _as_singles(rows: Matrix) -> F32:
+    return rows.astype(np.float32, copy=False)
+
+
+def tiles(
+    blocks: VectorBlocks, queries: F32, allowed: Bools | None, as_singles: Callable[[Matrix], F32] = _as_singles
+) -> Iterator[Tile]:
+    """Cut the rows into stretches whose scores fit the cache; gather rows where few are allowed.
+
+    The arrays of a tile are valid until the next one is asked for. `as_singles` turns rows into float32.
+    """
+    multiply = _Multiplier(queries, as_singles)
+    count = len(queries)
     height = max(256, min(_MAX_TILE_ROWS, _TILE_SCORES // count, (1 << 24) // blocks.row_bytes))
     if allowed is None:
-        yield from _mapped_tiles(blocks, plan, height, None)
+        yield from _mapped_tiles(blocks, multiply, height, None)
         return
     matches = int(np.count_nonzero(allowed))
     if matches * 4 < blocks.count * (1 if count < 8 else 3):
-        yield from _gathered_tiles(blocks, plan, height, np.flatnonzero(allowed))
+        yield from _gathered_tiles(blocks, multiply, height, np.flatnonzero(allowed))
     else:
-        yield from _mapped_tiles(blocks, plan, height, ~allowed)
+        yield from _mapped_tiles(blocks, multiply, height, ~allowed)
 
 
-def _mapped_tiles(blocks: VectorBlocks, plan: ScanPlan, height: int, excluded: Bools | None) -> Iterator[_Tile]:
-    buffer = np.empty(len(plan.queries) * height, dtype=np.float32)
+def _mapped_tiles(blocks: VectorBlocks, multiply: _Multiplier, height: int, excluded: Bools | None) -> Iterator[Tile]:
+    buffer = np.empty(multiply.count * height, dtype=np.float32)
     for start in range(0, blocks.count, height):
         end = min(start + height, blocks.count)
         if excluded is not None and excluded[start:end].all():
             continue
-        products = buffer[: len(plan.queries) * (end - start)].reshape(len(plan.queries), end - start)
+        products = buffer[: multiply.count * (end - start)].reshape(multiply.count, end - start)
         scales = np.empty(end - start, dtype=np.float32)
         for block, row, stop_row, place in _pieces(blocks, start, end):
             span = slice(place, place + stop_row - row)
-            _multiply(plan.queries, blocks.matrices[block][row:stop_row], products[:, span])
+            multiply(blocks.matrices[block][row:stop_row], products[:, span])
             scales[span] = blocks.scales[block][row:stop_row]
-        yield _Tile(products, scales, np.arange(start, end), None if excluded is None else excluded[start:end])
+        yield Tile(products, scales, np.arange(start, end), None if excluded is None else excluded[start:end])
 
 
 def _pieces(blocks: VectorBlocks, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -290,23 +304,31 @@ def _pieces(blocks: VectorBlocks, start: int, end: int) -> Iterator[tuple[int, i
         block += 1
 
 
-def _gathered_tiles(blocks: VectorBlocks, plan: ScanPlan, height: int, matches: I64) -> Iterator[_Tile]:
+def _gathered_tiles(blocks: VectorBlocks, multiply: _Multiplier, height: int, matches: I64) -> Iterator[Tile]:
     for start in range(0, len(matches), height):
         positions = matches[start : start + height]
-        products = np.empty((len(plan.queries), len(positions)), dtype=np.float32)
-        _multiply(plan.queries, blocks.gather(positions), products)
-        yield _Tile(products, blocks.gather_scales(positions), positions, None)
+        products = np.empty((multiply.count, len(positions)), dtype=np.float32)
+        multiply(blocks.gather(positions), products)
+        yield Tile(products, blocks.gather_scales(positions), positions, None)
 
 
-def _multiply(queries: F32, rows: Matrix, out: F32) -> None:
-    wide = rows.astype(np.float32, copy=False)
-    if len(queries) == 1:
-        np.matmul(wide, queries[0], out=out[0])  # a matrix-vector product; the general one would pack the rows first
-    else:
-        np.matmul(queries, wide.T, out=out)
+class _Multiplier:
+    """Products of a fixed set of queries with any rows, as float32 (q, rows)."""
+
+    def __init__(self, queries: F32, as_singles: Callable[[Matrix], F32]) -> None:
+        self.queries = queries
+        self.count = len(queries)
+        self.as_singles = as_singles
+
+    def __call__(self, rows: Matrix, out: F32) -> None:
+        wide = self.as_singles(rows)
+        if self.count == 1:
+            np.matmul(wide, self.queries[0], out=out[0])  # matrix times vector; the general product packs rows first
+        else:
+            np.matmul(self.queries, wide.T, out=out)
 
 
-def _absorb(plan: ScanPlan, tile: _Tile, pools: list[_Pool]) -> None:
+def _absorb(plan: ScanPlan, tile: Tile, pools: list[_Pool]) -> None:
     """Turn products into approximate keys and hand every row that reaches its query's floor to the pool."""
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         approximate = _approximate(plan, tile)
@@ -324,7 +346,7 @@ def _absorb(plan: ScanPlan, tile: _Tile, pools: list[_Pool]) -> None:
             pools[index].add(plan, int(index), lower, upper[index, rows], tile.positions[rows])
 
 
-def _approximate(plan: ScanPlan, tile: _Tile) -> F32:
+def _approximate(plan: ScanPlan, tile: Tile) -> F32:
     products = tile.products
     if plan.form == "cosine":
         products *= tile.scales

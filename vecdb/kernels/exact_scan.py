@@ -1,0 +1,369 @@
+"""Exact scans, compiled: every row that could be among the best k of one query, or of a batch.
+
+Ladder: `scan_blocks` (kernel, one query, all rows through the address table), `scan_listed` (kernel, one query, given
+rows), `absorb_tile` (kernel, a batch: takes the products of a tile in) <- `vecdb.kernels.nominate` (entry). Each keeps
+per query a bounded pool of rows as (lower bound, upper bound, position) and a floor, the k-th largest lower bound so
+far; a row whose upper bound is below the floor is dropped. The proof that no winner is dropped is in
+vecdb/kernels/bounds.py. A pool that stays crowded after thinning out (thousands of ties) is handed back to Python,
+which decides it by canonical scores and lets the scan go on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from vecdb.kernels import reference
+from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
+from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels.bounds import FORM_CODES
+
+__all__ = ["HALF", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_COSINE = FORM_CODES["cosine"]
+_DOT = FORM_CODES["dot"]
+_EXPANDED = FORM_CODES["l2-expanded"]
+_DIRECT = FORM_CODES["l2-direct"]
+HALF = 4
+"""Added to a form's code where rows are float16."""
+
+_AHEAD = 8192  # bytes: the hardware stops at page ends; asking two pages ahead took a scan from 75 to 90 % of bandwidth
+_STRIP = 64  # scores compared at once against the floor before any is looked at singly
+_SMALL_POOL = 64
+
+
+def first_trigger(k: int) -> int:
+    """Return the count at which a fresh or settled pool for the best k is thinned out first."""
+    return 2 * k + _SMALL_POOL
+
+
+@helper
+def kth_largest(values: F32, count: int, k: int) -> np.float32:
+    """Return the k-th largest of ``values[:count]``, which is reordered (Hoare's selection)."""
+    low, high, wanted = 0, count - 1, k - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while values[left] > pivot:
+                left += 1
+            while values[right] < pivot:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if wanted <= right:
+            high = right
+        elif wanted >= left:
+            low = left
+        else:
+            break
+    return np.float32(values[wanted])
+
+
+@helper
+def _thin_out(k: int, bounds: F32, positions: I64, count: int, floor: np.float32) -> tuple[int, np.float32]:
+    """Raise the floor to the k-th largest lower bound and drop what is below it; return (count, floor)."""
+    if count < k:
+        return count, floor
+    for place in range(count):
+        bounds[2, place] = bounds[0, place]
+    floor = max(floor, kth_largest(bounds[2], count, k))
+    kept = 0
+    for place in range(count):
+        if not (bounds[1, place] < floor):  # NaN is kept: nothing is known about such a row
+            bounds[0, kept] = bounds[0, place]
+            bounds[1, kept] = bounds[1, place]
+            positions[kept] = positions[place]
+            kept += 1
+    return kept, floor
+
+
+@helper
+def _offer(
+    k: int, bounds: F32, positions: I64, state: I64, floor: np.float32, middle: np.float32, error: np.float32, row: int
+) -> np.float32:
+    """Put a row into the pool, thin the pool out when it reaches its trigger; return the new floor."""
+    count = state[0]
+    lower = middle - error
+    bounds[0, count] = lower if lower == lower else np.float32(-np.inf)
+    bounds[1, count] = middle + error
+    positions[count] = row
+    count += 1
+    if count >= state[1]:
+        count, floor = _thin_out(k, bounds, positions, count, floor)
+        state[1] = max(2 * count, 2 * k + _SMALL_POOL)
+    state[0] = count
+    return floor
+
+
+@helper
+def _dot_single(address: int, query: F32) -> np.float32:
+    row = floats_at(address, query.shape[0])
+    total = np.float32(0.0)
+    for j in range(query.shape[0]):
+        total += row[j] * query[j]
+    return total
+
+
+@helper
+def _dot_half(address: int, query: F32) -> np.float32:
+    row = halves_at(address, query.shape[0])
+    total = np.float32(0.0)
+    for j in range(query.shape[0]):
+        total += half_to_single(row[j]) * query[j]
+    return total
+
+
+@helper
+def _squares_single(address: int, query: F32) -> np.float32:
+    row = floats_at(address, query.shape[0])
+    total = np.float32(0.0)
+    for j in range(query.shape[0]):
+        difference = row[j] - query[j]
+        total += difference * difference
+    return total
+
+
+@helper
+def _squares_half(address: int, query: F32) -> np.float32:
+    row = halves_at(address, query.shape[0])
+    total = np.float32(0.0)
+    for j in range(query.shape[0]):
+        difference = half_to_single(row[j]) - query[j]
+        total += difference * difference
+    return total
+
+
+@helper
+def _approximate(form: int, address: int, query: F32, scale: np.float32) -> tuple[np.float32, np.float32]:
+    """Return (approximate key, the number the bound's slope multiplies) of the row at `address`."""
+    if form == _DIRECT:
+        squares = _squares_single(address, query)
+        return -squares, squares
+    if form == _DIRECT + HALF:
+        squares = _squares_half(address, query)
+        return -squares, squares
+    value = _dot_half(address, query) if form >= HALF else _dot_single(address, query)
+    if form == _COSINE or form == _COSINE + HALF:
+        return value * scale, scale
+    return value, scale
+
+
+@helper
+def _prefetch_row(address: int, size: int) -> None:
+    for offset in range(0, size, 64):
+        prefetch(address + offset)
+
+
+@helper
+def _is_crowded(state: I64, positions: I64) -> bool:
+    """Whether thinning out left so many rows that the next trigger lies beyond the pool: the caller settles it."""
+    crowded: bool = state[1] > positions.shape[0]
+    return crowded
+
+
+@helper
+def _none_reaches(values: F32, scales: F32, weights: tuple[np.float32, ...], floor: np.float32) -> bool:
+    """Whether every upper bound of a strip is below the floor: counted, not searched, so that it is vectorised."""
+    plain, times, minus, slope, offset = weights
+    below = 0
+    for j in range(values.shape[0]):
+        scale = scales[j]
+        below += values[j] * (plain + times * scale) - minus * scale + (slope * scale + offset) < floor
+    nothing: bool = below == values.shape[0]
+    return nothing
+
+
+_POOL = (write(types.float32, 2), write(types.int64), write(types.int64), write(types.float32))
+_ERROR = read(types.float32)
+
+
+@kernel(
+    (
+        types.int64,
+        read(types.float32),
+        read(types.int64, 2),
+        read(types.boolean),
+        types.int64,
+        _ERROR,
+        types.int64,
+        *_POOL,
+    ),
+    twin=reference.scan_blocks,
+)
+def scan_blocks(
+    form: int,
+    query: F32,
+    table: I64,
+    allowed: Bools,
+    end: int,
+    error: F32,
+    k: int,
+    bounds: F32,
+    positions: I64,
+    state: I64,
+    floor: F32,
+) -> int:
+    """Scan positions ``state[2]`` to `end`; return 0 when done, 1 if the pool has to be settled first.
+
+    form: code, plus `HALF` for float16 rows; query (d,) of the plan; table (B + 1, 3) as `VectorBlocks.scan_table`;
+    allowed (n,), or (0,) for every row; error (2,) slope and offset; k at most a quarter of the pool; bounds
+    (3, capacity): lower, upper, scratch; positions (capacity,); state (3,): rows in the pool, the count at which it
+    is thinned out, next position; floor (1,). Call again with the same pool to go on.
+    """
+    d = query.shape[0]
+    size = d * (2 if form >= HALF else 4)
+    position = state[2]
+    block = 0
+    while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
+        block += 1
+    slope, offset, lowest = error[0], error[1], floor[0]
+    while position < end:
+        first = table[block, 2]
+        last = min(table[block + 1, 2], end)
+        scales = floats_at(table[block, 1], last - first)
+        while position < last:
+            if allowed.shape[0] and not allowed[position]:
+                position += 1
+                continue
+            address = table[block, 0] + (position - first) * size
+            _prefetch_row(address + _AHEAD, size)
+            middle, scale = _approximate(form, address, query, scales[position - first])
+            doubt = slope * scale + offset
+            if not (middle + doubt < lowest):
+                lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)
+                if _is_crowded(state, positions):
+                    floor[0] = lowest
+                    state[2] = position + 1
+                    return 1
+            position += 1
+        block += 1
+    floor[0] = lowest
+    state[2] = position
+    return 0
+
+
+@kernel(
+    (
+        types.int64,
+        read(types.float32),
+        read(types.int64, 2),
+        read(types.int64),
+        types.int64,
+        _ERROR,
+        types.int64,
+        *_POOL,
+    ),
+    twin=reference.scan_listed,
+)
+def scan_listed(
+    form: int,
+    query: F32,
+    table: I64,
+    wanted: I64,
+    end: int,
+    error: F32,
+    k: int,
+    bounds: F32,
+    positions: I64,
+    state: I64,
+    floor: F32,
+) -> int:
+    """Scan the rows at ``wanted[state[2]:end]``; as `scan_blocks`, but wanted (m,) is ascending positions."""
+    d = query.shape[0]
+    size = d * (2 if form >= HALF else 4)
+    block = 0
+    slope, offset, lowest = error[0], error[1], floor[0]
+    for place in range(state[2], end):
+        position = wanted[place]
+        while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
+            block += 1
+        row = position - table[block, 2]
+        scales = floats_at(table[block, 1], row + 1)
+        middle, scale = _approximate(form, table[block, 0] + row * size, query, scales[row])
+        doubt = slope * scale + offset
+        if not (middle + doubt < lowest):
+            lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)
+            if _is_crowded(state, positions):
+                floor[0] = lowest
+                state[2] = place + 1
+                return 1
+    floor[0] = lowest
+    state[2] = end
+    return 0
+
+
+@kernel(
+    (
+        types.int64,
+        read(types.float32, 2),
+        read(types.float32),
+        read(types.int64),
+        read(types.boolean),
+        read(types.float32, 2),
+        types.int64,
+        write(types.float32, 3),
+        write(types.int64, 2),
+        write(types.int64, 2),
+        write(types.float32),
+        write(types.int64),
+    ),
+    twin=reference.absorb_tile,
+)
+def absorb_tile(
+    form: int,
+    products: F32,
+    scales: F32,
+    places: I64,
+    allowed: Bools,
+    errors: F32,
+    k: int,
+    bounds: F32,
+    positions: I64,
+    states: I64,
+    floors: F32,
+    resume: I64,
+) -> int:
+    """Take a tile of products into the pools; return -1 when done, else the query whose pool must be settled.
+
+    form: code; products (q, rows); scales (rows,); places (rows,) positions; allowed (rows,), or (0,) for every row;
+    errors (2, q) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
+    as in `scan_blocks`; resume (2,): query and row to go on with, zeros at first.
+    """
+    # approximate key = product * (plain + times * scale) - minus * scale, without a branch in the strip's loop
+    plain = np.float32(1.0 if form == _DOT else 2.0 if form == _EXPANDED else 0.0)
+    times = np.float32(1.0 if form == _COSINE else 0.0)
+    minus = np.float32(1.0 if form == _EXPANDED else 0.0)
+    rows = products.shape[1]
+    for query in range(resume[0], products.shape[0]):
+        values = products[query]
+        slope, offset, lowest = errors[0, query], errors[1, query], floors[query]
+        row = resume[1]
+        resume[1] = 0
+        while row < rows:
+            last = min(row + _STRIP, rows)
+            weights = (plain, times, minus, slope, offset)
+            if _none_reaches(values[row:last], scales[row:last], weights, lowest):
+                row = last
+                continue
+            for j in range(row, last):
+                middle = values[j] * (plain + times * scales[j]) - minus * scales[j]
+                doubt = slope * scales[j] + offset
+                if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[j]):
+                    continue
+                lowest = _offer(k, bounds[query], positions[query], states[query], lowest, middle, doubt, places[j])
+                if _is_crowded(states[query], positions[query]):
+                    floors[query] = lowest
+                    resume[0], resume[1] = query, j + 1
+                    return query
+            row = last
+        floors[query] = lowest
+    resume[0], resume[1] = 0, 0
+    return -1

@@ -1,0 +1,85 @@
+"""The numpy twin of every kernel: slow, float64, obviously right. Imports numpy only and never calls a kernel.
+
+A twin states what its kernel computes on plain arrays; tests/kernels runs both on the same data. Where a kernel
+follows addresses, the twin is given the rows themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.types import Metric
+
+__all__ = ["absorb_tile", "canonical_rows", "kth_largest", "nominated", "scan_blocks", "scan_listed", "widen"]
+
+F64 = npt.NDArray[np.float64]
+
+
+def canonical_rows(metric: Metric, query: npt.NDArray[Any], rows: npt.NDArray[Any]) -> F64:
+    """Scores of rows (c, d) for query (d,), added up one product after the other; bits equal the kernel's."""
+
+    def lane_sum(left: F64, right: F64) -> float:
+        lanes = [0.0] * 8
+        for j in range(len(left)):
+            lanes[j % 8] += float(left[j]) * float(right[j])
+        return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+
+    wide = query.astype(np.float64)
+    scores = np.empty(len(rows), dtype=np.float64)
+    for place, row in enumerate(rows.astype(np.float64)):
+        if metric == "l2":
+            scores[place] = 0.0 - np.sqrt(lane_sum(wide - row, wide - row))
+            continue
+        score = lane_sum(wide, row)
+        if metric == "cosine":
+            norms = np.sqrt(lane_sum(wide, wide)) * np.sqrt(lane_sum(row, row))
+            score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
+        scores[place] = score + 0.0
+    return scores
+
+
+def nominated(keys: F64, slack: F64, k: int) -> npt.NDArray[np.bool_]:
+    """Rows whose key (n,), known up to `slack` (n,), may reach the k-th largest."""
+    if len(keys) <= k:
+        return np.ones(len(keys), dtype=bool)
+    floor = np.sort(keys - slack)[len(keys) - k]
+    return np.asarray(keys + slack >= floor)
+
+
+def _keys(form: str, query: F64, rows: F64) -> F64:
+    """The exact key of each row: see the table in vecdb/kernels/bounds.py."""
+    if form == "cosine":
+        return np.asarray(rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query))
+    if form == "dot":
+        return np.asarray(rows @ query)
+    distances = ((rows - query) ** 2).sum(axis=1)
+    return np.asarray(query @ query - distances if form == "l2-expanded" else -distances)
+
+
+def scan_blocks(form: str, query: npt.NDArray[Any], rows: npt.NDArray[Any]) -> F64:
+    """Exact keys (n,) that a scan of all rows (n, d) brackets."""
+    return _keys(form, query.astype(np.float64), rows.astype(np.float64))
+
+
+def scan_listed(form: str, query: npt.NDArray[Any], rows: npt.NDArray[Any], wanted: npt.NDArray[np.int64]) -> F64:
+    """Exact keys (m,) that a scan of the rows at `wanted` (m,) brackets."""
+    return _keys(form, query.astype(np.float64), rows[wanted].astype(np.float64))
+
+
+def absorb_tile(form: str, queries: npt.NDArray[Any], rows: npt.NDArray[Any]) -> F64:
+    """Exact keys (q, n) that a batch brackets."""
+    wide = rows.astype(np.float64)
+    return np.stack([_keys(form, query, wide) for query in queries.astype(np.float64)])
+
+
+def kth_largest(values: npt.NDArray[np.float32], k: int) -> np.float32:
+    """The k-th largest of values (n,), 1 <= k <= n."""
+    return np.float32(np.sort(values)[len(values) - k])
+
+
+def widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Float16 bits (n,) as float32."""
+    return bits.view(np.float16).astype(np.float32)
