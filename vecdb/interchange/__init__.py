@@ -1,0 +1,26 @@
+"""Import and export: files and tables in, committed records out, and back without loss.
+
+`import_data` reads vector files (``.npy``, ``.npz``, ``.fvecs`` and relatives), records (``.jsonl``, Parquet, Arrow)
+and tables in memory; `export_data` writes the loss-free directory ``vecdb-export/1`` and the common formats. Both
+stream: memory does not grow with the collection. Built on the public names of vecdb alone. How to use it:
+docs/how-to/import-and-export.md.
+"""
+
+from vecdb.interchange.exporting import FORMATS, ExportResult, export_data
+from vecdb.interchange.frames import to_arrow, to_pandas
+from vecdb.interchange.importing import from_table, import_data, inspect_source
+from vecdb.interchange.run import ImportResult
+from vecdb.interchange.sources import SourceFacts
+
+__all__ = [
+    "FORMATS",
+    "ExportResult",
+    "ImportResult",
+    "SourceFacts",
+    "export_data",
+    "from_table",
+    "import_data",
+    "inspect_source",
+    "to_arrow",
+    "to_pandas",
+]

@@ -1,0 +1,220 @@
+"""The loop of an import: chunks of a source become commits, and a checkpoint follows each of them.
+
+Invariant: the checkpoint never counts a row whose commit has not returned, and what it does not count although it was
+committed (a kill in between) is found by comparing, so running again gives what one run would have given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import CancelledError, RecordExistsError, VecdbError
+from vecdb.interchange.chunks import Block, Chunk, Limits
+from vecdb.interchange.convert import as_vectors
+from vecdb.interchange.locate import duplicate, located
+from vecdb.interchange.resume import Checkpoint, CheckpointFile
+from vecdb.interchange.sources import Sources
+from vecdb.interchange.stored import changed_places
+from vecdb.types import CancelCheck, Progress
+
+if TYPE_CHECKING:
+    from vecdb import Collection
+
+__all__ = ["ImportResult", "Job", "run_import"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import did.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the source, those of an earlier interrupted run included.
+    inserted, updated : int
+        Records written by this run that were new, or were there before.
+    resumed : int
+        Rows that an earlier run had committed already.
+    seq : int
+        The commit that holds the last row.
+    """
+
+    rows: int
+    inserted: int
+    updated: int
+    resumed: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One import, its arguments settled."""
+
+    collection: Collection
+    sources: Sources
+    normalise: frozenset[str]
+    existing: bool
+    merge: bool
+    trust: bool
+
+    def complete(self, chunk: Chunk) -> Chunk:
+        """Add the vectors that stand beside the records and bring all to the number type of a space."""
+        blocks = dict(chunk.vectors)
+        count = len(chunk.ids)
+        for space, source in self.sources.vectors.items():
+            blocks[space] = Block(source.read(chunk.first, chunk.first + count), None, source.name)
+        return replace(chunk, vectors={s: self._converted(s, block) for s, block in blocks.items() if block.rows.size})
+
+    def _converted(self, space: str, block: Block) -> Block:
+        rows = as_vectors(block.rows, normalise=space in self.normalise, where=block.where)
+        return replace(block, rows=rows)
+
+    def write(self, chunk: Chunk, *, insert: bool) -> _Done:
+        count = len(chunk.ids)
+        vectors = {space: block.spread(count) for space, block in chunk.vectors.items()}
+        if self.existing:
+            return self._set_vectors(chunk)
+        if insert:
+            result = self.collection.insert(chunk.ids, vectors, chunk.metadata, chunk.texts, trust=self.trust)
+        else:
+            result = self.collection.upsert(
+                chunk.ids, vectors, chunk.metadata, chunk.texts, merge=self.merge, trust=self.trust
+            )
+        return _Done(result.seq, result.inserted, result.updated)
+
+    def _set_vectors(self, chunk: Chunk) -> _Done:
+        seq = 0
+        for space, block in chunk.vectors.items():
+            ids = chunk.ids if block.at is None else [chunk.ids[place] for place in block.at.tolist()]
+            seq = self.collection.set_vectors(space, ids, block.rows, trust=self.trust).seq
+        return _Done(seq, 0, len(chunk.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    seq: int
+    inserted: int
+    updated: int
+
+
+def run_import(
+    job: Job,
+    limits: Limits,
+    settings: list[Any],
+    resume: bool,
+    progress: Progress | None,
+    cancel: CancelCheck | None,
+) -> ImportResult:
+    keeper = _Keeper(job, settings, resume)
+    start = keeper.begin()
+    if start.rows == 0:
+        job.sources.check_counts()
+    run = _Run(job, keeper, start, progress, job.sources.total())
+    for chunk in job.sources.records.chunks(start.rows, limits):
+        if cancel is not None and cancel():
+            raise CancelledError(
+                f"the import was stopped; {run.point.rows:,} rows are committed.",
+                hint="run the same import again to continue." if keeper.file else None,
+            )
+        run.take(chunk)
+    keeper.finish()
+    return ImportResult(run.point.rows, run.inserted, run.updated, start.rows, run.point.seq)
+
+
+class _Keeper:
+    """Loads and keeps the checkpoint, if there is one to keep."""
+
+    def __init__(self, job: Job, settings: list[Any], resume: bool) -> None:
+        self._job = job
+        fingerprint = job.sources.fingerprint() if resume else None
+        self.file: CheckpointFile | None = None
+        if fingerprint is not None:
+            database = job.collection.database
+            identity = {
+                "database": str(database.uuid),
+                "collection": job.collection.name,
+                "names": job.sources.names(),
+                "fields": [settings, dict(job.sources.columns), sorted(job.normalise)],
+                "sources": fingerprint,
+            }
+            self.file = CheckpointFile(os.fspath(database.path), identity)
+
+    def begin(self) -> Checkpoint:
+        found = self.file.load() if self.file else None
+        if found is not None and self._still_true(found):
+            return found
+        start = Checkpoint(0, 0, None, fresh=len(self._job.collection) == 0 and not self._job.existing)
+        self.save(start)
+        return start
+
+    def _still_true(self, found: Checkpoint) -> bool:
+        collection = self._job.collection
+        if collection.database.seq < found.seq:  # commits were lost (power cut with durability below full)
+            return False
+        return found.last is None or found.last in collection
+
+    def save(self, point: Checkpoint) -> None:
+        if self.file:
+            self.file.save(point)
+
+    def finish(self) -> None:
+        if self.file:
+            self.file.remove()
+
+
+class _Run:
+    """The state of the loop: how far it is, and whether records of a killed run may lie ahead."""
+
+    def __init__(
+        self, job: Job, keeper: _Keeper, start: Checkpoint, progress: Progress | None, total: int | None
+    ) -> None:
+        self._job = job
+        self._keeper = keeper
+        self._progress: Callable[[int], object] = (lambda done: progress(done, total)) if progress else lambda _: None
+        self._comparing = keeper.file is not None and (start.rows > 0 or len(job.collection) > 0)
+        self.point = start
+        self.inserted = self.updated = 0
+        self._progress(start.rows)
+
+    def take(self, chunk: Chunk) -> None:
+        """Write one chunk and remember that it is written."""
+        job = self._job
+        rows = self.point.rows + len(chunk.ids)
+        last = _native(chunk.ids[-1])
+        chunk = self._located(chunk, lambda: job.complete(chunk))
+        if self._comparing:
+            chunk = self._left_to_write(chunk)
+        seq = self.point.seq
+        if chunk.ids:
+            done = self._located(chunk, lambda: job.write(chunk, insert=self.point.fresh))
+            self.inserted += done.inserted
+            self.updated += done.updated
+            seq = done.seq
+        self.point = Checkpoint(rows, seq, last, self.point.fresh)
+        self._keeper.save(self.point)
+        self._progress(rows)
+
+    def _left_to_write(self, chunk: Chunk) -> Chunk:
+        """Drop what a killed run committed without noting it; it ends at the first chunk that has nothing of it."""
+        keep = changed_places(self._job.collection, chunk, existing=self._job.existing, merge=self._job.merge)
+        if len(keep) == len(chunk.ids):
+            self._comparing = False
+            return chunk
+        return chunk.pick(keep)
+
+    def _located(self, chunk: Chunk, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except RecordExistsError as error:
+            raise duplicate(error, chunk, self._job.sources.records.name) from error
+        except VecdbError as error:
+            raise located(error, chunk, self._job.sources.records.name) from error
+
+
+def _native(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
