@@ -215,9 +215,7 @@ def test_columns_give_back_every_value_with_its_type(batch, shift):
         assert chunk.covers(path)
         expected = [at(record, path) for record in batch]
         expected = [MISSING if value is NOTHING else shown(value) for value in expected]
-        assert repr(chunk.values(path)) == repr(
-            expected
-        )  # tells 1, True and 1.0 apart, and shows NaN
+        assert repr(chunk.values(path)) == repr(expected)  # tells 1, True and 1.0 apart, and shows NaN
 
 
 @given(batches, conditions)

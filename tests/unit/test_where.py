@@ -100,6 +100,18 @@ def test_ints_and_floats_compare_exactly():
     assert values_selected({"$in": [big + 1, float(big) + 2]}, values) == [big + 1, float(big) + 2]
 
 
+def test_ints_between_two_floats_whichever_is_nearer():
+    low, high = float(2**53) + 2, float(2**53) + 4
+    for between in (2**53 + 3, 2**60 + 2**8 - 1, 2**60 + 1):
+        below = low if between == 2**53 + 3 else float(2**60)
+        above = high if between == 2**53 + 3 else float(2**60) + 2**8
+        assert values_selected({"$gt": between}, [below, above]) == [above]
+        assert values_selected({"$gte": between}, [below, above]) == [above]
+        assert values_selected({"$lt": between}, [below, above]) == [below]
+        assert values_selected({"$lte": between}, [below, above]) == [below]
+        assert values_selected({"$in": [between]}, [below, above]) == []
+
+
 def test_fractions_between_ints():
     assert values_selected({"$gt": 2.5}, [2, 3, 2.5, 2.75]) == [3, 2.75]
     assert values_selected({"$gte": 2.5}, [2, 3, 2.5, 2.75]) == [3, 2.5, 2.75]

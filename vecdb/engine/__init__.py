@@ -1,1 +1,1 @@
-"""What a collection does: reads, writes, search, filters, upkeep."""
+"""What a collection does: reads, writes, search, conditions, upkeep."""

@@ -88,9 +88,10 @@ class Strings:
             if at < 0:
                 return table
             code = bisect.bisect_right(ends, at) - 1
-            inside = at + len(needle) <= ends[code + 1]
-            table[code] |= inside
-            at = self._blob.find(needle, ends[code + 1] if inside else at + 1)
+            end = ends[code + 1]
+            # A hit that reaches over the end belongs to nobody, and nothing after it fits into this entry either.
+            table[code] |= at + len(needle) <= end
+            at = self._blob.find(needle, end)
         # So many hits that looking at each entry is cheaper than looking for the next one.
         return np.fromiter((needle in entry for entry in self.entries()), dtype=bool, count=len(self))
 
