@@ -308,7 +308,7 @@ def main() -> None:
     alarms = misses = 0
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for space in spaces:
-            cases = [(rows, None) for rows in options.fit]
+            cases = [(rows, None) for rows in options.fit if rows <= 0.6 * len(space.docs)]
             if space.name in TEXT_MODELS:
                 cases += [(options.fit[0], section) for section in options.section]
             for rows, section in cases:

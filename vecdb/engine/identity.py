@@ -29,7 +29,7 @@ from vecdb.engine.identity_numbers import (
     row_evidence,
     unit_rows,
 )
-from vecdb.errors import CorruptionError, DimensionError, ParameterError
+from vecdb.errors import CorruptionError, DimensionError, NonFiniteError, ParameterError
 from vecdb.types import MAX_DIM, METRICS, Metric
 
 __all__ = [
@@ -57,7 +57,8 @@ WINDOW = 64
 """Rows within which a stream of single foreign rows raises the alarm."""
 
 _FORMAT = 1
-_FIT_ELEMENTS = 32 << 20
+_FIT_ELEMENTS = 4 << 20
+_FIT_MIN_ROWS = 512
 _NORM_BINS = 32
 _SIMILARITY_BINS = 64
 _TIGHT_ROWS = 4.0
@@ -273,11 +274,14 @@ class Profile:
         dim = _integer(state, "dim", 1, MAX_DIM)
         loud = _integer(state, "loud_axes", 1, axis_count(dim))
         quiet = _integer(state, "quiet_axes", 0, axis_count(dim) if dim <= QUIET_MAX_DIM else 0)
+        mean, signs = _array(state, "mean", "<f8", (dim,)), _array(state, "signs", "i1", (dim,))
+        if (np.abs(mean) > 1.001).any() or (np.abs(signs.astype(np.int64)) > 1).any():
+            raise _damaged("mean or signs", "out of range")
         axes = Axes.of(
-            _array(state, "mean", "<f8", (dim,)),
-            _array(state, "loud", "<f4", (loud, dim)),
-            _array(state, "quiet", "<f2", (quiet, dim)),
-            _array(state, "signs", "i1", (dim,)),
+            mean,
+            _axis_rows(state, "loud", "<f4", (loud, dim)),
+            _axis_rows(state, "quiet", "<f2", (quiet, dim)),
+            signs,
         )
         norms = _array(state, "norms", "<f8", (4,), finite=False).tolist()
         if any(np.isnan(norms)) or norms[0] < 0:
@@ -306,8 +310,8 @@ def explain(verdict: Verdict) -> str:
     note = f"; {verdict.note}" if verdict.note else ""
     return (
         f"the batch {verb} the space's model: score {numbers['score']:.2f} (limit {limits['score']:.2f}; another "
-        f"model: about 0) from alignment with the space's mean {numbers['alignment']:.2f}, signs {numbers['signs']:.2f}, "
-        f"loud axes {numbers['energy']:+.2f}, quiet axes {numbers['quiet']:+.2f}, "
+        f"model: about 0) from alignment with the space's mean {numbers['alignment']:.2f}, "
+        f"signs {numbers['signs']:.2f}, loud axes {numbers['energy']:+.2f}, quiet axes {numbers['quiet']:+.2f}, "
         f"spread {numbers['spread']:.3g}{norms}{note}."
     )
 
@@ -318,7 +322,7 @@ def fit_profile(sample: npt.NDArray[Any], metric: Metric, *, seed: int = 0) -> P
     Parameters
     ----------
     sample : ndarray of float32, shape (m, d)
-        m >= `MIN_ROWS`, finite. Not kept.
+        m >= `MIN_ROWS`. Not kept. Wide samples are thinned evenly to 4 M elements (at least 512 rows).
     metric : {"cosine", "dot", "l2"}
         Norms are part of the identity except for cosine.
     seed : int, default 0
@@ -336,6 +340,8 @@ def fit_profile(sample: npt.NDArray[Any], metric: Metric, *, seed: int = 0) -> P
         If `sample` is not a matrix.
     ParameterError
         If it has fewer than `MIN_ROWS` rows.
+    NonFiniteError
+        If it holds NaN or an infinity.
     """
     if sample.ndim != 2 or sample.shape[1] < 1:
         raise DimensionError(f"a sample is a matrix, got shape {sample.shape}.", got=sample.shape, where="sample")
@@ -346,7 +352,9 @@ def fit_profile(sample: npt.NDArray[Any], metric: Metric, *, seed: int = 0) -> P
             got=len(sample),
             allowed=f">= {MIN_ROWS} rows",
         )
-    limited = min(len(sample), max(512, _FIT_ELEMENTS // sample.shape[1]))  # bounds the float64 working copies
+    if not np.isfinite(sample).all():
+        raise NonFiniteError("a sample of stored vectors holds NaN or an infinity.", where="sample")
+    limited = min(len(sample), max(_FIT_MIN_ROWS, _FIT_ELEMENTS // sample.shape[1]))  # bounds time and memory
     unit, norms = unit_rows(sample[np.linspace(0, len(sample) - 1, limited).astype(np.intp)])
     kept = unit[norms > 0] if np.count_nonzero(norms) >= len(unit) // 2 else unit
     axes = fit_axes(kept, seed=seed)
@@ -407,6 +415,13 @@ def _integer(state: Mapping[str, Any], name: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise _damaged(name, value)
     return value
+
+
+def _axis_rows(state: Mapping[str, Any], name: str, dtype: str, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    axes = _array(state, name, dtype, shape)
+    if (np.abs(axes) > 1.001).any() or (np.abs(np.square(axes.astype(np.float64)).sum(axis=1) - 1) > 0.01).any():
+        raise _damaged(name, "axes not of unit length")
+    return axes
 
 
 def _array(

@@ -127,9 +127,9 @@ def _ceiling(foreign: Floats, native: float, gap: float) -> float:
 
 
 def _below(scores: Floats) -> float:
-    """Return a bound below a sample: its lowest values, lowered by a quarter of their distance to the median."""
+    """Return a bound below a sample: its lowest values, lowered by half their distance to the median."""
     low, middle = np.quantile(scores, [0.0005, 0.5]).tolist()
-    return float(low - 0.25 * (middle - low))
+    return float(low - 0.5 * (middle - low))
 
 
 def _held_out_evidence(unit: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
