@@ -190,11 +190,13 @@ def _describe(name: str, module: ModuleType, title: str) -> str:
 
 
 def assigned(name: str, module: ModuleType) -> tuple[str, str | None]:
-    """Return a constant or alias of `module` as the source has it (there or in vecdb.types), and the string below it.
+    """Return a constant or alias of `module` as the source has it, and the string below it.
 
-    Its repr would not do: that of an array type differs between releases of numpy.
+    The source is where the module got it from, or vecdb.types. Its repr would not do: that of an array type differs
+    between releases of numpy.
     """
-    for path in (Path(str(module.__file__)), ROOT / "vecdb" / "types.py"):
+    origin = _origin(name, module)
+    for path in (Path(str(origin.__file__)), ROOT / "vecdb" / "types.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         for node, below in zip(body, [*body[1:], None], strict=True):
             if _target(node) == name and node.value is not None:
@@ -203,6 +205,14 @@ def assigned(name: str, module: ModuleType) -> tuple[str, str | None]:
                 )
                 return ast.unparse(node.value), said if isinstance(said, str) else None
     raise LookupError(f"{name} is public but is neither a class, a function nor an assignment")
+
+
+def _origin(name: str, module: ModuleType) -> ModuleType:
+    """Follow ``from X import name`` to the module that assigns it."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return _origin(name, importlib.import_module(node.module))
+    return module
 
 
 def _target(node: ast.stmt) -> str | None:
