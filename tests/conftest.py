@@ -78,9 +78,9 @@ def pytest_make_collect_report(
 
 
 def _open_databases() -> list[Any]:
-    """Return the databases open in this process, as far as vecdb was imported at all."""
+    """Return the databases open in this process, if vecdb was imported at all."""
     module = sys.modules.get("vecdb.database")
-    return list(module._open_databases()) if module is not None and hasattr(module, "_open_databases") else []
+    return [] if module is None else [database for database in list(module._open_databases) if not database.closed]
 
 
 @pytest.fixture(autouse=True)

@@ -84,13 +84,13 @@ import pytest
 class Database:
     def __init__(self, path):
         self.path = path
-        module._open.append(self)
+        self.closed = False
+        module._open_databases.append(self)
     def close(self):
-        module._open.remove(self)
+        self.closed = True
 
 module = types.ModuleType("vecdb.database")
-module._open = []
-module._open_databases = lambda: list(module._open)
+module._open_databases = []
 sys.modules["vecdb.database"] = module
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_leaves_one_open():
     Database("forgotten")
 
 def test_sees_none(kept, closed):
-    assert [database.path for database in module._open] == ["kept", "closed"]
+    assert [database.path for database in module._open_databases if not database.closed] == ["kept", "closed"]
 """
 
 
