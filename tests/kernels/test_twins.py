@@ -1,0 +1,150 @@
+"""Every kernel against its numpy twin, in one place; run a second time without the JIT by test_without_jit.py.
+
+A kernel without a case here fails `test_every_kernel_has_a_case`.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows
+from vecdb.kernels import reference
+from vecdb.kernels._jit import KERNELS, kernel_modules
+from vecdb.kernels.bounds import FORM_CODES, plan_scan
+from vecdb.kernels.canonical import METRIC_CODES
+from vecdb.kernels.exact_scan import HALF
+
+for name in kernel_modules():
+    importlib.import_module(f"vecdb.kernels.{name}")
+
+N, D, Q, K = 60, 19, 3, 4
+
+
+def frozen(array):
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array
+
+
+def setting(metric, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = hard_rows(rng, N, D, dtype)
+    return rng, rows, cut(metric, rows, rng), frozen(hard_rows(rng, 2 * Q, D)[:Q])
+
+
+def fresh_pool(k=K, capacity=400):
+    bounds = np.zeros((3, capacity), dtype=np.float32)
+    floor = np.full(1, -np.inf, dtype=np.float32)
+    return bounds, np.zeros(capacity, dtype=np.int64), np.array([0, 2 * k + 64, 0]), floor
+
+
+def agree(keys, allowed, slack, bounds, positions, count):
+    """The pool brackets the twin's keys, and holds at least the rows the twin nominates."""
+    pool = positions[:count]
+    assert len(set(pool.tolist())) == count and allowed[pool].all()
+    tolerance = slack[pool] + 1e-12 * np.abs(keys[pool])
+    assert (bounds[0, :count] <= keys[pool] + tolerance).all()
+    assert (bounds[1, :count] >= keys[pool] - tolerance).all()
+    rows = np.flatnonzero(allowed)
+    assert set(rows[reference.nominated(keys[rows], 0 * slack[rows], K)].tolist()) <= set(pool.tolist())
+
+
+def canonical_rows(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries = setting(metric, dtype)
+    positions = frozen(rng.permutation(N)[: N // 2])
+    half, out = int(dtype is np.float16), np.empty(N // 2)
+    query = frozen(queries[0].astype(np.float64))
+    kernel(METRIC_CODES[metric], half, query, frozen(blocks.scan_table), positions, np.empty((3, 24)), out)
+    assert out.tobytes() == twin(metric, queries[0], rows[positions]).tobytes()
+
+
+def planned(metric, dtype):
+    rng, rows, blocks, queries = setting(metric, dtype)
+    plan = plan_scan(metric, queries, direct=True)
+    form = FORM_CODES[plan.form] + (HALF if dtype is np.float16 else 0)
+    error = frozen(np.array([plan.slope[0], plan.offset[0]]))
+    return rng, rows, blocks, queries, plan, (form, frozen(plan.queries[0]), frozen(blocks.scan_table)), error
+
+
+def rounding(keys, plan, scales):
+    measure = np.abs(keys) if plan.form == "l2-direct" else scales
+    return np.abs(keys) * 2.0**-22 + plan.slope[0].astype(np.float64) * measure + plan.offset[0]
+
+
+def scan_blocks(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
+    allowed = frozen(rng.random(N) < 0.8)
+    pool = fresh_pool()
+    assert kernel(*head, allowed, N, error, K, *pool) == 0
+    keys = twin(plan.form, queries[0], rows)
+    agree(keys, allowed, rounding(keys, plan, np.concatenate(blocks.scales)), pool[0], pool[1], pool[2][0])
+
+
+def scan_listed(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
+    wanted = frozen(np.flatnonzero(rng.random(N) < 0.3))
+    pool = fresh_pool()
+    assert kernel(*head, wanted, len(wanted), error, K, *pool) == 0
+    keys, allowed = np.full(N, -np.inf), np.zeros(N, dtype=bool)
+    keys[wanted], allowed[wanted] = twin(plan.form, queries[0], rows, wanted), True
+    with np.errstate(invalid="ignore"):
+        slack = rounding(keys, plan, np.concatenate(blocks.scales))
+    agree(keys, allowed, slack, pool[0], pool[1], pool[2][0])
+
+
+def absorb_tile(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries = setting(metric, dtype)
+    plan = plan_scan(metric, queries)
+    products = frozen(plan.queries @ rows.astype(np.float32).T)
+    scales, errors = frozen(np.concatenate(blocks.scales)), frozen(np.stack([plan.slope, plan.offset]))
+    allowed = frozen(rng.random(N) < 0.8)
+    bounds, positions, states, floors = (np.stack([part] * Q) for part in fresh_pool())
+    floors = floors[:, 0].copy()
+    resume = np.zeros(2, dtype=np.int64)
+    head = (FORM_CODES[plan.form], products, scales, frozen(np.arange(N)), allowed, errors, K)
+    assert kernel(*head, bounds, positions, states, floors, resume) == -1
+    for query, keys in enumerate(twin(plan.form, queries, rows)):
+        slack = np.abs(keys) * 2.0**-22 + plan.slope[query].astype(np.float64) * scales + plan.offset[query]
+        agree(keys, allowed, slack, bounds[query], positions[query], states[query, 0])
+
+
+def widen(kernel, twin, metric, dtype):
+    bits = frozen(np.arange(1 << 16, dtype=np.uint16))
+    out = np.empty(1 << 16, dtype=np.float32)
+    kernel(bits, out)
+    expected = twin(bits)
+    finite = np.isfinite(expected)
+    assert out[finite].tobytes() == expected[finite].tobytes()
+    assert np.array_equal(out, expected, equal_nan=True)
+
+
+CASES = {
+    "canonical.canonical_rows": canonical_rows,
+    "exact_scan.absorb_tile": absorb_tile,
+    "exact_scan.scan_blocks": scan_blocks,
+    "exact_scan.scan_listed": scan_listed,
+    "half.widen": widen,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_and_twin_agree(name, metric, dtype):
+    """Every input array is read-only, as memory maps are."""
+    declared = KERNELS[name]
+    with np.errstate(all="ignore"):  # without the JIT, infinities on the way would warn
+        CASES[name](declared, declared.twin, metric, dtype)
+
+
+def test_every_kernel_has_a_case():
+    assert sorted(CASES) == sorted(KERNELS)
+
+
+def test_twins_live_in_reference_and_carry_the_kernels_name():
+    for declared in KERNELS.values():
+        assert declared.twin.__module__ == reference.__name__
+        assert declared.twin.__name__ == declared.name.partition(".")[2]
