@@ -99,6 +99,22 @@ def test_a_topic_that_was_never_seen_is_accepted():
     assert all(profile.judge(model.batch(64, topic, topic=topic)).ok for topic in range(15, 30))
 
 
+@pytest.mark.parametrize("foreign", [0.5, 0.75, 0.9])
+def test_a_batch_of_which_half_is_foreign_is_refused(foreign):
+    for seed in range(20):
+        rows = Model(0).batch(64, seed)
+        rows[: int(64 * foreign)] = Model(50).batch(int(64 * foreign), seed)
+        verdict = profile_of().judge(rows)
+        assert not verdict.ok and verdict.numbers["odd_rows"] > verdict.limits["odd_rows"]
+
+
+def test_a_few_strange_rows_do_not_refuse_a_batch():
+    for seed in range(20):
+        rows = Model(0).batch(64, seed)
+        rows[:8] = Model(50).batch(8, seed)
+        assert profile_of().judge(rows).ok
+
+
 def test_near_duplicates_are_judged_as_rows():
     batch = np.repeat(Model(0).batch(1, 4), 64, axis=0)
     verdict = profile_of().judge(batch)
@@ -430,11 +446,18 @@ def test_unit_rows_have_unit_length_or_are_zero(rows):
 
 
 @given(count=st.integers(1, 20))
-def test_effective_rows_count_orthogonal_directions(count):
+def test_variety_counts_orthogonal_directions(count):
     rows = np.vstack([np.eye(40)[:count], -np.eye(40)[:count]])
-    independent, spread = identity_numbers.effective_rows(rows)
-    assert independent == pytest.approx(count)
-    assert spread == pytest.approx(1.0)
+    found = identity_numbers.variety(rows)
+    assert found.independent == pytest.approx(count)
+    assert found.spread == pytest.approx(1.0)
+    assert found.weights.tolist() == [1.0] * (2 * count)
+
+
+@given(copies=st.lists(st.integers(1, 9), min_size=2, max_size=8))
+def test_the_weights_of_a_batch_count_distinct_rows(copies):
+    rows = np.repeat(np.eye(8)[: len(copies)], copies, axis=0)
+    assert identity_numbers.variety(rows).weights.sum() == pytest.approx(len(copies))
 
 
 @pytest.mark.parametrize("dim", [16, 31, 384, 1000])

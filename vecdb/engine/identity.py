@@ -24,10 +24,10 @@ from vecdb.engine.identity_numbers import (
     Floats,
     axis_count,
     batch_evidence,
-    effective_rows,
     fit_axes,
     row_evidence,
     unit_rows,
+    variety,
 )
 from vecdb.errors import CorruptionError, DimensionError, NonFiniteError, ParameterError
 from vecdb.types import MAX_DIM, METRICS, Metric
@@ -64,6 +64,7 @@ _SIMILARITY_BINS = 64
 _TIGHT_ROWS = 4.0
 _TIGHT_SPREAD = 0.02
 _FEW_ROWS = 16.0
+_ODD_ROWS = 1 / 3
 _DRIFT = 0.3
 _ALARM = 0.7 * WINDOW * _DRIFT
 _NORM_RATIO = 8.0
@@ -171,17 +172,26 @@ class Profile:
         return self._verdict(unit[kept], float(np.median(norms[kept])))
 
     def _verdict(self, unit: Floats, norm: float) -> Verdict:
-        independent, spread = effective_rows(unit)
-        tight = independent < _TIGHT_ROWS or spread < _TIGHT_SPREAD * self.limits.spread
-        evidence = row_evidence(unit, self.axes).mean(axis=0) if tight else batch_evidence(unit, self.axes)
-        score = float(self.limits.score(evidence))
-        limit = self.limits.row_limit if tight else self._limit(independent)
-        low, high = self.norm_range
-        numbers = dict(zip(EVIDENCE, evidence.tolist(), strict=True))
-        numbers |= {"score": score, "spread": spread, "independent_rows": independent, "norm": norm}
+        limits, found = self.limits, variety(unit)
+        rows = row_evidence(unit, self.axes)
+        tight = found.independent < _TIGHT_ROWS or found.spread < _TIGHT_SPREAD * limits.spread
+        evidence = rows.mean(axis=0) if tight else batch_evidence(unit, self.axes)
+        numbers = dict(zip(EVIDENCE, evidence.tolist(), strict=True)) | {
+            "score": float(limits.score(evidence)),
+            "odd_rows": min(1.0, float(found.weights @ (limits.score(rows) < limits.odd_row) / found.weights.sum())),
+            "spread": found.spread,
+            "independent_rows": found.independent,
+            "norm": norm,
+        }
+        held = {
+            "score": limits.row_limit if tight else self._limit(found.independent),
+            "odd_rows": _ODD_ROWS if limits.rows_discriminate and found.weights.sum() >= _FEW_ROWS else 1.0,
+            "norm_low": self.norm_range[0],
+            "norm_high": self.norm_range[1],
+        }
+        native = numbers["score"] >= held["score"] and numbers["odd_rows"] <= held["odd_rows"]
         note = "near-duplicates: judged as single rows" if tight else ""
-        limits = {"score": limit, "norm_low": low, "norm_high": high}
-        return Verdict(score >= limit and low <= norm <= high, numbers, limits, note)
+        return Verdict(native and held["norm_low"] <= norm <= held["norm_high"], numbers, held, note)
 
     def _limit(self, independent: float) -> float:
         """Return the limit for a batch; few independent rows average less noise away and get more room."""
@@ -311,7 +321,8 @@ def explain(verdict: Verdict) -> str:
     return (
         f"the batch {verb} the space's model: score {numbers['score']:.2f} (limit {limits['score']:.2f}; another "
         f"model: about 0) from alignment with the space's mean {numbers['alignment']:.2f}, "
-        f"signs {numbers['signs']:.2f}, loud axes {numbers['energy']:+.2f}, quiet axes {numbers['quiet']:+.2f}, "
+        f"signs {numbers['signs']:.2f}, loud axes {numbers['energy']:+.2f}, quiet axes {numbers['quiet']:+.2f}; "
+        f"odd rows {100 * numbers['odd_rows']:.0f} % (limit {100 * limits['odd_rows']:.0f} %), "
         f"spread {numbers['spread']:.3g}{norms}{note}."
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.identity_numbers import EVIDENCE, Axes, Floats, batch_evidence, effective_rows, fit_axes, row_evidence
+from vecdb.engine.identity_numbers import EVIDENCE, Axes, Floats, batch_evidence, fit_axes, row_evidence, variety
 
 __all__ = ["BATCH_ROWS", "Limits", "fit_limits"]
 
@@ -76,6 +76,11 @@ class Limits:
     def rows_discriminate(self) -> bool:
         """Whether 32 single rows do."""
         return self.discriminates and self.row_native - self.row_foreign >= _MIN_ROW_GAP
+
+    @property
+    def odd_row(self) -> float:
+        """Score below which a row is called odd: a few native rows are, nine in ten foreign ones."""
+        return self.row_foreign + _ROW_LIMIT_PLACE * (self.row_native - self.row_foreign)
 
     def score(self, evidence: Floats) -> Floats:
         """Return the weighted, capped sum over the last axis of `evidence`, shape (..., 4)."""
@@ -143,7 +148,7 @@ def _held_out_evidence(unit: Floats, rng: np.random.Generator) -> tuple[Floats, 
             continue
         axes = fit_axes(kept, seed=fold)
         for members in _batches(held, rng, 24):
-            if effective_rows(held[members])[0] < 4:  # near-duplicates are judged as rows
+            if variety(held[members]).independent < 4:  # near-duplicates are judged as rows
                 continue
             batches.append(batch_evidence(held[members], axes))
             rows.append(row_evidence(held[members], axes))

@@ -19,12 +19,13 @@ __all__ = [
     "EVIDENCE",
     "Axes",
     "Floats",
+    "Variety",
     "axis_count",
     "batch_evidence",
-    "effective_rows",
     "fit_axes",
     "row_evidence",
     "unit_rows",
+    "variety",
 ]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -37,6 +38,7 @@ QUIET_MAX_DIM = 1024
 """Above this width quiet axes are left out: they need the complete eigendecomposition, a second or more."""
 _AXES_BYTES = 8 << 20
 _FLOOR = 0.02
+_ALIKE = 0.98
 _ONE_SIDED = 0.995
 _ONE_SIDED_ENERGY = 0.5
 
@@ -172,12 +174,30 @@ def row_evidence(unit: Floats, axes: Axes) -> Floats:
     return np.stack([alignment, _contrast(*_kept_signs(unit, axes)), energy, silence], axis=1)
 
 
-def effective_rows(unit: Floats) -> tuple[float, float]:
-    """Return how many independent rows a batch amounts to, and its spread (mean squared distance to its mean).
+@dataclass(frozen=True, slots=True, eq=False)
+class Variety:
+    """How different the rows of a batch are.
 
-    The first is the participation ratio ``trace(G)^2 / trace(G^2)`` of the centred Gram matrix.
+    Attributes
+    ----------
+    independent : float
+        Participation ratio ``trace(G)^2 / trace(G^2)`` of the centred Gram matrix: independent rows it amounts to.
+    spread : float
+        Mean squared distance of the rows to their mean.
+    weights : ndarray of float64, shape (n,)
+        One over the number of rows with a cosine above 0.98 to this one; the sum counts distinct rows.
     """
-    centred = unit - unit.mean(axis=0)
-    gram = centred @ centred.T
+
+    independent: float
+    spread: float
+    weights: Floats
+
+
+def variety(unit: Floats) -> Variety:
+    """Measure the variety of unit rows, shape (n, d)."""
+    gram = unit @ unit.T
+    weights = 1 / np.maximum((gram > _ALIKE).sum(axis=1), 1)
+    means = gram.mean(axis=0)
+    gram = gram - means - means[:, None] + means.mean()
     trace, square = float(np.trace(gram)), float(np.square(gram).sum())
-    return (trace * trace / square if square > 1e-24 else 0.0), trace / len(unit)
+    return Variety(trace * trace / square if square > 1e-24 else 0.0, max(trace, 0.0) / len(unit), weights)
