@@ -92,8 +92,8 @@ class _Loader:
 
     def fail(self, error: Exception) -> None:
         self.error = error
-        self.finished.set()
         log.warning("compiled kernels could not be loaded; numpy answers instead: %s", error, exc_info=error)
+        self.finished.set()
 
 
 _loader = _Loader()
