@@ -265,8 +265,8 @@ def test_no_finite_sample_or_batch_raises(block, metric):
     assert explain(verdict).endswith(".")
 
 
-@pytest.mark.parametrize("dim", [1100, 3000])
-def test_wide_spaces_are_judged_by_their_loud_axes(dim):
+def test_wide_spaces_are_judged_by_their_loud_axes():
+    dim = identity_numbers.QUIET_MAX_DIM + 76
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((100, dim)) * np.linspace(2, 0.5, 100)[:, None]
 
