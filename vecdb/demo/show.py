@@ -187,7 +187,9 @@ def verdict(out: Screen, report: DemoReport) -> None:
     """Say of each claim whether it held."""
     out.heading("What this run has shown")
     out.table(("claim", "held"), [(claim, "yes" if held else "NO") for claim, held in report.claims.items()])
-    kept = f"The file is {report.path}." if report.kept else "The file was temporary; `vecdb demo PATH` keeps it."
+    kept = (
+        f"The file is {report.path}." if report.kept else "The file was temporary; `vecdb demo --path FILE` keeps it."
+    )
     out.line(f"All of it took {report.seconds:.1f} s. {kept}")
 
 
