@@ -17,7 +17,7 @@ def built(tmp_path_factory):
     """Build both distributions once, with the build backend itself and without the network."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -56,7 +56,9 @@ def test_the_wheel_works_from_where_it_is_put(built, tmp_path):
         "assert vecdb.__file__.startswith(sys.path[0]), vecdb.__file__; "
         "db = vecdb.open('new.vecdb'); print(db.collections()); db.close()"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 

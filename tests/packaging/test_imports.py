@@ -24,7 +24,7 @@ def modules() -> list[str]:
 
 def run_python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *options, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=180)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -82,7 +82,7 @@ def test_each_module_imports_alone_with_warnings_as_errors(name):
 
 def test_running_the_package_needs_no_installation():
     done = subprocess.run(
-        [sys.executable, "-m", "vecdb", "--help"], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "vecdb", "--help"], capture_output=True, text=True, cwd=ROOT, check=False, timeout=180
     )
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout

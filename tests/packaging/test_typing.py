@@ -32,6 +32,7 @@ def complaints(tmp_path_factory, request):
         capture_output=True,
         text=True,
         check=False,
+        timeout=180,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, set[tuple[int, str]]] = {"right.py": set(), "wrong.py": set()}
@@ -58,6 +59,7 @@ def test_the_right_application_also_runs(tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("a ")

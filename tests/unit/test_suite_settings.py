@@ -29,6 +29,7 @@ def run_suite(tmp_path):
             capture_output=True,
             text=True,
             check=False,
+            timeout=180,
         )
         return done.returncode, done.stdout
 

@@ -302,6 +302,6 @@ def test_variables_are_compared_both_ways(small_tree):
 
 
 def test_an_unknown_check_is_named():
-    done = subprocess.run([TOOLS / "check.sh", "nonsense"], capture_output=True, text=True, check=False)
+    done = subprocess.run([TOOLS / "check.sh", "nonsense"], capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2
     assert "unknown check 'nonsense'" in done.stderr
