@@ -11,7 +11,7 @@ def main(db: vecdb.Database) -> None:
     docs.add_space("tiny", dim="2")  # error: [arg-type]
     docs.add_space("tiny", dim=2, metric="euclid")  # error: [arg-type]
     docs.add_space("tiny")  # error: [call-arg]
-    docs.search(k="ten")  # error: [call-overload]
+    docs.search(k="ten")  # error: [arg-type]
     docs.no_such_method()  # error: [attr-defined]
     vecdb.open("a.vecdb", mode="w")  # error: [arg-type]
     result: str = docs.delete(["a"])  # error: [assignment]
