@@ -6,9 +6,11 @@ stream: memory does not grow with the collection. Built on the public names of v
 docs/how-to/import-and-export.md.
 """
 
+from vecdb.interchange.codec import dumps, loads
 from vecdb.interchange.exporting import FORMATS, ExportResult, export_data
 from vecdb.interchange.frames import to_arrow, to_pandas
 from vecdb.interchange.importing import from_table, import_data, inspect_source
+from vecdb.interchange.queries import read_vectors
 from vecdb.interchange.run import ImportResult
 from vecdb.interchange.sources import SourceFacts
 
@@ -17,10 +19,13 @@ __all__ = [
     "ExportResult",
     "ImportResult",
     "SourceFacts",
+    "dumps",
     "export_data",
     "from_table",
     "import_data",
     "inspect_source",
+    "loads",
+    "read_vectors",
     "to_arrow",
     "to_pandas",
 ]

@@ -30,7 +30,7 @@ def changed_places(collection: Collection, chunk: Chunk, *, existing: bool, merg
     merge : bool
         What the source does not give may be there.
     """
-    stored = collection.get(chunk.ids, vectors=list(chunk.vectors), missing_ok=True)
+    stored: list[Record | None] = [*collection.get(chunk.ids, vectors=list(chunk.vectors), missing_ok=True)]
     vectors = {space: block.spread(len(chunk.ids)) for space, block in chunk.vectors.items()}
     return np.array(
         [

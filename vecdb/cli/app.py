@@ -1,0 +1,42 @@
+"""The program ``vecdb``: one group that holds every command."""
+
+from __future__ import annotations
+
+import click
+
+import vecdb
+from vecdb.cli import about, reading, transfer, upkeep, writing
+from vecdb.cli.codes import EXIT_CODES
+from vecdb.cli.commands import verbatim
+
+__all__ = ["cli"]
+
+_EPILOG = "\n\n".join(
+    (
+        verbatim(
+            "Examples:",
+            "vecdb demo                        see what it does, on real data",
+            "vecdb import news.vecdb docs ...  put vectors and records in",
+            "vecdb search news.vecdb docs ...  ask",
+            "vecdb COMMAND --help              everything about one command, with an example",
+        ),
+        verbatim("Exit codes:", *(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())),
+    )
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+    no_args_is_help=True,
+)
+@click.version_option(vecdb.__version__, prog_name="vecdb")
+def cli() -> None:
+    """The embedded embedding database in one file.
+
+    Answers go to standard output, progress and messages to standard error. Every command takes --json.
+    """
+
+
+for _command in (*about.COMMANDS, *reading.COMMANDS, *writing.COMMANDS, *transfer.COMMANDS, *upkeep.COMMANDS):
+    cli.add_command(_command)

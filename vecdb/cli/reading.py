@@ -1,0 +1,182 @@
+"""Commands that read records: get and search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from vecdb.cli import opening
+from vecdb.cli.commands import command
+from vecdb.cli.options import (
+    as_of_option,
+    collection_argument,
+    database_argument,
+    int_ids_option,
+    json_option,
+    where_option,
+)
+from vecdb.cli.output import Output
+from vecdb.interchange import dumps, read_vectors
+from vecdb.types import MAX_K, Hit, Hits, HitsBatch, Record
+
+__all__ = ["COMMANDS"]
+
+_MOST_INPUT = (256 << 20) + 1
+
+
+@command("vecdb get news.vecdb docs a b", "vecdb get news.vecdb docs 12 --int-ids --vectors mini6 --json")
+@database_argument
+@collection_argument
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--vectors", metavar="SPACE", multiple=True, help="Show the vector of this space too; 'all' for each.")
+@int_ids_option
+@as_of_option
+@json_option
+def get(
+    database: str, collection: str, ids: Sequence[str], vectors: Sequence[str], int_ids: bool, as_of: Any, out: Output
+) -> None:
+    """Show records by id.
+
+    An ID that looks like a number means the text if a record has that id, otherwise the number.
+    """
+    with opening.reading(database) as db:
+        docs = db.collection(collection)
+        wanted = [opening.find_id(docs, text, int_ids, as_of) for text in ids]
+        names = "all" if "all" in vectors else list(vectors)
+        found = [_record(record) for record in docs.get(wanted, vectors=names, as_of=as_of)]
+    if out.as_json:
+        out.document({"records": found})
+        return
+    for record in found:
+        out.facts(record)
+
+
+def _record(record: Record) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": record.id, "version": record.version, "spaces": list(record.spaces)}
+    if record.text is not None:
+        shown["text"] = record.text
+    shown["metadata"] = record.metadata
+    if record.vectors:
+        shown["vectors"] = {space: vector.tolist() for space, vector in record.vectors.items()}
+    return shown
+
+
+@command(
+    "vecdb search news.vecdb docs --like a -k 5",
+    """vecdb search news.vecdb docs --like 12 --where '{"section": {"$in": ["python", "doc"]}}'""",
+    "echo '[0.1, 0.2, 0.7]' | vecdb search news.vecdb docs --vector - --space tiny --json",
+)
+@database_argument
+@collection_argument
+@click.option(
+    "--vector",
+    metavar="FILE",
+    help="Query: a JSON list or .npy file (several rows: several queries); - reads standard input.",
+)
+@click.option("--like", metavar="ID", help="Query: the vector of this record, which is not among the hits.")
+@click.option("-k", "k", type=click.IntRange(1, MAX_K), default=10, show_default=True, help="Hits for each query.")
+@click.option("--space", help="Space to search; needed where the collection has several.")
+@where_option
+@as_of_option
+@click.option("--exact", is_flag=True, help="Compare with every vector, whatever index there is.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out this many of the best hits.")
+@click.option("--min-score", type=float, help="Leave out hits below this score.")
+@click.option("--normalise", is_flag=True, help="Divide each query by its norm (int8 files).")
+@int_ids_option
+@click.option("--explain", is_flag=True, help="Say how the search was answered.")
+@json_option
+def search(
+    database: str,
+    collection: str,
+    vector: str | None,
+    like: str | None,
+    normalise: bool,
+    int_ids: bool,
+    out: Output,
+    **options: Any,
+) -> None:
+    """Find the records whose vectors are nearest to a query.
+
+    Scores are higher for nearer. An ID of --like that looks like a number means the text if a record has that id,
+    otherwise the number.
+    """
+    if (vector is None) == (like is None):
+        raise click.UsageError("give one of --vector and --like.")
+    query = None if vector is None else _query(vector, normalise)
+    with opening.reading(database) as db:
+        docs = db.collection(collection)
+        if like is not None:
+            options["like"] = opening.find_id(docs, like, int_ids, options["as_of"])
+        found = docs.search(query, **options)
+    _show(found, options["explain"], out)
+
+
+def _query(name: str, normalise: bool) -> Any:
+    source: Any = sys.stdin.buffer.read(_MOST_INPUT) if name == "-" else name
+    return read_vectors(source, normalise=normalise)
+
+
+def _show(found: Hits | HitsBatch, explain: bool, out: Output) -> None:
+    answers = list(found) if isinstance(found, HitsBatch) else [found]
+    if out.as_json:
+        described = [_answer(hits) for hits in answers]
+        batch = {"queries": described, "seq": found.seq}
+        out.document(batch if isinstance(found, HitsBatch) else described[0])
+        return
+    for number, hits in enumerate(answers):
+        if isinstance(found, HitsBatch):
+            out.line(f"query {number}")
+        _table(hits, out)
+    if explain and found.plan is not None:
+        out.note(str(found.plan))
+
+
+def _table(hits: Hits, out: Output) -> None:
+    rows = [(place, str(hit.id), hit.score, *_description(hit)) for place, hit in enumerate(hits, 1)]
+    out.table(("", "id", "score", "text", "metadata"), rows, empty="no hits")
+    for warning in (*hits.warnings, *([] if hits.complete else [f"incomplete: {hits.reason}"])):
+        out.note(warning)
+
+
+def _description(hit: Hit) -> tuple[str, str]:
+    text = " ".join((hit.text or "").split())
+    facts = dumps(hit.metadata) if hit.metadata else ""
+    return _short(text, 60), _short(facts, 80)
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _answer(hits: Hits) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "hits": [_hit(hit) for hit in hits],
+        "complete": hits.complete,
+        "reason": hits.reason,
+        "warnings": list(hits.warnings),
+        "seq": hits.seq,
+    }
+    if hits.plan is not None:
+        answer["plan"] = {name: _plain(value) for name, value in hits.plan.items()}
+    return answer
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    return {
+        "id": hit.id,
+        "score": float(hit.score),
+        "distance": float(hit.distance),
+        "space": hit.space,
+        "text": hit.text,
+        "metadata": hit.metadata,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+COMMANDS = (get, search)
