@@ -1,0 +1,610 @@
+"""A collection as an application sees it: records, spaces, reads, writes, search.
+
+Arguments are settled here and in `vecdb.engine.batch` before any lock is taken; the work is done by the engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.arrays import as_matrix, as_query
+from vecdb.engine import reading, search, spaces
+from vecdb.engine import where as conditions
+from vecdb.engine.batch import Batch, id_list, make_batch, space_batch, unique_keys
+from vecdb.engine.inspection import collection_stats
+from vecdb.engine.names import check_count, check_number
+from vecdb.engine.operations import WriteRules, delete_ids, delete_rows, missing_records, rules_for, write_batch
+from vecdb.engine.view import CollectionView
+from vecdb.errors import CancelledError, IdError, ParameterError, SpaceMismatchError, VectorMissingError, WhereError
+from vecdb.storage.format import id_key
+from vecdb.storage.snapshot import Snapshot, State, find_space
+from vecdb.storage.state import CollectionEntry
+from vecdb.storage.writetx import Pending, WriteTx
+from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, RecordVersion, Space, Where, WriteResult
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+__all__ = ["Collection"]
+
+Encoder = Callable[[list[str]], Any]
+
+
+class Collection:
+    """Records with unique ids, and their vectors in any number of spaces.
+
+    Get one from `Database.collection` or `Database.create_collection`. Threads may share it.
+
+    Attributes
+    ----------
+    name : str
+    """
+
+    def __init__(self, database: Database, number: int, name: str) -> None:
+        self.name = name
+        self._database = database
+        self._number = number
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.name!r} of {str(self._database.path)!r}>"
+
+    @property
+    def _key(self) -> tuple[int, str]:
+        return self._number, self.name
+
+    def _entry(self) -> CollectionEntry:
+        with self._database._read(own_writes=True) as snapshot:
+            return snapshot.entry(*self._key)
+
+    # --- spaces ---
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """The spaces by name, in the order they were added."""
+        return dict(self._entry().spaces)
+
+    def add_space(
+        self,
+        name: str,
+        *,
+        dim: int,
+        metric: Metric = "cosine",
+        model: str = "",
+        revision: str = "",
+        dtype: Literal["float32", "float16"] = "float32",
+        role: Literal["document", "query", "both"] = "both",
+        encode: Encoder | None = None,
+    ) -> Space:
+        """Add a space: one embedding model's output. It may be added to a live collection and filled later.
+
+        Parameters
+        ----------
+        name : str
+            1 to 200 characters.
+        dim : int
+            Width of the vectors, 1 to 65,536.
+        metric : {"cosine", "dot", "l2"}, default "cosine"
+        model, revision : str
+            Which model makes the vectors; recorded for people and tools.
+        dtype : {"float32", "float16"}, default "float32"
+            How vectors are stored.
+        role : {"document", "query", "both"}, default "both"
+            What stored vectors are embedded as.
+        encode : callable, optional
+            ``list[str] -> array of shape (n, dim)``, so that `search` takes text. Kept by this process only; give it
+            again with `set_encoder` after reopening.
+
+        Raises
+        ------
+        ExistsError
+            If the collection has a space of this name.
+        ParameterError
+            If a value is out of its bounds.
+        """
+        space = spaces.make_space(name, dim, metric, dtype, model, revision, role)
+        added = self._database._write(spaces.add_space(self._key, space))
+        if encode is not None:
+            self.set_encoder(name, encode)
+        return added
+
+    def set_encoder(self, space: str, encode: Encoder | None) -> None:
+        """Give, or with None take away, the callable that embeds query texts for `space` in this process."""
+        if encode is not None and not callable(encode):
+            raise ParameterError("encode is not callable", hint="Pass a function list[str] -> array.", name="encode", got=repr(encode))
+        found = find_space(self._entry(), space)
+        encoders = self._database._encoders
+        if encode is None:
+            encoders.pop(found.id, None)
+        else:
+            encoders[found.id] = encode
+
+    def rename_space(self, old: str, new: str) -> Space:
+        """Give a space another name; vectors are not touched."""
+        return self._database._write(spaces.rename_space(self._key, old, new))
+
+    def drop_space(self, name: str) -> None:
+        """Remove a space with all its vectors, in the past too; records stay."""
+        self._database._write(spaces.drop_space(self._key, name))
+
+    # --- writing ---
+
+    def upsert(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        vectors: Mapping[str, Any] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        texts: Sequence[str | None] | str | None = None,
+        *,
+        merge: bool = False,
+        if_version: int | Sequence[int | None] | None = None,
+        trust: bool = False,
+    ) -> WriteResult:
+        """Write records, new or not, in one commit; when it returns they are durable.
+
+        Parameters
+        ----------
+        ids : sequence of str or int
+            Unique within the call. A single id is accepted, with a single vector, dict and text.
+        vectors : mapping of str to array_like of shape (n, dim), optional
+            One row for each id; a list may hold None for records without a vector in that space. Copied.
+        metadata : sequence of dicts, optional
+            JSON-like values; keys without dots and ``$``; with the text at most 1 MB a record.
+        texts : sequence of str or None, optional
+        merge : bool, default False
+            False replaces a record: what is not given is removed, vectors of other spaces included. True keeps what is
+            not given, metadata key by key.
+        if_version : int or sequence of int or None, optional
+            Expected version of each record: 0 for "not there", None for "any".
+        trust : bool, default False
+            Skip the guard against another model's vectors.
+
+        Returns
+        -------
+        WriteResult
+            seq, inserted, updated; `unverified` counts vectors that the guard could not judge.
+
+        Raises
+        ------
+        ArgumentError
+            Ids, vectors or metadata cannot be stored (see the subclasses).
+        WrongModelError
+            A batch does not look like the space's model.
+        ConflictError
+            A record has another version than `if_version` says.
+
+        Notes
+        -----
+        If it raises, nothing of the call is stored.
+        """
+        batch = self._batch(ids, vectors, metadata, texts)
+        rules = rules_for(WriteRules(merge=merge), if_version, batch)
+        return self._write_batch(batch, rules, trust=trust)
+
+    def insert(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        vectors: Mapping[str, Any] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        texts: Sequence[str | None] | str | None = None,
+        *,
+        trust: bool = False,
+    ) -> WriteResult:
+        """Write new records; like `upsert`, but an id that is already there raises `RecordExistsError`."""
+        return self._write_batch(self._batch(ids, vectors, metadata, texts), WriteRules(existing=False, verb="insert"), trust=trust)
+
+    def upsert_many(
+        self,
+        batches: Iterable[Mapping[str, Any]],
+        *,
+        merge: bool = False,
+        trust: bool = False,
+        progress: Progress | None = None,
+        cancel: CancelCheck | None = None,
+    ) -> WriteResult:
+        """Write a stream of batches, each one commit; memory is bounded by the largest batch.
+
+        Parameters
+        ----------
+        batches : iterable of mappings
+            Each with the arguments of `upsert`: ``ids``, and optionally ``vectors``, ``metadata``, ``texts``.
+        merge, trust : bool
+            As in `upsert`.
+        progress : callable, optional
+            Called as ``progress(records so far, None)`` after each commit.
+        cancel : callable, optional
+            Asked before each batch; `CancelledError` then, and what was committed stays.
+
+        Returns
+        -------
+        WriteResult
+            Sums over all batches, and the last seq.
+        """
+        total = WriteResult(self._database.seq)
+        for batch in batches:
+            if cancel is not None and cancel():
+                raise CancelledError(f"upsert_many was cancelled after {total.inserted + total.updated} records; they stay")
+            done = self.upsert(**_upsert_arguments(batch), merge=merge, trust=trust)
+            total = WriteResult(
+                done.seq, total.inserted + done.inserted, total.updated + done.updated, 0, total.unverified + done.unverified
+            )
+            if progress is not None:
+                progress(total.inserted + total.updated, None)
+        return total
+
+    def set_vectors(self, space: str, ids: Sequence[Id] | npt.NDArray[Any] | Id, vectors: Any, *, trust: bool = False) -> WriteResult:
+        """Give existing records a vector in `space`, in place of one they may have; nothing else of them changes.
+
+        Raises
+        ------
+        RecordMissingError
+            If an id is not there.
+        """
+        entry = self._entry()
+        values, single = id_list(ids)
+        part = space_batch(find_space(entry, space), vectors, len(values), single)
+        batch = Batch(values, unique_keys(values), None, None, (part,))
+        return self._write_batch(batch, WriteRules(merge=True, new=False, verb=f"set vectors of {space}"), trust=trust)
+
+    def set_metadata(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        merge: bool = False,
+    ) -> WriteResult:
+        """Replace the metadata of existing records, or with ``merge=True`` only the keys that are given."""
+        batch = self._batch(ids, None, metadata, None)
+        rules = WriteRules(merge=True, new=False, replace_metadata=not merge, verb="set metadata")
+        return self._write_batch(batch, rules, trust=False)
+
+    def delete(
+        self, ids: Sequence[Id] | npt.NDArray[Any] | Id | None = None, *, where: Where | None = None, missing_ok: bool = False, erase: bool = False
+    ) -> WriteResult:
+        """Delete records by id, or all that satisfy `where`, in one commit.
+
+        Parameters
+        ----------
+        ids : sequence of str or int, optional
+        where : mapping, optional
+            A condition on metadata; an empty one is refused.
+        missing_ok : bool, default False
+            Ignore ids that are not there instead of raising.
+        erase : bool, default False
+            Also forget all untagged history at once, so that a following `Database.compact` removes the bytes.
+
+        Raises
+        ------
+        RecordMissingError
+            If an id is not there.
+        WhereError
+            If `where` is malformed or empty.
+        """
+        if (ids is None) == (where is None):
+            raise ParameterError("delete takes either ids or where", hint="Give one of the two.", name="ids")
+        result = self._delete_where(where) if where is not None else self._delete_ids(ids, missing_ok=missing_ok)
+        if erase:
+            from vecdb.engine.housekeeping import forget
+
+            forget(self._database._writable(), "tags", self._database._timeout)
+        return result
+
+    def _delete_ids(self, ids: Any, *, missing_ok: bool) -> WriteResult:
+        values, _ = id_list(ids)
+        operation = delete_ids(self._key, values, unique_keys(values), missing_ok=missing_ok)
+        return self._database._write(operation, self._entry())
+
+    def _delete_where(self, where: Where) -> WriteResult:
+        if not where:
+            raise WhereError("delete(where={}) would delete every record", hint="Use drop_collection, or name a condition.")
+        condition = conditions.parse(where)
+
+        def choose(write: WriteTx, pending: Pending) -> list[int]:
+            write.flush()
+            store = self._database._opened()
+            state = State(write.tx, write.counters, store.reader.private_caches(), None)
+            view = CollectionView(Snapshot(write.tx, state), pending.entry)
+            return [int(row) for row in view.select(condition).rows]
+
+        return self._database._write(delete_rows(self._key, choose), self._entry())
+
+    def _batch(self, ids: object, vectors: Any, metadata: object, texts: object) -> Batch:
+        return make_batch(ids, vectors, metadata, texts, self._entry().spaces, self.name)
+
+    def _write_batch(self, batch: Batch, rules: WriteRules, *, trust: bool) -> WriteResult:
+        database = self._database
+        database._writable()
+        with database._read() as snapshot:
+            entry = snapshot.state.catalog.collections.get(self.name)
+            known = entry is not None and entry.id == self._number
+            reviews = [database._guard.review(snapshot, self._number, part, trust=trust) for part in batch.vectors] if known else []
+        return database._write(write_batch(self._key, batch, rules, reviews), entry if known else None)
+
+    # --- reading ---
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            key = id_key(id)  # type: ignore[arg-type]
+        except IdError:
+            return False
+        with self._view() as view:
+            return view.find(key) is not None
+
+    def _view(self, as_of: int | str | None = None) -> reading.OpenView:
+        return reading.OpenView(self._database._read(own_writes=True), self._key, as_of)
+
+    def get(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        *,
+        vectors: Sequence[str] | str = (),
+        missing_ok: bool = False,
+        as_of: int | str | None = None,
+    ) -> list[Record]:
+        """Return records by id, in the order asked for.
+
+        Parameters
+        ----------
+        ids : sequence of str or int
+        vectors : sequence of str, or "all", optional
+            Spaces whose vectors to return (copies).
+        missing_ok : bool, default False
+            Return None in the place of an unknown id instead of raising.
+        as_of : int or str, optional
+            A seq or tag: read that state instead of the newest.
+
+        Raises
+        ------
+        RecordMissingError, SpaceMissingError, SnapshotExpiredError, TagMissingError
+        """
+        values, _ = id_list(ids)
+        keys = [id_key(value, place) for place, value in enumerate(values)]
+        with self._view(as_of) as view:
+            rows = view.find_all(keys)
+            absent = [values[place] for place, row in enumerate(rows) if row is None]
+            if absent and not missing_ok:
+                raise missing_records(absent, len(rows), self.name)
+            found = iter(view.present_many([row for row in rows if row is not None], reading.spaces_named(view, vectors)))
+            return [None if row is None else next(found) for row in rows]  # type: ignore[misc]
+
+    def count(self, where: Where | None = None, *, as_of: int | str | None = None) -> int:
+        """Return how many records there are, or how many satisfy `where`."""
+        condition = conditions.parse(where) if where else None
+        with self._view(as_of) as view:
+            return view.live if condition is None else len(view.select(condition).rows)
+
+    def scan(
+        self,
+        where: Where | None = None,
+        *,
+        limit: int | None = None,
+        order_by: str | Sequence[str] | None = None,
+        vectors: Sequence[str] | str = (),
+        as_of: int | str | None = None,
+    ) -> Iterator[Record]:
+        """Iterate over records at one seq, read in chunks; writes meanwhile do not show.
+
+        Parameters
+        ----------
+        where : mapping, optional
+        limit : int, optional
+            At most so many records.
+        order_by : str or sequence of str, optional
+            Metadata fields, ``"-field"`` for descending; missing values last. Default: the order of first insertion.
+        vectors : sequence of str, or "all", optional
+            Spaces whose vectors to return.
+        as_of : int or str, optional
+
+        Raises
+        ------
+        SnapshotExpiredError
+            If the iteration outlives the history that is kept (see `retention` of `vecdb.open`).
+        ForkedError
+            If it is continued in the child of a fork.
+        """
+        if limit is not None:
+            check_count("limit", limit, 0)
+        plan = reading.ScanPlan(
+            conditions.parse(where) if where else None, limit, reading.parse_order_by(order_by), vectors, as_of
+        )
+        return reading.scan(lambda seq: self._view(seq), plan)
+
+    def history(self, id: Id) -> list[RecordVersion]:
+        """Return the kept states of a record, oldest first; `record` is None where it did not exist."""
+        key = id_key(id)
+        with self._view() as view:
+            return reading.history(view, key)
+
+    # --- search ---
+
+    def search(
+        self,
+        q: Any = None,
+        k: int = 10,
+        *,
+        space: str | None = None,
+        where: Where | None = None,
+        like: Id | None = None,
+        exact: bool = False,
+        recall: float | None = None,
+        effort: int | None = None,
+        offset: int = 0,
+        min_score: float | None = None,
+        as_of: int | str | None = None,
+        include: Sequence[str] = ("metadata", "text"),
+        timeout: float | None = None,
+        cancel: CancelCheck | None = None,
+        explain: bool = False,
+        allow_large: bool = False,
+    ) -> Any:
+        """Return the records whose vectors are nearest to a query, best first.
+
+        Parameters
+        ----------
+        q : array_like of shape (dim,) or (n, dim), str, list of str, or mapping
+            One query or several. Text needs a space with an encoder. A mapping names the space: ``{"minilm": q}``.
+        k : int, default 10
+            1 to 10,000 (more with ``allow_large=True``).
+        space : str, optional
+            May be left out where the collection has exactly one.
+        where : mapping, optional
+            Condition on metadata, applied before ranking: there are never fewer hits than matches.
+        like : str or int, optional
+            Instead of `q`: search from this record's own vector; the record itself is not returned.
+        exact : bool, default False
+        recall : float in (0, 1], optional
+        effort : int, optional
+            How an index may be used. Every search is exact as long as no index exists, so the three change nothing then.
+        offset : int, default 0
+            Skip so many of the best.
+        min_score : float, optional
+            Drop hits that score less.
+        as_of : int or str, optional
+            A seq or tag: search that state.
+        include : sequence of {"metadata", "text", "vectors"}, default ("metadata", "text")
+        timeout : float, optional
+            Seconds; the hits are then the best found so far, with ``complete=False``.
+        cancel : callable, optional
+            Asked while scanning; a true answer raises `CancelledError`.
+        explain : bool, default False
+            Fill in ``hits.plan``.
+        allow_large : bool, default False
+
+        Returns
+        -------
+        Hits or HitsBatch
+            `Hits` for one query, `HitsBatch` for several. Scores are float32 of a float64 sum in fixed order, the same
+            bits on every path; equal scores are ordered by age, the older vector first.
+
+        Raises
+        ------
+        DimensionError, DTypeError, NonFiniteError, ZeroVectorError
+            The query does not fit the space.
+        SpaceMismatchError
+            No space was named and there are several, or none.
+        RecordMissingError, VectorMissingError
+            `like` names no record, or one without a vector in the space.
+        """
+        wanted = search.check_k(k, allow_large=allow_large)
+        check_count("offset", offset, 0)
+        _check_tuning(recall, effort, timeout)
+        condition = conditions.parse(where) if where else None
+        if isinstance(q, Mapping):
+            space, q = _named_query(q, space)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        asked = {name: value for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None)) if value is not None}
+        encoded = self._encode(q, space) if _is_text(q) else q
+        with reading.OpenView(self._database._read(), self._key, as_of) as view:
+            chosen = self._choose_space(view, space)
+            queries, single, row = self._queries(view, chosen, encoded, like, isinstance(q, str))
+            request = search.SearchRequest(
+                chosen, queries, wanted, condition, offset, min_score, search.check_include(include), deadline, cancel, explain, row, asked
+            )
+            snapshot, guard = view.snapshot, self._database._guard
+            hits = search.search(view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query))
+            return hits[0] if single else HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
+
+    def _choose_space(self, view: CollectionView, name: str | None) -> Space:
+        known = view.entry.spaces
+        if name is not None:
+            return find_space(view.entry, name)
+        if len(known) != 1:
+            raise SpaceMismatchError(
+                f"collection {self.name!r} has {len(known)} spaces {list(known)}, so the query's space must be named",
+                hint="Pass space='name'." if known else "Add one with add_space(name, dim=...).",
+                query_space=None,
+                available=list(known),
+            )
+        return next(iter(known.values()))
+
+    def _queries(self, view: CollectionView, space: Space, q: Any, like: Id | None, text: bool) -> tuple[npt.NDArray[np.float32], bool, int | None]:
+        """Return the queries as a matrix, whether a single one was given, and the row of the record it came from."""
+        if (q is None) == (like is None):
+            raise ParameterError("search takes either a query or like=id", hint="Give one of the two.", name="q")
+        if like is not None:
+            vector, row = self._vector_of(view, space, like)
+            return as_matrix(vector, space.dim, metric=space.metric, where=f"vector of record {like!r}", allow_single=True), True, row
+        queries, single = as_query(q, space.dim, metric=space.metric, where=f"query for space {space.name!r}")
+        return queries, single or text, None
+
+    def _vector_of(self, view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[Any], int]:
+        row = view.find(id_key(id))
+        if row is None:
+            raise missing_records([id], 1, self.name)
+        vector = view.vector(view.record(row), space)
+        if vector is None:
+            raise VectorMissingError(f"record {id!r} has no vector in space {space.name!r}", id=id, space=space.name)
+        return vector, row
+
+    def _encode(self, q: Any, space: str | None) -> Any:
+        """Return the vectors of query texts, made by the encoder of their space."""
+        entry = self._entry()
+        with reading.OpenView(self._database._read(), self._key, None) as view:
+            chosen = self._choose_space(view, space)
+        encode = self._database._encoders.get(chosen.id)
+        if encode is None:
+            raise SpaceMismatchError(
+                f"the query is text, and space {chosen.name!r} has no encoder in this process",
+                hint="Give one with set_encoder(space, function), or pass a vector.",
+                query_space=chosen.name,
+                available=[name for name, known in entry.spaces.items() if known.id in self._database._encoders],
+            )
+        texts = [q] if isinstance(q, str) else [str(text) for text in q]
+        return as_matrix(encode(texts), chosen.dim, metric=chosen.metric, where=f"output of the encoder of space {chosen.name!r}", allow_single=True)
+
+    # --- upkeep ---
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts of records, and of each space its live, dead, sealed and tail vectors and bytes."""
+        with self._database._read() as snapshot:
+            return collection_stats(snapshot, snapshot.entry(*self._key))
+
+    def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
+        """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
+        from vecdb.engine.housekeeping import optimize
+
+        return optimize(self._database._writable(), [self._entry()], self._database._timeout, progress, cancel)
+
+
+def _upsert_arguments(batch: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(batch) - {"ids", "vectors", "metadata", "texts"} if isinstance(batch, Mapping) else {type(batch).__name__}
+    if unknown or "ids" not in batch:
+        raise ParameterError(
+            f"a batch of upsert_many has {sorted(map(str, unknown)) or 'no ids'}",
+            hint="Each batch is a dict with ids, and optionally vectors, metadata, texts.",
+            name="batches",
+            got=sorted(map(str, batch)),
+        )
+    return dict(batch)
+
+
+def _check_tuning(recall: float | None, effort: int | None, timeout: float | None) -> None:
+    if recall is not None:
+        check_number("recall", recall, 1e-9, 1.0)
+    if effort is not None:
+        check_count("effort", effort, 1)
+    if timeout is not None:
+        check_number("timeout", timeout, 0)
+
+
+def _named_query(q: Mapping[str, Any], space: str | None) -> tuple[str, Any]:
+    if len(q) != 1 or (space is not None and space not in q):
+        raise ParameterError(
+            f"a query in {len(q)} spaces {sorted(map(str, q))} cannot be answered without transforms between them",
+            hint="Give the query in one space.",
+            name="q",
+            got=sorted(map(str, q)),
+        )
+    return next(iter(q.items()))
+
+
+def _is_text(q: Any) -> bool:
+    return isinstance(q, str) or (isinstance(q, (list, tuple)) and bool(q) and all(isinstance(text, str) for text in q))
+

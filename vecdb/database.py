@@ -1,0 +1,414 @@
+"""The database as an application sees it: open, collections, transactions, time travel, upkeep.
+
+The facade checks arguments, finds the right room for the work, and returns plain values. Collections:
+vecdb/collection.py. The contract in one page: README.md; each promise and its test: docs/explanation/architecture.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from vecdb.collection import Collection
+from vecdb.engine import housekeeping, inspection
+from vecdb.engine.guard import Guard
+from vecdb.engine.names import check_name, check_number, check_option
+from vecdb.errors import ClosedError, CollectionMissingError, ExistsError, ReadOnlyError, TagMissingError, TransactionError
+from vecdb.storage import copying, handles
+from vecdb.storage.handles import OpenOptions, Store
+from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
+from vecdb.storage.state import CollectionEntry
+from vecdb.storage.writetx import WriteTx, read_whole_log
+from vecdb.types import CancelCheck, CheckReport, Commit, Progress
+
+__all__ = ["Database", "open"]
+
+R = TypeVar("R")
+_open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def open(
+    path: str | os.PathLike[str],
+    mode: Literal["a", "r", "x"] = "a",
+    *,
+    durability: Literal["full", "relaxed", "bulk"] = "full",
+    timeout: float = 10.0,
+    retention: float = 600.0,
+    map_size: int | None = None,
+    automatic: bool = True,
+    allow_remote: bool = False,
+) -> Database:
+    """Open a database file, creating it if it does not exist.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, by custom ``name.vecdb``. Two small lock files lie beside it while it is used.
+    mode : {"a", "r", "x"}, default "a"
+        "a" reads and writes, and creates; "r" only reads; "x" creates and refuses an existing file.
+    durability : {"full", "relaxed", "bulk"}, default "full"
+        "full": a call that returned survives a power cut. "relaxed": the last commits before a power cut may be lost,
+        nothing is damaged, and a killed process loses nothing. "bulk": for loading a file that does not exist yet; it
+        appears under its name, durable, when it is closed, and not at all if the process dies before.
+    timeout : float, default 10.0
+        Seconds to wait for another process's lock.
+    retention : float, default 600.0
+        Seconds for which older states stay readable with ``as_of``; 0 keeps only what tags need. Untagged history is
+        forgotten early where it takes more than 64 MB and more than half as much as the data.
+    map_size : int, optional
+        First size of the memory map in bytes; it grows by itself. Default: 1 TiB of address space, less where the system
+        does not allow it.
+    automatic : bool, default True
+        Whether writes do a bounded step of upkeep when it is due; otherwise only `optimize` does.
+    allow_remote : bool, default False
+        Whether to open a file on a network file system, where locks and memory maps cannot be trusted.
+
+    Returns
+    -------
+    Database
+        A context manager; leaving it closes the database.
+
+    Raises
+    ------
+    FileAccessError
+        The file or its directory does not exist or may not be used.
+    NotADatabaseError, FormatVersionError, CorruptionError
+        The file is something else, newer, or damaged.
+    ExistsError
+        ``mode="x"`` or ``durability="bulk"`` and the file exists.
+    LockedError
+        Another process compacts the file for longer than `timeout`.
+    RemoteFileSystemError
+        The file lies on a network file system.
+
+    Examples
+    --------
+    >>> import tempfile, os, vecdb
+    >>> folder = tempfile.mkdtemp()
+    >>> with vecdb.open(os.path.join(folder, "news.vecdb")) as db:
+    ...     docs = db.create_collection("docs")
+    ...     space = docs.add_space("tiny", dim=2, metric="cosine")
+    ...     result = docs.upsert(["a", "b"], vectors={"tiny": [[1, 0], [0, 1]]})
+    ...     docs.search([1, 0.1], k=1).ids
+    ['a']
+    """
+    check_option("mode", mode, ("a", "r", "x"))
+    check_option("durability", durability, handles.DURABILITIES)
+    check_number("timeout", timeout, 0)
+    check_number("retention", retention, 0)
+    if map_size is not None:
+        check_number("map_size", map_size, 1 << 16)
+    if mode == "r" and durability == "bulk":
+        check_option("durability", durability, ("full", "relaxed"))
+    options = OpenOptions(mode, durability, timeout, retention, map_size, allow_remote)
+    return Database(handles.acquire(path, options), options, automatic=automatic)
+
+
+class Database:
+    """An open database; make one with `vecdb.open`.
+
+    Threads may share it. After a fork, parent and child both go on with it; transactions and iterators do not survive
+    into the child.
+
+    Attributes
+    ----------
+    path : Path
+    mode : {"a", "r", "x"}
+    """
+
+    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool) -> None:
+        self.path: Path = store.target
+        self.mode: str = options.mode
+        self._timeout = options.timeout
+        self._automatic = automatic
+        self._guard = Guard()
+        self._store: Store | None = store
+        self._closing = threading.Lock()
+        self._encoders: dict[int, Callable[[list[str]], Any]] = {}
+        _open_databases.add(self)
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Database {str(self.path)!r}{' closed' if self.closed else ''}>"
+
+    # --- life ---
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._store is None
+
+    def close(self) -> None:
+        """Close the database; a second call does nothing. Waits for reads and writes of other threads."""
+        with self._closing:
+            store, self._store = self._store, None
+        if store is not None:
+            handles.release(store)
+
+    def _opened(self) -> Store:
+        store = self._store
+        if store is None:
+            raise ClosedError(f"the database {self.path} was closed", hint="Open it again.", what="database")
+        return store
+
+    def _writable(self) -> Store:
+        store = self._opened()
+        if self.mode == "r":
+            raise ReadOnlyError(f"{self.path} was opened with mode='r'", hint="Open it with mode='a' to write.", path=str(self.path))
+        return store
+
+    @property
+    def uuid(self) -> str:
+        """The identity that the file was given when it was made; copies share it."""
+        return str(self._opened().header["uuid"])
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest commit."""
+        with self._read() as snapshot:
+            return snapshot.seq
+
+    # --- reading and writing, for collections ---
+
+    @contextlib.contextmanager
+    def _read(self, *, own_writes: bool = False) -> Iterator[Snapshot]:
+        """Yield the newest commit, or inside this thread's transaction, its own uncommitted state."""
+        store = self._opened()
+        transaction = store.writer.transaction
+        if own_writes and transaction is not None and transaction.is_mine():
+            with store.env.translated():
+                write = transaction.write_tx()
+                write.flush()
+                yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
+            return
+        with store.reader.snapshot() as snapshot:
+            yield snapshot
+
+    def _write(self, operation: Callable[[WriteTx], R], entry: CollectionEntry | None = None) -> R:
+        store = self._writable()
+        result = store.writer.run(operation, timeout=self._timeout)
+        if entry is not None and self._automatic and store.writer.transaction is None:
+            housekeeping.after_write(store, entry, self._timeout)
+        return result
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Database]:
+        """Make every write inside the block one commit; an exception rolls all of it back.
+
+        Reads by id, `count`, `scan` and ``where`` inside the block see its own writes; `search` sees the state at its
+        beginning. The writer lock is held for the whole block. Transactions cannot be nested, and belong to the thread
+        that began them.
+
+        Raises
+        ------
+        LockedError
+            Another writer kept the lock for longer than `timeout`.
+        TransactionError
+            Nested, or used from another thread.
+        """
+        store = self._writable()
+        with store.writer.begin_transaction(self._timeout):
+            yield self
+
+    # --- collections ---
+
+    def collections(self) -> list[str]:
+        """Return the names of the collections, in the order they were made."""
+        with self._read(own_writes=True) as snapshot:
+            return list(snapshot.state.catalog.collections)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection.
+
+        Raises
+        ------
+        CollectionMissingError
+            If there is none of this name.
+        """
+        with self._read(own_writes=True) as snapshot:
+            entry = find_collection(snapshot.state.catalog, name)
+        return Collection(self, entry.id, entry.name)
+
+    def create_collection(self, name: str, exist_ok: bool = False) -> Collection:
+        """Make an empty collection and return it.
+
+        Parameters
+        ----------
+        name : str
+            1 to 200 characters.
+        exist_ok : bool, default False
+            Return the collection if it is already there.
+
+        Raises
+        ------
+        ExistsError
+            If it is there and `exist_ok` is False.
+        """
+        check_name("collection", name)
+
+        def create(write: WriteTx) -> int:
+            catalog = write.catalog
+            if name in catalog.collections:
+                if exist_ok:
+                    return catalog.collections[name].id
+                raise ExistsError(f"collection {name!r} exists", hint="Pass exist_ok=True to use it.", kind="collection", name=name)
+            write.create_collection(CollectionEntry(catalog.next_collection, name))
+            write.note(f"{name}: create collection")
+            return catalog.next_collection
+
+        if exist_ok:
+            with contextlib.suppress(CollectionMissingError):
+                return self.collection(name)
+        return Collection(self, self._write(create), name)
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a collection with everything in it, its history included."""
+
+        def drop(write: WriteTx) -> None:
+            write.drop_collection(find_collection(write.catalog, name))
+            write.note(f"{name}: drop collection")
+
+        self._write(drop)
+
+    # --- time ---
+
+    def tag(self, name: str, seq: int | None = None) -> int:
+        """Name a commit, so that its state stays readable with ``as_of=name`` until `untag`; return its seq.
+
+        Parameters
+        ----------
+        name : str
+        seq : int, optional
+            A commit that is still kept; default: the newest.
+
+        Raises
+        ------
+        ExistsError
+            If the name is taken.
+        SnapshotExpiredError
+            If `seq` is not kept any more.
+        """
+        check_name("tag", name)
+
+        def put(write: WriteTx) -> int:
+            chosen = write.counters.seq if seq is None else int(seq)
+            check_seq(write.counters, chosen)
+            if name in write.catalog.tags:
+                raise ExistsError(f"tag {name!r} exists", hint="Remove it with untag(name).", kind="tag", name=name)
+            write.add_tag(name, chosen)
+            return chosen
+
+        return self._write(put)
+
+    def untag(self, name: str) -> None:
+        """Remove a tag; the history that only it kept is forgotten by and by."""
+
+        def remove(write: WriteTx) -> None:
+            if name not in write.catalog.tags:
+                raise missing_tag(name, write.catalog.tags)
+            write.remove_tag(name)
+
+        self._write(remove)
+
+    def tags(self) -> dict[str, int]:
+        """Return the tags and the seqs that they name."""
+        with self._read(own_writes=True) as snapshot:
+            return {name: tag.seq for name, tag in snapshot.state.catalog.tags.items()}
+
+    def commits(self, limit: int | None = None) -> list[Commit]:
+        """Return the kept part of the commit log, newest last; with `limit` only so many of the newest."""
+        with self._read() as snapshot:
+            named: dict[int, list[str]] = {}
+            for name, tag in snapshot.state.catalog.tags.items():
+                named.setdefault(tag.seq, []).append(name)
+            log = read_whole_log(snapshot.tx)
+        chosen = log if limit is None else log[max(0, len(log) - limit) :]
+        return [Commit(seq, when, tuple(changes), tuple(named.get(seq, ()))) for seq, when, changes in chosen]
+
+    # --- upkeep ---
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and sizes: file, live and reclaimable bytes, history, the oldest reader's lag, collections."""
+        store = self._opened()
+        with self._read() as snapshot:
+            return inspection.database_stats(store, snapshot)
+
+    def check(self, progress: Progress | None = None) -> CheckReport:
+        """Prove every checksum, every reference and every count; damage is listed in the report, not raised."""
+        with self._read() as snapshot:
+            return inspection.check(snapshot, progress)
+
+    def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
+        """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
+        store = self._writable()
+        with self._read() as snapshot:
+            entries = list(snapshot.state.catalog.collections.values())
+        return housekeeping.optimize(store, entries, self._timeout, progress, cancel)
+
+    def compact(
+        self, keep: Literal["tags", "window", "nothing"] = "tags", timeout: float | None = None, progress: Progress | None = None
+    ) -> dict[str, int]:
+        """Rewrite the file without what is dead; return its size before and after.
+
+        Parameters
+        ----------
+        keep : {"tags", "window", "nothing"}, default "tags"
+            What history survives: what tags need; also the retention window; or nothing (the tags are removed).
+        timeout : float, optional
+            Seconds to wait until no other process has the file open; default: the one given to `open`.
+
+        Returns
+        -------
+        dict
+            ``bytes_before`` and ``bytes_after``.
+
+        Raises
+        ------
+        LockedError
+            Another process has the file open; nothing was changed in that case except history that was forgotten.
+        """
+        store = self._writable()
+        check_option("keep", keep, ("tags", "window", "nothing"))
+        if store.writer.transaction is not None and store.writer.transaction.is_mine():
+            raise TransactionError("compact cannot run inside a transaction", hint="End the transaction first.")
+        wait = self._timeout if timeout is None else timeout
+        store.require_sole_use(wait)
+        if keep == "nothing":
+            for name in self.tags():
+                self.untag(name)
+        with self._read() as snapshot:
+            entries = list(snapshot.state.catalog.collections.values())
+        housekeeping.forget(store, keep, wait)
+        housekeeping.squeeze(store, entries, wait, progress)
+        before, after = copying.compact(store, inspection.prove_file, wait)
+        return {"bytes_before": before, "bytes_after": after}
+
+    def backup(self, path: str | os.PathLike[str], progress: Progress | None = None) -> int:
+        """Write a consistent, verified copy to a new file while everything goes on; return its size in bytes.
+
+        Raises
+        ------
+        ExistsError
+            If `path` exists.
+        """
+        size = copying.backup(self._opened(), Path(path), inspection.prove_file)
+        if progress is not None:
+            progress(size, size)
+        return size
+
+
+def missing_tag(name: str, tags: Any) -> TagMissingError:
+    """Return the error for a tag that is not there."""
+    return TagMissingError(f"there is no tag {name!r}; there are {sorted(tags)}", hint="Make it with db.tag(name).", name=name, available=sorted(tags))
+

@@ -1,0 +1,182 @@
+"""A write as checked values: ids, bodies and vectors, settled before any lock is taken.
+
+Everything a caller can get wrong is found here, so that an operation inside a transaction only meets conflicts with
+what is stored. Invariant: a `Batch` that exists can be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.arrays import as_matrix
+from vecdb.blocks import row_scales
+from vecdb.errors import ArgumentError, DimensionError, DuplicateIdError, IdError, MetadataError, ParameterError
+from vecdb.metadata import normalise_metadata, validate_text
+from vecdb.storage.format import id_key
+from vecdb.types import Id, Space
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceBatch:
+    """The vectors of one space in a batch: `vectors[i]` belongs to record `places[i]` of the batch."""
+
+    space: Space
+    places: npt.NDArray[np.int64]
+    vectors: npt.NDArray[Any]
+    scales: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records to write, in the caller's order. `metadatas` and `texts` are None where they were not given."""
+
+    ids: tuple[Id, ...]
+    keys: tuple[bytes, ...]
+    metadatas: tuple[dict[str, Any], ...] | None
+    texts: tuple[str | None, ...] | None
+    vectors: tuple[SpaceBatch, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def make_batch(
+    ids: object,
+    vectors: Mapping[str, Any] | None,
+    metadata: object,
+    texts: object,
+    spaces: Mapping[str, Space],
+    collection: str,
+) -> Batch:
+    """Check what a caller wants to write and return it as a batch."""
+    values, single = id_list(ids)
+    keys = unique_keys(values)
+    return Batch(
+        values,
+        keys,
+        _metadatas(metadata, len(keys), single),
+        _texts(texts, len(keys), single),
+        tuple(_vectors(vectors or {}, len(keys), spaces, collection, single)),
+    )
+
+
+def id_list(ids: object) -> tuple[tuple[Id, ...], bool]:
+    """Return ids as a tuple, and whether a single one was given."""
+    if isinstance(ids, (str, int, np.integer)) and not isinstance(ids, bool):
+        return (ids,), True  # type: ignore[return-value]
+    if isinstance(ids, np.ndarray):
+        return tuple(ids.tolist()), False
+    if isinstance(ids, (bytes, Mapping)) or not isinstance(ids, Iterable):
+        raise IdError(f"ids is a {type(ids).__name__}, expected a sequence of str or int", hint="Pass a list.", got=repr(ids)[:80])
+    return tuple(ids), False
+
+
+def unique_keys(ids: Sequence[Id]) -> tuple[bytes, ...]:
+    """Return the typed keys of `ids`; none may stand there twice."""
+    keys = tuple(id_key(value, place) for place, value in enumerate(ids))
+    if len(set(keys)) != len(keys):
+        first: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            if key in first:
+                raise DuplicateIdError(
+                    f"id {ids[place]!r} stands at positions {first[key]} and {place} of one batch",
+                    hint="Keep the one you mean.",
+                    id=ids[place],
+                    first=first[key],
+                    second=place,
+                )
+            first[key] = place
+    return keys
+
+
+def _metadatas(metadata: object, count: int, single: bool) -> tuple[dict[str, Any], ...] | None:
+    if metadata is None:
+        return None
+    if isinstance(metadata, Mapping):
+        if not single:
+            raise MetadataError("metadata is one mapping, expected one for each id", hint="Pass a list of dicts.", position=0)
+        metadata = [metadata]
+    items = _sequence(metadata, count, "metadata")
+    return tuple({} if item is None else normalise_metadata(item, place) for place, item in enumerate(items))
+
+
+def _texts(texts: object, count: int, single: bool) -> tuple[str | None, ...] | None:
+    if texts is None:
+        return None
+    if isinstance(texts, str):
+        if not single:
+            raise MetadataError("texts is one str, expected one for each id", hint="Pass a list of str.", position=0)
+        texts = [texts]
+    items = _sequence(texts, count, "texts")
+    for place, item in enumerate(items):
+        if item is not None:
+            validate_text(item, place)
+    return tuple(items)
+
+
+def _sequence(values: object, count: int, name: str) -> list[Any]:
+    if not isinstance(values, Iterable):
+        raise ParameterError(f"{name} is a {type(values).__name__}, expected a list", name=name, got=type(values).__name__)
+    items = list(values)
+    if len(items) != count:
+        raise ParameterError(
+            f"{name} has {len(items)} entries for {count} ids", hint="Give one for each id, None where there is none.", name=name, got=len(items), allowed=count
+        )
+    return items
+
+
+def _vectors(
+    vectors: Mapping[str, Any], count: int, spaces: Mapping[str, Space], collection: str, single: bool
+) -> Iterable[SpaceBatch]:
+    if not isinstance(vectors, Mapping):
+        raise ArgumentError(
+            f"vectors is a {type(vectors).__name__}, expected a dict from space to array", hint="Write vectors={'name': X}."
+        )
+    for name in vectors:
+        if name not in spaces:
+            raise unknown_space(name, spaces, collection)
+    for name, values in vectors.items():
+        if values is not None:
+            yield space_batch(spaces[name], values, count, single)
+
+
+def unknown_space(name: object, spaces: Mapping[str, Space], collection: str) -> Exception:
+    """Return the error for a space that the collection does not have."""
+    from vecdb.storage.snapshot import find_space
+    from vecdb.storage.state import CollectionEntry
+
+    try:
+        find_space(CollectionEntry(0, collection, spaces), name)  # type: ignore[arg-type]
+    except LookupError as error:
+        return error
+    raise AssertionError(name)
+
+
+def space_batch(space: Space, values: Any, count: int, single: bool) -> SpaceBatch:
+    """Check the vectors of one space; a list may hold None for records without a vector."""
+    places = np.arange(count, dtype=np.int64)
+    if isinstance(values, (list, tuple)) and any(value is None for value in values):
+        if len(values) != count:
+            raise _wrong_count(space, len(values), count)
+        places = np.array([place for place, value in enumerate(values) if value is not None], np.int64)
+        values = [value for value in values if value is not None]
+    where = f"vectors of space {space.name!r}"
+    matrix = as_matrix(values, space.dim, metric=space.metric, dtype=space.dtype, where=where, allow_single=single)
+    if len(matrix) != len(places):
+        raise _wrong_count(space, len(matrix), count)
+    return SpaceBatch(space, places, matrix, row_scales(space.metric, matrix))
+
+
+def _wrong_count(space: Space, got: int, count: int) -> DimensionError:
+    return DimensionError(
+        f"space {space.name!r} was given {got} vectors for {count} ids",
+        hint="Give one row for each id; a list may hold None where there is no vector.",
+        expected=count,
+        got=got,
+        where=f"vectors of space {space.name!r}",
+    )

@@ -1,0 +1,133 @@
+"""The identity guard at work: keeps each space's profile, and holds every batch of vectors against it.
+
+What a profile is and how it judges: vecdb/engine/identity.py. Here: when it is fitted (from the space's own vectors),
+where it is kept (beside the space, in the commit that made it needed), and what a verdict leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.engine.batch import SpaceBatch
+from vecdb.engine.identity import MIN_BATCH, MIN_ROWS, Cusum, Profile, explain, fit_profile
+from vecdb.errors import WrongModelError
+from vecdb.storage.snapshot import Snapshot
+from vecdb.storage.spaces import SpaceView
+from vecdb.storage.writetx import Pending, WriteTx, read_profile
+from vecdb.types import Space
+
+SAMPLE_ROWS = 4096
+_REFIT_GROWTH = 4
+"""A profile is fitted anew when the space has grown this many times: early rows may be of one topic."""
+_LAST_REFIT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What the guard found out about one space's part of a batch, to be made true in the commit."""
+
+    space: Space
+    unverified: int = 0
+    vectors: npt.NDArray[Any] | None = None
+    """Rows for the running guard (small writes)."""
+    profile: Profile | None = None
+    fitted: int = 0
+    """Live rows when `profile` was fitted, if that was just now."""
+
+    def apply(self, write: WriteTx, pending: Pending) -> None:
+        """Store a new profile; step the running guard, which may refuse the write."""
+        counts = pending.spaces[self.space.id]
+        if self.vectors is not None and self.profile is not None:
+            state, alarm = self.profile.step(_cusum(counts.cusum), self.vectors)
+            if alarm:
+                raise WrongModelError(
+                    f"the last single vectors written to space {self.space.name!r} do not look like its model's",
+                    hint="Check which model made them; trust=True skips this guard.",
+                    space=self.space.name,
+                    numbers=state._asdict(),
+                )
+            counts = replace(counts, cusum=tuple(state))
+        if self.fitted and self.profile is not None:
+            write.put_profile(self.space, self.profile.to_state())
+            counts = replace(counts, profiled=self.fitted)
+        pending.spaces[self.space.id] = counts
+
+
+def _cusum(stored: tuple[float, ...]) -> Cusum:
+    return Cusum(float(stored[0]), int(stored[1])) if len(stored) == 2 else Cusum()
+
+
+class Guard:
+    """Profiles of the spaces of one database, as this process knows them."""
+
+    def __init__(self) -> None:
+        self._profiles: dict[tuple[int, int], Profile] = {}
+
+    def review(self, snapshot: Snapshot, collection: int, part: SpaceBatch, *, trust: bool) -> Review:
+        """Judge one space's part of a batch.
+
+        Raises
+        ------
+        WrongModelError
+            If a batch of `MIN_BATCH` rows or more does not look like the space's model and `trust` is False.
+        """
+        counts = snapshot.counts(collection).spaces.get(part.space.id)
+        if counts is None or counts.live < MIN_ROWS:
+            return Review(part.space, len(part.vectors))
+        profile, fitted = self._profile(snapshot, collection, part.space)
+        if trust or not len(part.vectors):
+            return Review(part.space, 0, None, profile, fitted)
+        if len(part.vectors) < MIN_BATCH:
+            return Review(part.space, len(part.vectors), part.vectors, profile, fitted)
+        self._judge(profile, part)
+        return Review(part.space, 0, None, profile, fitted)
+
+    @staticmethod
+    def _judge(profile: Profile, part: SpaceBatch) -> None:
+        verdict = profile.judge(part.vectors)
+        if not verdict.ok:
+            model = f" ({part.space.model} {part.space.revision})".replace(" )", ")") if part.space.model else ""
+            raise WrongModelError(
+                f"{len(part.vectors)} vectors for space {part.space.name!r}{model} do not look like its model's: {explain(verdict)}",
+                hint="Check which model made them; a new model needs a space of its own. trust=True skips this guard.",
+                space=part.space.name,
+                numbers=dict(verdict.numbers),
+            )
+
+    def _profile(self, snapshot: Snapshot, collection: int, space: Space) -> tuple[Profile, int]:
+        """Return the space's profile, and the live rows it was fitted on if that was just now (else 0)."""
+        counts = snapshot.counts(collection).spaces[space.id]
+        due = counts.profiled == 0 or (counts.live >= _REFIT_GROWTH * counts.profiled and counts.profiled < _LAST_REFIT)
+        if due:
+            profile = fit_profile(sample_vectors(snapshot, snapshot.space(collection, space)), space.metric)
+            self._profiles[space.id, counts.live] = profile
+            return profile, counts.live
+        return self._known(snapshot, space, counts.profiled), 0
+
+    def _known(self, snapshot: Snapshot, space: Space, profiled: int) -> Profile:
+        key = (space.id, profiled)
+        if key not in self._profiles:
+            state = read_profile(snapshot.tx, space)
+            self._profiles[key] = Profile.from_state(state if isinstance(state, Mapping) else {})
+        return self._profiles[key]
+
+    def query_warning(self, snapshot: Snapshot, collection: int, space: Space, query: npt.NDArray[np.float32]) -> str | None:
+        """Return a sentence if the query looks foreign to a space whose profile exists."""
+        counts = snapshot.counts(collection).spaces.get(space.id)
+        if counts is None or not counts.profiled:
+            return None
+        return self._known(snapshot, space, counts.profiled).query_warning(query)
+
+
+def sample_vectors(snapshot: Snapshot, view: SpaceView, count: int = SAMPLE_ROWS) -> npt.NDArray[np.float32]:
+    """Return up to `count` live vectors, drawn evenly over the space; the same for the same content."""
+    dead = view.dead(snapshot.tx)
+    live = np.arange(len(view), dtype=np.int64) if dead is None else np.flatnonzero(~dead)
+    if len(live) > count:
+        live = np.sort(np.random.default_rng(len(live)).choice(live, count, replace=False))
+    return view.gather(snapshot.tx, live).astype(np.float32)

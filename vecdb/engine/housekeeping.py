@@ -1,0 +1,132 @@
+"""Keeping a database in order: sealing tails and deltas, giving space back, forgetting history.
+
+Each step is one small commit that users do not see. `after_write` is the automatic policy: it looks at counts only and
+does at most one bounded step, so that no write inherits a long pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vecdb.errors import CancelledError
+from vecdb.storage.handles import Store
+from vecdb.storage.state import CollectionEntry
+from vecdb.storage.writetx import Pending, WriteTx
+from vecdb.types import CancelCheck, Progress, Space
+
+REPACK_SHARE = 1 / 3
+"""Dead share of a segment from which it is rewritten: the file stays below 1.5 times its live vectors."""
+_DUE_DEAD = 256
+
+
+Step = Callable[[WriteTx], bool]
+
+
+def after_write(store: Store, entry: CollectionEntry, timeout: float) -> None:
+    """Do one step of housekeeping if the counts of a collection say that one is due."""
+    with store.reader.snapshot() as snapshot:
+        if entry.name not in snapshot.state.catalog.collections:
+            return
+        counts = snapshot.counts(entry.id)
+        due = [
+            space
+            for space in entry.spaces.values()
+            if (found := counts.spaces.get(space.id)) is not None and found.dead >= _DUE_DEAD and 2 * found.dead > found.live
+        ]
+    for space in due:
+        store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
+
+
+def _settle_step(entry: CollectionEntry, space: Space, threshold: float) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        return pending is not None and space.id in pending.spaces and write.settle(pending, space, threshold=threshold)
+
+    return step
+
+
+def _pending(write: WriteTx, entry: CollectionEntry) -> Pending | None:
+    """Return the collection's counts, None if it was dropped meanwhile."""
+    known = write.catalog.collections.get(entry.name)
+    return write.pending(known) if known is not None and known.id == entry.id else None
+
+
+def optimize(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None, cancel: CancelCheck | None) -> int:
+    """Seal tails and deltas, repack, merge; return how many steps had something to do."""
+    steps = [step for entry in entries for step in _steps(entry)]
+    useful = 0
+    for place, step in enumerate(steps):
+        if cancel is not None and cancel():
+            raise CancelledError("optimize was cancelled; the steps that were done stay done")
+        useful += store.writer.maintain(step, timeout=timeout)
+        if progress is not None:
+            progress(place + 1, len(steps))
+    return useful
+
+
+def _steps(entry: CollectionEntry, threshold: float = REPACK_SHARE) -> Iterator[Step]:
+    for space in entry.spaces.values():
+        yield _seal_step(entry, space)
+        yield _settle_step(entry, space, threshold)
+        yield _merge_step(entry, space)
+    yield _columns_step(entry, everything=False)
+
+
+def _seal_step(entry: CollectionEntry, space: Space) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        return pending is not None and space.id in pending.spaces and write.seal_tail(pending, space)
+
+    return step
+
+
+def _merge_step(entry: CollectionEntry, space: Space) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        return pending is not None and space.id in pending.spaces and write.merge_segments(pending, space)
+
+    return step
+
+
+def _columns_step(entry: CollectionEntry, *, everything: bool) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        if pending is None:
+            return False
+        columns = write.columns(pending)
+        sealed = pending.delta > 0
+        pending.delta = columns.seal_delta()
+        return columns.tidy(everything=everything) or sealed
+
+    return step
+
+
+def forget(store: Store, keep: str, timeout: float) -> None:
+    """Drop the history that `keep` does not name: "window" drops nothing now, "tags" the window, "nothing" the tags too."""
+
+    def step(write: WriteTx) -> bool:
+        tags = write.catalog.tags
+        target = min((tag.seq for tag in tags.values()), default=write.counters.seq)
+        before = write.counters.horizon
+        write.forget_until(target)
+        return write.counters.horizon > before
+
+    if keep != "window":
+        store.writer.maintain(step, timeout=timeout)
+
+
+def squeeze(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None) -> None:
+    """Rewrite everything that holds something dead, however little, before the file is copied compactly."""
+    steps = [step for entry in entries for step in _squeeze_steps(entry)]
+    for place, step in enumerate(steps):
+        store.writer.maintain(step, timeout=timeout)
+        if progress is not None:
+            progress(place + 1, len(steps) + 1)
+
+
+def _squeeze_steps(entry: CollectionEntry) -> Iterator[Step]:
+    for space in entry.spaces.values():
+        yield _seal_step(entry, space)
+        yield _settle_step(entry, space, 0.0)
+        yield _merge_step(entry, space)
+    yield _columns_step(entry, everything=True)

@@ -1,0 +1,297 @@
+"""Looking at the whole file: statistics, and the proof that everything in it is sound.
+
+`check` reads every byte that means anything: each checksum, each id, each reference from a record to a vector and back,
+each count. It reports; it never repairs and never raises for damage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vecdb.errors import CorruptionError, StorageError
+from vecdb.storage.env import TABLES, Environment
+from vecdb.storage.format import decode_record, id_value, read_u64, u32, u32_u64, unpack_sealed, unseal
+from vecdb.storage.handles import Store
+from vecdb.storage.history import read_change, read_deaths
+from vecdb.storage.records import find_row, iterate_rows
+from vecdb.storage.snapshot import Reader, Snapshot
+from vecdb.storage.spaces import SpaceView
+from vecdb.storage.state import CollectionEntry, read_header
+from vecdb.storage.writetx import read_whole_log
+from vecdb.types import CheckReport, Progress, Space
+
+_MAX_PROBLEMS = 100
+
+
+# --- statistics -------------------------------------------------------------------------------------------
+
+
+def database_stats(store: Store, snapshot: Snapshot) -> dict[str, Any]:
+    """Return what `Database.stats` shows."""
+    counters = snapshot.state.counters
+    facts = store.env.facts()
+    used = sum(_pages(snapshot, table) for table in TABLES) * facts["page_bytes"]
+    return {
+        "file_bytes": facts["file_bytes"],
+        "live_bytes": used,
+        "reclaimable_bytes": max(0, facts["file_bytes"] - used),
+        "history_bytes": counters.history_bytes,
+        "map_bytes": facts["map_bytes"],
+        "seq": counters.seq,
+        "oldest_seq": counters.horizon,
+        "oldest_reader_lag": facts["oldest_reader_lag"],
+        "readers": facts["readers"],
+        "tags": len(snapshot.state.catalog.tags),
+        "collections": {name: collection_stats(snapshot, entry) for name, entry in snapshot.state.catalog.collections.items()},
+    }
+
+
+def _pages(snapshot: Snapshot, table: str) -> int:
+    stat = snapshot.tx.entries(table)
+    return stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]
+
+
+def collection_stats(snapshot: Snapshot, entry: CollectionEntry) -> dict[str, Any]:
+    """Return what `Collection.stats` shows."""
+    counts = snapshot.counts(entry.id)
+    return {
+        "records": counts.live,
+        "unsealed_columns": counts.delta,
+        "spaces": {name: _space_stats(snapshot, entry, space) for name, space in entry.spaces.items()},
+    }
+
+
+def _space_stats(snapshot: Snapshot, entry: CollectionEntry, space: Space) -> dict[str, Any]:
+    counts = snapshot.counts(entry.id).spaces[space.id]
+    view = snapshot.space(entry.id, space)
+    return {
+        "model": space.model,
+        "dim": space.dim,
+        "metric": space.metric,
+        "dtype": space.dtype,
+        "vectors": counts.live,
+        "dead": counts.dead,
+        "sealed": view.sealed,
+        "tail": view.tail_count,
+        "blocks": len(view.refs),
+        "vector_bytes": sum(ref.size_class for ref in view.refs),
+        "profiled": counts.profiled > 0,
+        "index_coverage": 0.0,
+    }
+
+
+# --- proof ------------------------------------------------------------------------------------------------
+
+
+def prove_file(path: Path) -> None:
+    """Open a finished file on its own and raise `CorruptionError` unless `check` finds it sound."""
+    env = Environment(path, readonly=True, durability="full", map_size=None, timeout=10.0)
+    env.open()
+    try:
+        with env.lease() as tx:
+            read_header(tx, str(path))
+        with Reader(env).snapshot() as snapshot:
+            report = check(snapshot, None)
+        if not report.ok:
+            raise CorruptionError(f"{path} is not sound: {report.problems[0]}", what="file", where=str(path))
+    finally:
+        env.close()
+        for suffix in ("-lock", "-writer"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+class _Proof:
+    """Collects problems and counts."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, count: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def wrong(self, problem: str) -> None:
+        if len(self.problems) < _MAX_PROBLEMS:
+            self.problems.append(problem)
+
+    def attempt(self, part: Callable[[], None]) -> None:
+        """Run one part of the proof; damage that stops it becomes a problem."""
+        try:
+            part()
+        except StorageError as error:
+            self.wrong(str(error))
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            self.wrong(f"{type(error).__name__}: {error}")
+
+
+def check(snapshot: Snapshot, progress: Progress | None) -> CheckReport:
+    """Prove the whole state that a snapshot reads."""
+    began = time.perf_counter()
+    proof = _Proof()
+    parts = list(_parts(snapshot, proof))
+    for place, part in enumerate(parts):
+        proof.attempt(part)
+        if progress is not None:
+            progress(place + 1, len(parts))
+    return CheckReport(not proof.problems, tuple(proof.problems), proof.counts, time.perf_counter() - began)
+
+
+def _parts(snapshot: Snapshot, proof: _Proof) -> Iterator[Callable[[], None]]:
+    yield lambda: _check_log(snapshot, proof)
+    yield lambda: _check_profiles(snapshot, proof)
+    for entry in snapshot.state.catalog.collections.values():
+        for space in entry.spaces.values():
+            yield lambda entry=entry, space=space: _check_space(snapshot, entry, space, proof)  # type: ignore[misc]
+        yield lambda entry=entry: _check_records(snapshot, entry, proof)  # type: ignore[misc]
+        yield lambda entry=entry: _check_ids(snapshot, entry, proof)  # type: ignore[misc]
+        yield lambda entry=entry: _check_columns(snapshot, entry, proof)  # type: ignore[misc]
+        yield lambda entry=entry: _check_history(snapshot, entry, proof)  # type: ignore[misc]
+    yield lambda: _check_blocks(snapshot, proof)
+
+
+def _check_log(snapshot: Snapshot, proof: _Proof) -> None:
+    seqs = [seq for seq, _, _ in read_whole_log(snapshot.tx)]
+    proof.add("commits", len(seqs))
+    newest = snapshot.state.counters.seq
+    if seqs and (seqs[-1] != newest or seqs != list(range(seqs[0], newest + 1))):
+        proof.wrong(f"the commit log goes from {seqs[0]} to {seqs[-1]} in {len(seqs)} entries, the newest commit is {newest}")
+
+
+def _check_profiles(snapshot: Snapshot, proof: _Proof) -> None:
+    for key, value in snapshot.tx.range("meta", b"p"):
+        unpack_sealed(key, value, "profile")
+        proof.add("profiles")
+
+
+def _check_space(snapshot: Snapshot, entry: CollectionEntry, space: Space, proof: _Proof) -> None:
+    view = snapshot.space(entry.id, space)
+    counts = snapshot.counts(entry.id).spaces[space.id]
+    for block in view.open_blocks(snapshot.tx):
+        proof.attempt(lambda block=block: _prove_block(view, block))  # type: ignore[misc]
+        proof.add("blocks")
+    dead = view.dead(snapshot.tx)
+    hidden = 0 if dead is None else int(dead.sum())
+    proof.add("vectors", len(view) - hidden)
+    if len(view) - hidden != counts.live or hidden != counts.dead:
+        proof.wrong(f"space {space.name!r} has {len(view) - hidden} live and {hidden} dead vectors, its counts say {counts.live} and {counts.dead}")
+    _check_order(snapshot, view, proof)
+    for seq, ordinals in read_deaths(snapshot.tx, space.id):
+        if seq > snapshot.seq or (len(ordinals) and int(ordinals.max()) >= counts.next_ordinal):
+            proof.wrong(f"the deaths of seq {seq} in space {space.name!r} are impossible")
+
+
+def _prove_block(view: SpaceView, block: Any) -> None:
+    view.cache.sound.discard(block.ref.id)
+    view.cache.sound_chunks.pop(block.ref.id, None)
+    view.cache.verify(block)
+
+
+def _check_order(snapshot: Snapshot, view: SpaceView, proof: _Proof) -> None:
+    ordinals = view.ordinals_at(snapshot.tx, np.arange(len(view), dtype=np.int64))
+    if len(ordinals) > 1 and not bool((ordinals[1:] > ordinals[:-1]).all()):
+        proof.wrong(f"the ordinals of space {view.space.name!r} do not ascend")
+
+
+def _check_records(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) -> None:
+    counts = snapshot.counts(entry.id)
+    views = {space.id: snapshot.space(entry.id, space) for space in entry.spaces.values()}
+    owners: dict[int, list[tuple[int, int]]] = {number: [] for number in views}
+    seen = 0
+    for row, key, value in iterate_rows(snapshot.tx, entry.id):
+        seen += 1
+        record = decode_record(key, value)
+        record.content()
+        if find_row(snapshot.tx, entry.id, record.key) != row:
+            proof.wrong(f"record {record.id!r} at row {row} is not found by its id")
+        for space, ordinal in record.refs.items():
+            if space in owners:
+                owners[space].append((ordinal, row))
+    proof.add("records", seen)
+    if seen != counts.live:
+        proof.wrong(f"collection {entry.name!r} has {seen} records, its counts say {counts.live}")
+    for number, view in views.items():
+        _check_owners(snapshot, view, owners[number], proof)
+
+
+def _check_owners(snapshot: Snapshot, view: SpaceView, owners: list[tuple[int, int]], proof: _Proof) -> None:
+    """Every live vector belongs to exactly the record that refers to it."""
+    if not owners:
+        return
+    ordinals = np.array([ordinal for ordinal, _ in owners], np.uint64)
+    rows = np.array([row for _, row in owners], np.uint64)
+    places = view.positions_of(snapshot.tx, ordinals)
+    lost = (places < 0) | (places >= len(view))
+    wrong = ~lost
+    wrong[~lost] = view.rows_at(snapshot.tx, places[~lost]) != rows[~lost]
+    dead = view.dead(snapshot.tx)
+    if dead is not None:
+        wrong[~lost] |= dead[places[~lost]]
+    if lost.any() or wrong.any() or len(owners) != view.counts.live:
+        proof.wrong(
+            f"space {view.space.name!r}: {int(lost.sum())} references lead nowhere, {int(wrong.sum())} to a wrong or dead vector, "
+            f"{len(owners)} references for {view.counts.live} live vectors"
+        )
+
+
+def _check_ids(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) -> None:
+    seen = 0
+    for key, value in snapshot.tx.range("ids", u32(entry.id)):
+        seen += 1
+        id_value(key[4:])
+        if snapshot.tx.get("records", u32_u64(entry.id, read_u64(value))) is None:
+            proof.wrong(f"id {id_value(key[4:])!r} leads to no record")
+    if seen != snapshot.counts(entry.id).live:
+        proof.wrong(f"collection {entry.name!r} has {seen} ids for {snapshot.counts(entry.id).live} records")
+
+
+def _check_columns(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) -> None:
+    columns = snapshot.columns(entry.id)
+    parts = []
+    for chunk in columns.chunks:
+        unseal_chunk(snapshot, entry.id, chunk.line.id)
+        rows = chunk.columns.rows
+        parts.append(rows if chunk.fresh is None else rows[chunk.fresh])
+        for path in chunk.columns.paths:
+            chunk.columns.values(path)
+    parts.append(np.array(sorted(columns.delta), np.uint64))
+    covered = np.sort(np.concatenate(parts))
+    rows = np.array([row for row, _, _ in iterate_rows(snapshot.tx, entry.id)], np.uint64)
+    proof.add("column chunks", len(columns.chunks))
+    if len(columns.delta) != snapshot.counts(entry.id).delta or not np.array_equal(covered, rows):
+        proof.wrong(f"the columns of collection {entry.name!r} cover {len(covered)} rows, there are {len(rows)} records")
+
+
+def unseal_chunk(snapshot: Snapshot, collection: int, number: int) -> None:
+    """Check a column chunk's checksum again, whatever is cached."""
+    key = u32(collection) + b"c" + number.to_bytes(8, "big")
+    value = snapshot.tx.get("columns", key)
+    if value is None:
+        raise CorruptionError(f"column chunk {number} is missing", what="column chunk")
+    unseal(key, value, "column chunk")
+
+
+def _check_history(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) -> None:
+    for key, value in snapshot.tx.range("history", b"r" + u32(entry.id)):
+        decode_record(key[1:13], unseal(key, value, "history image"))
+        proof.add("history images")
+    for key, value in snapshot.tx.range("history", b"c" + u32(entry.id)):
+        read_change(key, value)
+
+
+def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:
+    """No block may lie in the file that no segment names."""
+    named = sum(
+        len(snapshot.space(entry.id, space).refs)
+        for entry in snapshot.state.catalog.collections.values()
+        for space in entry.spaces.values()
+    )
+    stored = snapshot.tx.entries("blocks")["entries"]
+    if stored != named:
+        proof.wrong(f"{stored} vector blocks are stored, segments name {named}")
+
+

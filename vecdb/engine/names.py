@@ -1,0 +1,46 @@
+"""Small arguments checked in one place: names, options, numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from vecdb.errors import ParameterError
+
+MAX_NAME = 200
+
+
+def check_name(kind: str, name: object) -> str:
+    """Return `name` if a collection, space or tag may be called so."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ParameterError(
+            f"a {kind} cannot be named {name!r}", hint=f"Use 1 to {MAX_NAME} printable characters.", name="name", got=name, allowed="printable str"
+        )
+    return name
+
+
+def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not one of those allowed, with the closest in the hint."""
+    if value not in allowed:
+        close = get_close_matches(str(value), allowed, 1)
+        raise ParameterError(
+            f"{name} is {value!r}, expected one of {tuple(allowed)}",
+            hint=f"Did you mean {close[0]!r}?" if close else None,
+            name=name,
+            got=value,
+            allowed=tuple(allowed),
+        )
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Refuse what is not a number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ParameterError(f"{name} is {value!r}, expected a number from {low} to {high}", name=name, got=value, allowed=(low, high))
+
+
+def check_count(name: str, value: object, low: int) -> int:
+    """Return an int of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ParameterError(f"{name} is {value!r}, expected an int of at least {low}", name=name, got=value, allowed=f">= {low}")
+    return value

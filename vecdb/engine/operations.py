@@ -1,0 +1,269 @@
+"""Writes as operations that a commit can run, and run again: upsert, insert, set_vectors, set_metadata, delete.
+
+Each first reads everything it needs and raises its conflicts, and only then changes anything: an operation that raised
+has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vecdb.engine.batch import Batch, SpaceBatch
+from vecdb.engine.guard import Review
+from vecdb.errors import ConflictError, ParameterError, RecordExistsError, RecordMissingError, SpaceMissingError
+from vecdb.storage.format import StoredRecord, encode_record, pack_body
+from vecdb.storage.records import find_rows, record_key
+from vecdb.storage.snapshot import entry_by_number
+from vecdb.storage.writetx import Pending, WriteTx
+from vecdb.types import Id, WriteResult
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRules:
+    """How a batch meets what is stored.
+
+    Attributes
+    ----------
+    merge : bool
+        Keep of an existing record what the batch does not give; otherwise the record is replaced.
+    new, existing : bool
+        Whether ids that are not stored yet, or already are, are acceptable.
+    versions : tuple or None
+        Expected version of each record: 0 for "must not exist", None for "any".
+    verb : str
+        For the commit log.
+    """
+
+    merge: bool = False
+    new: bool = True
+    existing: bool = True
+    versions: tuple[int | None, ...] | None = None
+    verb: str = "upsert"
+    replace_metadata: bool = False
+
+
+@dataclass(slots=True)
+class _Old:
+    """A stored record that the batch changes."""
+
+    place: int
+    row: int
+    value: bytes
+    record: StoredRecord
+
+
+def write_batch(collection: tuple[int, str], batch: Batch, rules: WriteRules, reviews: Sequence[Review]) -> Callable[[WriteTx], WriteResult]:
+    """Return the operation that writes `batch` into a collection, given by number and name."""
+
+    def operation(write: WriteTx) -> WriteResult:
+        pending = write.pending(entry_by_number(write.catalog, *collection))
+        _check_spaces(pending, batch)
+        rows = find_rows(write.tx, pending.entry.id, batch.keys)
+        _check_presence(batch, rows, rules, collection[1])
+        old = [_Old(place, row, *write.read(pending, row)) for place, row in enumerate(rows) if row is not None]
+        _check_versions(batch, old, rules)
+        bodies = _bodies(batch, old, rules)
+        return _Application(write, pending, batch, rules, rows, old, bodies).run(reviews)
+
+    return operation
+
+
+def _check_spaces(pending: Pending, batch: Batch) -> None:
+    """The spaces were looked up before the lock was held: see that they are still there."""
+    known = {space.id for space in pending.entry.spaces.values()}
+    for part in batch.vectors:
+        if part.space.id not in known:
+            raise SpaceMissingError(
+                f"space {part.space.name!r} was dropped from collection {pending.entry.name!r} meanwhile",
+                name=part.space.name,
+                available=list(pending.entry.spaces),
+            )
+
+
+def _check_presence(batch: Batch, rows: Sequence[int | None], rules: WriteRules, collection: str) -> None:
+    if not rules.existing:
+        there = [batch.ids[place] for place, row in enumerate(rows) if row is not None]
+        if there:
+            raise RecordExistsError(
+                f"{len(there)} of {len(rows)} ids are already in collection {collection!r}, the first is {there[0]!r}",
+                hint="Use upsert to replace records.",
+                kind="record",
+                name=str(there[0]),
+                ids=there,
+                collection=collection,
+            )
+    if not rules.new:
+        absent = [batch.ids[place] for place, row in enumerate(rows) if row is None]
+        if absent:
+            raise missing_records(absent, len(rows), collection)
+
+
+def missing_records(absent: Sequence[Id], count: int, collection: str) -> RecordMissingError:
+    """Return the error for ids that are not stored."""
+    return RecordMissingError(
+        f"{len(absent)} of {count} ids are not in collection {collection!r}, the first is {absent[0]!r}",
+        hint="`1` and '1' are two ids; get(..., missing_ok=True) returns None for unknown ones.",
+        ids=list(absent),
+        collection=collection,
+    )
+
+
+def _check_versions(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> None:
+    if rules.versions is None:
+        return
+    found = {item.place: item.record.version for item in old}
+    for place, expected in enumerate(rules.versions):
+        if expected is not None and found.get(place, 0) != expected:
+            raise ConflictError(
+                f"record {batch.ids[place]!r} has version {found.get(place, 0)}, expected {expected}",
+                hint="Read it again and decide anew (version 0 means: not there).",
+                id=batch.ids[place],
+                expected=expected,
+                found=found.get(place, 0),
+            )
+
+
+def _bodies(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Return the packed body of each record, with its metadata where they may have changed (None: unchanged)."""
+    kept = {item.place: item.record for item in old}
+    return [_body(batch, place, kept.get(place) if rules.merge else None, rules) for place in range(len(batch))]
+
+
+def _body(batch: Batch, place: int, kept: StoredRecord | None, rules: WriteRules) -> tuple[bytes, dict[str, Any] | None]:
+    metadata = batch.metadatas[place] if batch.metadatas is not None else None
+    text = batch.texts[place] if batch.texts is not None else None
+    if kept is None:
+        metadata = metadata or {}
+        return pack_body(metadata, text, place), metadata
+    if metadata is None and batch.texts is None:
+        return kept.body, None
+    old_metadata, old_text = kept.content()
+    given = metadata if metadata is not None else {}
+    merged = given if rules.replace_metadata else {**old_metadata, **given}
+    return pack_body(merged, text if batch.texts is not None else old_text, place), merged
+
+
+@dataclass(slots=True)
+class _Application:
+    """The half of a write that changes things; nothing in it may fail for the caller's reasons."""
+
+    write: WriteTx
+    pending: Pending
+    batch: Batch
+    rules: WriteRules
+    rows: Sequence[int | None]
+    old: list[_Old]
+    bodies: list[tuple[bytes, dict[str, Any] | None]]
+
+    def run(self, reviews: Sequence[Review]) -> WriteResult:
+        write, pending, batch = self.write, self.pending, self.batch
+        for review in reviews:
+            review.apply(write, pending)
+        new = [place for place, row in enumerate(self.rows) if row is None]
+        first_row = write.take_rows(pending, len(new))
+        rows = [row if row is not None else 0 for row in self.rows]
+        for offset, place in enumerate(new):
+            rows[place] = first_row + offset
+        for item in self.old:
+            write.remember(pending, item.row, item.value)
+        if new:
+            write.put_ids(pending, [batch.keys[place] for place in new], first_row)
+        self._put_records(rows, self._refs(rows))
+        self._put_columns(rows)
+        write.note(f"{pending.entry.name}: {self.rules.verb} {len(batch)}")
+        return WriteResult(write.seq, len(new), len(self.old), 0, sum(review.unverified for review in reviews))
+
+    def _refs(self, rows: Sequence[int]) -> list[dict[int, int]]:
+        """Append the vectors; return each record's references, and kill the vectors they replace."""
+        refs: list[dict[int, int]] = [{} for _ in rows]
+        for part in self.batch.vectors:
+            first = self._append(part, rows)
+            for offset, place in enumerate(part.places.tolist()):
+                refs[place][part.space.id] = first + offset
+        dead: dict[int, list[int]] = {}
+        for item in self.old:
+            for space, ordinal in item.record.refs.items():
+                if self.rules.merge and space not in refs[item.place]:
+                    refs[item.place][space] = ordinal
+                else:
+                    dead.setdefault(space, []).append(ordinal)
+        for space, ordinals in dead.items():
+            self.write.kill(self.pending, space, ordinals)
+        return refs
+
+    def _append(self, part: SpaceBatch, rows: Sequence[int]) -> int:
+        chosen = np.array([rows[place] for place in part.places.tolist()], np.uint64)
+        return self.write.append_vectors(self.pending, part.space, part.vectors, chosen, part.scales)
+
+    def _put_records(self, rows: Sequence[int], refs: Sequence[dict[int, int]]) -> None:
+        number = self.pending.entry.id
+        versions = [1] * len(rows)
+        for item in self.old:
+            versions[item.place] = item.record.version + 1
+        alive = self.pending.spaces
+        items = []
+        for place, row in enumerate(rows):
+            key = record_key(number, row)
+            kept = refs[place] if all(space in alive for space in refs[place]) else {s: o for s, o in refs[place].items() if s in alive}
+            items.append((key, encode_record(key, versions[place], kept, self.batch.keys[place], self.bodies[place][0])))
+        self.write.put_records(items)
+
+    def _put_columns(self, rows: Sequence[int]) -> None:
+        touched = [place for place, (_, metadata) in enumerate(self.bodies) if metadata is not None]
+        if not touched:
+            return
+        changed = [item.row for item in self.old if self.bodies[item.place][1] is not None]
+        metadatas = [self.bodies[place][1] or {} for place in touched]
+        columns = self.write.columns(self.pending)
+        self.pending.delta = columns.write([rows[place] for place in touched], metadatas, changed, self.pending.delta)
+
+
+def delete_ids(collection: tuple[int, str], ids: Sequence[Id], keys: Sequence[bytes], *, missing_ok: bool) -> Callable[[WriteTx], WriteResult]:
+    """Return the operation that deletes records by id."""
+
+    def operation(write: WriteTx) -> WriteResult:
+        pending = write.pending(entry_by_number(write.catalog, *collection))
+        rows = find_rows(write.tx, pending.entry.id, keys)
+        absent = [ids[place] for place, row in enumerate(rows) if row is None]
+        if absent and not missing_ok:
+            raise missing_records(absent, len(rows), collection[1])
+        return _delete_rows(write, pending, [row for row in rows if row is not None])
+
+    return operation
+
+
+def delete_rows(collection: tuple[int, str], choose: Callable[[WriteTx, Pending], Sequence[int]]) -> Callable[[WriteTx], WriteResult]:
+    """Return the operation that deletes the records whose rows `choose` names inside the commit."""
+
+    def operation(write: WriteTx) -> WriteResult:
+        pending = write.pending(entry_by_number(write.catalog, *collection))
+        return _delete_rows(write, pending, choose(write, pending))
+
+    return operation
+
+
+def _delete_rows(write: WriteTx, pending: Pending, rows: Sequence[int]) -> WriteResult:
+    write.dirty = write.dirty or bool(rows)
+    write.delete_records(pending, rows)
+    write.note(f"{pending.entry.name}: delete {len(rows)}")
+    return WriteResult(write.seq, 0, 0, len(rows))
+
+
+def rules_for(rules: WriteRules, if_version: object, batch: Batch) -> WriteRules:
+    """Return `rules` with the expected versions of a batch."""
+    if if_version is None:
+        return rules
+    values = [if_version] * len(batch) if isinstance(if_version, int) else list(if_version)  # type: ignore[call-overload]
+    bad = [value for value in values if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0)]
+    if len(values) != len(batch) or bad:
+        raise ParameterError(
+            f"if_version has {len(values)} entries for {len(batch)} ids; each must be a version >= 0 or None",
+            name="if_version",
+            got=bad or len(values),
+            allowed="an int >= 0, or one for each id",
+        )
+    return replace(rules, versions=tuple(None if value is None else int(value) for value in values))

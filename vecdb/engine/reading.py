@@ -1,0 +1,181 @@
+"""Reads that outlive one snapshot or look at several: scans, histories, and finding the seq that `as_of` means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+from vecdb.engine.order import Order, parse_order
+from vecdb.engine.view import CollectionView
+from vecdb.engine.where import Condition
+from vecdb.errors import ForkedError, ParameterError, TagMissingError
+from vecdb.storage.format import decode_record
+from vecdb.storage.history import images_of
+from vecdb.storage.records import record_key
+from vecdb.storage.snapshot import Snapshot, find_space
+from vecdb.types import Record, RecordVersion, Space
+
+_CHUNK = 512
+
+
+class OpenView:
+    """A context that opens a snapshot and yields the collection's view of it.
+
+    Parameters
+    ----------
+    snapshot : context manager of Snapshot
+    collection : tuple of int and str
+    as_of : int or str or None
+        A seq, a tag, or the newest.
+    """
+
+    __slots__ = ("_as_of", "_collection", "_snapshot")
+
+    def __init__(self, snapshot: AbstractContextManager[Snapshot], collection: tuple[int, str], as_of: int | str | None) -> None:
+        self._snapshot = snapshot
+        self._collection = collection
+        self._as_of = as_of
+
+    def __enter__(self) -> CollectionView:
+        snapshot = self._snapshot.__enter__()
+        try:
+            return CollectionView(snapshot, snapshot.entry(*self._collection), resolve(snapshot, self._as_of))
+        except BaseException as error:
+            self._snapshot.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._snapshot.__exit__(kind, error, trace)
+
+
+def resolve(snapshot: Snapshot, as_of: int | str | None) -> int | None:
+    """Return the seq that `as_of` means."""
+    if as_of is None:
+        return None
+    if isinstance(as_of, str):
+        tag = snapshot.state.catalog.tags.get(as_of)
+        if tag is None:
+            known = sorted(snapshot.state.catalog.tags)
+            raise TagMissingError(f"there is no tag {as_of!r}; there are {known}", hint="Make it with db.tag(name).", name=as_of, available=known)
+        return tag.seq
+    if isinstance(as_of, bool) or not isinstance(as_of, int):
+        raise ParameterError(f"as_of is {as_of!r}, expected a seq or the name of a tag", name="as_of", got=as_of)
+    return as_of
+
+
+def spaces_named(view: CollectionView, names: Sequence[str] | str) -> list[Space]:
+    """Return the spaces whose vectors were asked for."""
+    if names == "all":
+        return list(view.entry.spaces.values())
+    return [find_space(view.entry, name) for name in ([names] if isinstance(names, str) else names)]
+
+
+def parse_order_by(order_by: str | Sequence[str] | None) -> Order | None:
+    return None if order_by is None else parse_order(order_by)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPlan:
+    """What a scan should return."""
+
+    condition: Condition | None
+    limit: int | None
+    order: Order | None
+    vectors: Sequence[str] | str
+    as_of: int | str | None
+
+
+OpenAt = Callable[[int | str | None], OpenView]
+
+
+def scan(open_at: OpenAt, plan: ScanPlan) -> Iterator[Record]:
+    """Return an iterator over the records of one seq; every chunk is read through a snapshot of its own."""
+    with open_at(plan.as_of) as view:
+        seq = view.seq
+        spaces_named(view, plan.vectors)
+        rows = _chosen_rows(view, plan)
+    return _records(open_at, seq, plan, _walk(open_at, seq, plan.limit) if rows is None else _slices(rows))
+
+
+def _chosen_rows(view: CollectionView, plan: ScanPlan) -> list[int] | None:
+    """Return the rows to read in order, None for all in record order."""
+    if plan.condition is None and plan.order is None:
+        return None
+    if plan.condition is None:
+        rows = view.rows_from(0, view.live)
+    else:
+        rows = [int(row) for row in view.select(plan.condition).rows]
+    if plan.order is not None:
+        return view.sorted_rows(rows, plan.order, plan.limit)
+    return rows if plan.limit is None else rows[: plan.limit]
+
+
+def _slices(rows: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]
+
+
+def _walk(open_at: OpenAt, seq: int, limit: int | None) -> Iterator[list[int]]:
+    """Yield all rows of a seq in chunks."""
+    start, left = 0, limit
+    while left is None or left > 0:
+        with open_at(seq) as view:
+            rows = view.rows_from(start, _CHUNK if left is None else min(_CHUNK, left))
+        if not rows:
+            return
+        yield rows
+        start = rows[-1] + 1
+        left = None if left is None else left - len(rows)
+
+
+def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: Iterator[list[int]]) -> Iterator[Record]:
+    process = os.getpid()
+    for rows in chunks:
+        with open_at(seq) as view:
+            records = list(view.present_many(rows, spaces_named(view, plan.vectors)))
+        for record in records:
+            if os.getpid() != process:
+                raise ForkedError("the iterator was made before a fork", hint="Scan anew in the child.", what="iterator")
+            yield record
+
+
+def history(view: CollectionView, key: bytes) -> list[RecordVersion]:
+    """Return the kept states of the record with this id, oldest first."""
+    versions: dict[int, Record | None] = {}
+    counters = view.snapshot.state.counters
+    for row in _rows_ever(view, counters.horizon, key):
+        _add_states(view, row, key, versions)
+    return [RecordVersion(seq, versions[seq]) for seq in sorted(versions)]
+
+
+def _rows_ever(view: CollectionView, horizon: int, key: bytes) -> list[int]:
+    """Return every row under which the id was kept since the horizon."""
+    found = {row for row in (view.find(key),) if row is not None}
+    for change in view.snapshot.changes(view.number, horizon):
+        for row in change.rows.tolist():
+            images = images_of(view.tx, view.number, row)
+            if images and decode_record(record_key(view.number, row), images[0][1]).key == key:
+                found.add(row)
+    return sorted(found)
+
+
+def _add_states(view: CollectionView, row: int, key: bytes, versions: dict[int, Record | None]) -> None:
+    """Add the states of one row: each image was current until the commit that it was taken before."""
+    born = _birth(view, row)
+    for seq, value in images_of(view.tx, view.number, row):
+        versions[born] = view.present_stored(decode_record(record_key(view.number, row), value), ())
+        born = seq
+    current = view.find(key)
+    versions[born] = view.present(row) if current == row else None
+
+
+def _birth(view: CollectionView, row: int) -> int:
+    """Return the seq at which a row was first written, the horizon if that was before it."""
+    horizon = view.snapshot.state.counters.horizon
+    for change in reversed(view.snapshot.changes(view.number, horizon)):
+        if row >= change.next_row:
+            return change.seq
+    return horizon

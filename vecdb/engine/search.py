@@ -1,0 +1,215 @@
+"""Answering a query: which rows may be returned, the scan over them, and hits made of the best.
+
+The scan (vecdb/exact.py) names the best positions with canonical scores; everything here is about one seq: the dead,
+the unborn and those that `where` excludes are masked out before, so nothing has to be filtered from a result and there
+are never fewer hits than matches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb import exact
+from vecdb.blocks import VectorBlocks
+from vecdb.engine.view import CollectionView
+from vecdb.engine.where import Condition
+from vecdb.errors import CancelledError, ParameterError
+from vecdb.storage.spaces import SpaceView
+from vecdb.types import MAX_K, CancelCheck, Hit, Hits, Plan, Space
+
+Bools = npt.NDArray[np.bool_]
+_FEW = 16
+"""With fewer than one allowed row in so many, only the checksums under those rows are verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A search whose arguments are settled."""
+
+    space: Space
+    queries: npt.NDArray[np.float32]
+    k: int
+    condition: Condition | None = None
+    offset: int = 0
+    min_score: float | None = None
+    include: frozenset[str] = frozenset({"metadata", "text"})
+    deadline: float | None = None
+    cancel: CancelCheck | None = None
+    explain: bool = False
+    without_row: int | None = None
+    """The record a search starts from (`like=`); it is not its own answer."""
+    asked: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """Positions that may be returned: a mask (None: all), how many, and what `where` had to decode."""
+
+    mask: Bools | None
+    count: int
+    decoded: tuple[str, ...] = ()
+
+
+def search(view: CollectionView, request: SearchRequest, warn: Callable[[Any], str | None]) -> list[Hits]:
+    """Return the hits of each query."""
+    began = time.perf_counter()
+    space_view = view.space(request.space)
+    allowed = _allowed(view, space_view, request)
+    _verify(view, space_view, allowed)
+    blocks = scan_order(view, space_view)
+    wanted = request.k + request.offset
+    answers, facts = exact.search(
+        blocks, request.queries, min(wanted, max(1, allowed.count)), allowed=allowed.mask, stop=_stopper(request)
+    )
+    _check_cancelled(request)
+    plan = _plan(request, view, allowed, facts, began) if request.explain else None
+    reason = None if facts.complete else f"the time-out was reached after {facts.rows_scanned} row scores"
+    return [
+        _hits(view, space_view, request, positions, scores, plan, reason, warn(query))
+        for query, (positions, scores) in zip(request.queries, answers, strict=True)
+    ]
+
+
+def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
+    """Return the blocks of a space in scan order, the tail as the last of them."""
+    blocks = space_view.derived.get("scan_order")
+    if blocks is None:
+        opened = space_view.open_blocks(view.tx)
+        matrices = [block.vectors for block in opened]
+        scales = [block.scales for block in opened]
+        if space_view.tail_count:
+            matrices.append(space_view.tail.vectors[: space_view.tail_count])
+            scales.append(space_view.tail.scales[: space_view.tail_count])
+        blocks = VectorBlocks.from_parts(space_view.space.metric, space_view.space.dim, matrices, scales)
+        space_view.derived["scan_order"] = blocks
+    return blocks  # type: ignore[no-any-return]
+
+
+def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
+    hidden = view.hidden(space_view)
+    mask = None if hidden is None else ~hidden
+    decoded: tuple[str, ...] = ()
+    if request.condition is not None:
+        selection = view.select(request.condition)
+        decoded = selection.decoded
+        chosen = _positions_with(view, space_view, selection.rows)
+        mask = chosen if mask is None else mask & chosen
+    if request.without_row is not None:
+        mask = np.ones(len(space_view), np.bool_) if mask is None else mask.copy() if mask is hidden else mask
+        mask &= space_view.rows(view.tx) != np.uint64(request.without_row)
+    return _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)), decoded)
+
+
+def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArray[np.uint64]) -> Bools:
+    """Return which positions belong to one of `rows` (ascending)."""
+    owners = space_view.rows(view.tx)
+    if not len(rows):
+        return np.zeros(len(owners), np.bool_)
+    if int(rows[-1]) <= 16 * len(owners) + (1 << 20):  # a mask over rows is quicker while rows are not very sparse
+        wanted = np.zeros(max(int(rows[-1]), int(owners.max(initial=0))) + 1, np.bool_)
+        wanted[rows] = True
+        return wanted[owners]
+    places = np.minimum(np.searchsorted(rows, owners), len(rows) - 1)
+    return rows[places] == owners
+
+
+def _verify(view: CollectionView, space_view: SpaceView, allowed: _Allowed) -> None:
+    if allowed.mask is not None and allowed.count * _FEW < len(space_view):
+        space_view.verify_positions(view.tx, np.flatnonzero(allowed.mask))
+    else:
+        space_view.verify_all(view.tx)
+
+
+def _stopper(request: SearchRequest) -> Callable[[], bool] | None:
+    deadline, cancel = request.deadline, request.cancel
+    if deadline is None and cancel is None:
+        return None
+    return lambda: (deadline is not None and time.monotonic() > deadline) or (cancel is not None and bool(cancel()))
+
+
+def _check_cancelled(request: SearchRequest) -> None:
+    if request.cancel is not None and request.cancel():
+        raise CancelledError("the search was cancelled")
+
+
+def _plan(request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: exact.ScanFacts, began: float) -> Plan:
+    return Plan(
+        {
+            "method": "exact scan",
+            "space": request.space.name,
+            "seq": view.seq,
+            "allowed": allowed.count,
+            "where_decoded": allowed.decoded,
+            **asdict(facts),
+            **request.asked,
+            "seconds": time.perf_counter() - began,
+        }
+    )
+
+
+def _hits(
+    view: CollectionView,
+    space_view: SpaceView,
+    request: SearchRequest,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    plan: Plan | None,
+    reason: str | None,
+    warning: str | None,
+) -> Hits:
+    if request.min_score is not None:
+        keep = scores >= np.float32(request.min_score)
+        positions, scores = positions[keep], scores[keep]
+    positions, scores = positions[request.offset : request.offset + request.k], scores[request.offset : request.offset + request.k]
+    rows = space_view.rows_at(view.tx, positions).tolist()
+    hits = [_hit(view, request, row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
+    warnings = () if warning is None else (warning,)
+    return Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=warnings)
+
+
+def _hit(view: CollectionView, request: SearchRequest, row: int, score: float) -> Hit:
+    stored = view.record(row)
+    metadata, text, vectors = None, None, None
+    if request.include & {"metadata", "text"}:
+        metadata, text = stored.content()
+        metadata = metadata if "metadata" in request.include else None
+        text = text if "text" in request.include else None
+    if "vectors" in request.include:
+        vector = view.vector(stored, request.space)
+        vectors = {} if vector is None else {request.space.name: vector}
+    return Hit(stored.id, score, distance_of(request.space.metric, score), metadata, text, request.space.name, "native", None, score, vectors)
+
+
+def distance_of(metric: str, score: float) -> float:
+    """Return the distance (lower is better) that belongs to a score."""
+    return float(np.float32(1.0) - np.float32(score)) if metric == "cosine" else 0.0 - score
+
+
+def check_k(k: object, *, allow_large: bool) -> int:
+    """Return `k` if it is a usable number of hits."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ParameterError(f"k is {k!r}, expected an int of at least 1", name="k", got=k, allowed=f"1 to {MAX_K}")
+    if k > MAX_K and not allow_large:
+        raise ParameterError(
+            f"k is {k}, expected at most {MAX_K}", hint="Pass allow_large=True if you mean it.", name="k", got=k, allowed=f"1 to {MAX_K}"
+        )
+    return int(k)
+
+
+INCLUDABLE = ("metadata", "text", "vectors")
+
+
+def check_include(include: Sequence[str]) -> frozenset[str]:
+    """Return what hits should carry."""
+    wanted = frozenset([include] if isinstance(include, str) else include)
+    if not wanted <= set(INCLUDABLE):
+        raise ParameterError(
+            f"include holds {sorted(map(str, wanted - set(INCLUDABLE)))}, expected some of {INCLUDABLE}", name="include", got=list(include), allowed=INCLUDABLE
+        )
+    return wanted

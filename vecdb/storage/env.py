@@ -1,0 +1,672 @@
+"""The memory-mapped file: the only module that imports lmdb, and where each of its traps is closed.
+
+Invariants: one environment per file and process; nobody reads the map outside a lease; closing, growing and swapping
+the file wait until no lease is out; a write transaction begins and ends on one thread; a fork finds the file closed.
+Why each rule exists: docs/explanation/storage-design.md, "Traps of the map".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import lmdb
+
+from vecdb.errors import (
+    ClosedError,
+    CorruptionError,
+    DiskFullError,
+    FileAccessError,
+    FormatVersionError,
+    LockedError,
+    MapFullError,
+    NotADatabaseError,
+    ReadersFullError,
+    StorageError,
+    VecdbError,
+)
+from vecdb.storage import platform
+from vecdb.storage.failpoints import visit
+from vecdb.storage.format import LMDB_ENGINE, Buffer
+from vecdb.storage.lockfile import LockFile
+
+TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
+MAX_READERS: Final = 512
+_SPARE_READERS: Final = 8
+_LARGEST_MAP: Final = 1 << 40
+_SMALLEST_MAP: Final = 1 << 30
+_LMDB_MAGIC: Final = 0xBEEFC0DE
+_META = struct.Struct("<II")
+_META_TAIL = struct.Struct("<QQ")
+
+
+class Tx:
+    """One LMDB transaction over our tables. Read transactions return views of the map, write transactions copies."""
+
+    __slots__ = ("_tables", "over", "raw")
+
+    def __init__(self, raw: lmdb.Transaction, tables: dict[str, Any]) -> None:
+        self.raw = raw
+        self.over = False
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> Buffer | None:
+        found: Buffer | None = self.raw.get(key, db=self._tables[table])
+        return found
+
+    def put(self, table: str, key: bytes, value: Buffer, *, append: bool = False) -> None:
+        self.raw.put(key, value, db=self._tables[table], append=append)
+
+    def put_many(self, table: str, items: list[tuple[bytes, Buffer]]) -> None:
+        """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            behind = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
+            ordered = behind and all(first[0] < second[0] for first, second in zip(items, items[1:], strict=False))
+            cursor.putmulti(items, append=ordered)
+
+    def get_many(self, table: str, keys: list[bytes]) -> dict[bytes, Buffer]:
+        """Return what is stored under those of `keys` that exist."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            return {bytes(key): value for key, value in cursor.getmulti(keys)}
+
+    def delete(self, table: str, key: bytes) -> bool:
+        return bool(self.raw.delete(key, db=self._tables[table]))
+
+    def range(self, table: str, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, Buffer]]:
+        """Yield pairs whose key begins with `prefix`, from `start` on, in key order."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(prefix if start is None else start):
+                return
+            for key, value in cursor.iternext(keys=True, values=True):
+                name = bytes(key)
+                if not name.startswith(prefix):
+                    return
+                yield name, value
+
+    def delete_range(self, table: str, prefix: bytes, stop: bytes | None = None, limit: int | None = None) -> int:
+        """Delete the keys that begin with `prefix` and lie before `stop`; return how many."""
+        gone = 0
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            there = cursor.set_range(prefix)
+            while there and (limit is None or gone < limit):
+                name = bytes(cursor.key())
+                if not name.startswith(prefix) or (stop is not None and name >= stop):
+                    break
+                there = cursor.delete() and bool(cursor.key())
+                gone += 1
+        return gone
+
+    def last(self, table: str, prefix: bytes = b"") -> tuple[bytes, Buffer] | None:
+        """Return the pair with the largest key under `prefix`."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            beyond = prefix + b"\xff" * 24
+            there = (cursor.set_range(beyond) and cursor.prev()) if prefix and cursor.set_range(beyond) else cursor.last()
+            if not there:
+                return None
+            key = bytes(cursor.key())
+            return (key, cursor.value()) if key.startswith(prefix) else None
+
+    def entries(self, table: str) -> dict[str, int]:
+        return dict(self.raw.stat(self._tables[table]))
+
+
+class Environment:
+    """One open database file in this process, shared by every handle on it.
+
+    Parameters
+    ----------
+    path : Path
+        The data file.
+    readonly : bool
+    durability : {"full", "relaxed", "bulk"}
+    map_size : int or None
+        First size of the memory map in bytes; it grows by itself. None: 1 TiB, halved until the system allows it.
+    timeout : float
+        Seconds to wait for a lock.
+    create : callable, optional
+        Fills an empty file, in its first transaction; without it an empty file is refused.
+
+    Notes
+    -----
+    The file is mapped for reading until somebody writes: opening LMDB's tables for writing takes LMDB's own lock, which
+    knows no time-out, so it is done under ours. Whoever only reads waits for nobody.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readonly: bool,
+        durability: str,
+        map_size: int | None,
+        timeout: float,
+        create: Callable[[Tx], None] | None = None,
+    ) -> None:
+        self.path = path
+        self.readonly = readonly
+        self.durability = durability
+        self.timeout = timeout
+        self.opened = 0
+        """How often the file was (re)opened: views and caches made under another count are dead."""
+        self.writer_lock = LockFile(path.with_name(path.name + "-writer"))
+        self._create = create
+        self._map_size = map_size
+        self._writable = False
+        self._env: lmdb.Environment | None = None
+        self._tables: dict[str, Any] = {}
+        self._descriptor: int | None = None
+        self._kept: int | None = None
+        self._gate = threading.Condition(threading.RLock())
+        self._leases = 0
+        self._owner: int | None = None
+        self._closed = False
+        self._fork_hold: contextlib.AbstractContextManager[None] | None = None
+
+    # --- opening and closing ---
+
+    def open(self) -> None:
+        """Open the file unless it is open; check first that it is one LMDB can be trusted with."""
+        with self._gate:
+            if self._closed:
+                raise ClosedError(f"{self.path} was closed", what="database")
+            if self._env is None:
+                self._open()
+
+    def _open(self) -> None:
+        self._descriptor = self._hold_file()
+        try:
+            empty = not inspect_file(self.path, self._descriptor)
+            if empty or not self._open_map():
+                self._fill()
+                if not self._open_map():
+                    raise CorruptionError(f"{self.path} lost its tables", what="file", where=str(self.path))
+        except BaseException:
+            self._shut()
+            raise
+        self.opened += 1
+
+    def _open_map(self) -> bool:
+        """Map the file and find its tables; False if it has none yet."""
+        with self.translated():
+            self._env = self._map(readonly=not self._writable)
+            self._env.reader_check()
+            try:
+                self._tables = {name: self._env.open_db(name.encode(), create=False) for name in TABLES}
+            except (lmdb.NotFoundError, lmdb.ReadonlyError):
+                self._env, env = None, self._env
+                with env.begin() as raw:
+                    foreign = raw.stat(env.open_db(None))["entries"] > 0
+                env.close()
+                if foreign:
+                    raise NotADatabaseError(
+                        f"{self.path} is an LMDB file but not a vecdb database", hint="Choose another path.", path=str(self.path)
+                    ) from None
+                return False
+        return True
+
+    def _fill(self) -> None:
+        """Make a database of an empty file, unless another process was quicker."""
+        if self._create is None:
+            raise NotADatabaseError(f"{self.path} is empty", hint="Open it with mode='a' to make a database.", path=str(self.path))
+        with self.writer_lock.held(self.timeout), self.translated():
+            env = self._map(readonly=False)
+            try:
+                with env.begin(write=True) as raw:
+                    if raw.stat(env.open_db(None))["entries"] == 0:
+                        self._create(Tx(raw, {name: env.open_db(name.encode(), raw) for name in TABLES}))
+                        visit("create.half")
+            finally:
+                env.close()
+        platform.sync_directory(self.path.parent)
+
+    def _hold_file(self) -> int:
+        """Open the data file under a shared lock, and make sure that the path still names that very file."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                descriptor = os.open(self.path, (os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT) | getattr(os, "O_CLOEXEC", 0), 0o600)
+            except OSError as error:
+                raise platform.access_error(self.path, error) from error
+            try:
+                platform.lock(descriptor, exclusive=False, timeout=max(0.0, deadline - time.monotonic()), refuse=self._busy)
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _busy(self, waited: float) -> LockedError:
+        holders = ", ".join(f"process {pid}" for pid in platform.holders_of(self.path)) or "another process"
+        return LockedError(
+            f"{self.path} is in use by {holders}; waited {waited:.1f} s",
+            hint="Close it there, or pass a longer timeout.",
+            path=str(self.path),
+            holder=holders,
+            waited=waited,
+        )
+
+    def _map(self, *, readonly: bool) -> lmdb.Environment:
+        size = self._map_size or _LARGEST_MAP
+        while True:
+            try:
+                return lmdb.open(
+                    os.fspath(self.path),
+                    map_size=size,
+                    subdir=False,
+                    readonly=readonly,
+                    metasync=self.durability != "relaxed",
+                    sync=self.durability != "bulk",
+                    mode=0o600,
+                    max_readers=MAX_READERS,
+                    max_dbs=len(TABLES),
+                    max_spare_txns=_SPARE_READERS,
+                    lib_version=LMDB_ENGINE,
+                )
+            except lmdb.MemoryError:
+                if size <= _SMALLEST_MAP:
+                    raise
+                size //= 2
+
+    def close(self) -> None:
+        """Wait until no lease is out, then close; a second call does nothing."""
+        with self.exclusive():
+            self._shut()
+            self._closed = True
+
+    def suspend(self, *, keep_lock: bool = False) -> None:
+        """Close the file so that the next use opens it anew. Call under `exclusive`.
+
+        With `keep_lock` our lock on the old file stays until `drop_kept_lock`: who waits for it then finds the new file.
+        """
+        if keep_lock:
+            self._kept, self._descriptor = self._descriptor, None
+        self._shut()
+
+    def drop_kept_lock(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            os.close(kept)
+
+    def share_again(self) -> None:
+        """Go back from sole use to sharing the file."""
+        if self._descriptor is not None:
+            platform.lock(self._descriptor, exclusive=False, timeout=self.timeout, refuse=self._busy)
+
+    def _shut(self) -> None:
+        env, self._env, self._tables = self._env, None, {}
+        self._writable = False
+        if env is not None:
+            env.close()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    # --- leases ---
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Tx]:
+        """Read at the newest commit; views of the map are valid until the end of the block."""
+        raw = self._begin_read()
+        try:
+            with self.translated():
+                yield Tx(raw, self._tables)
+        finally:
+            self._end_read(raw)
+
+    def _begin_read(self) -> lmdb.Transaction:
+        for _ in range(3):
+            raw = self._try_begin_read()
+            if raw is not None:
+                return raw
+            self._adopt_map()
+        raise StorageError(f"{self.path}: the memory map keeps changing its size")
+
+    def _try_begin_read(self) -> lmdb.Transaction | None:
+        with self._gate:
+            self._wait_for_gate()
+            self.open()
+            assert self._env is not None
+            with self.translated():
+                try:
+                    raw = self._begin(self._env)
+                except lmdb.MapResizedError:
+                    return None
+                except lmdb.PanicError:
+                    self._shut()
+                    return None
+            self._leases += 1
+            return raw
+
+    def _adopt_map(self) -> None:
+        """Take over the size to which another process enlarged the map."""
+        with self.exclusive():
+            self.open()
+            assert self._env is not None
+            with self.translated():
+                self._env.set_mapsize(0)
+
+    @staticmethod
+    def _begin(env: lmdb.Environment) -> lmdb.Transaction:
+        try:
+            return env.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            env.reader_check()
+            return env.begin(buffers=True)
+
+    def _end_read(self, raw: lmdb.Transaction) -> None:
+        raw.abort()  # the binding keeps the reader slot for the next lease
+        self._leave()
+
+    def _wait_for_gate(self) -> None:
+        while self._owner is not None and self._owner != threading.get_ident():
+            self._gate.wait()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait until this process reads and writes nothing, and keep it so for the block."""
+        with self._gate:
+            self._wait_for_gate()
+            nested = self._owner is not None
+            self._owner = threading.get_ident()
+            while self._leases:
+                self._gate.wait()
+        try:
+            yield
+        finally:
+            if not nested:
+                with self._gate:
+                    self._owner = None
+                    self._gate.notify_all()
+
+    def before_fork(self) -> None:
+        """Close the file and keep everybody out of it until `after_fork`: neither side may share LMDB's state."""
+        self._fork_hold = self.exclusive()
+        self._fork_hold.__enter__()
+        self._gate.acquire()
+        self._shut()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Let both sides go on; each opens the file anew when it is next used."""
+        hold, self._fork_hold = self._fork_hold, None
+        if child:
+            self._gate = threading.Condition(threading.RLock())
+            self._leases, self._owner = 0, None
+            return
+        self._gate.release()
+        if hold is not None:
+            hold.__exit__(None, None, None)
+
+    # --- writing ---
+
+    def begin_write(self) -> Tx:
+        """Begin a write transaction on this thread; the caller holds the writer lock."""
+        for _ in range(3):
+            self._map_for_writing()
+            with self._gate:
+                self._wait_for_gate()
+                self.open()
+                self._leases += 1
+            try:
+                with self.translated():
+                    assert self._env is not None
+                    return Tx(self._env.begin(write=True), self._tables)
+            except _MapResized:
+                self._leave()
+                self._adopt_map()
+            except _Panicked:
+                self._leave()
+                self.refresh()
+            except BaseException:
+                self._leave()
+                raise
+        raise StorageError(f"{self.path}: the memory map keeps changing its size")
+
+    def _map_for_writing(self) -> None:
+        if self._writable and self._env is not None:
+            return
+        with self.exclusive():
+            self._shut()
+            self._writable = True
+            self.open()
+
+    def commit(self, tx: Tx) -> None:
+        """Make the transaction durable; whatever happens, it is over afterwards."""
+        with self.translated():
+            tx.raw.commit()
+        self._end_write(tx)
+
+    def abort(self, tx: Tx) -> None:
+        """Throw the transaction away; a second call, or one after a failed commit, does nothing more."""
+        if not tx.over:
+            with contextlib.suppress(lmdb.Error):  # dead already: the error that killed it is the one to report
+                tx.raw.abort()
+            self._end_write(tx)
+
+    def _end_write(self, tx: Tx) -> None:
+        tx.over = True
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._leases -= 1
+            self._gate.notify_all()
+
+    def grow(self) -> None:
+        """Double the memory map; the caller has aborted its transaction."""
+        self._map_for_writing()
+        with self.exclusive():
+            assert self._env is not None
+            self._env.reader_check()
+            size = int(self._env.info()["map_size"]) * 2
+            try:
+                self._env.set_mapsize(size)
+            except (lmdb.Error, MemoryError) as error:
+                raise MapFullError(
+                    f"{self.path}: the memory map is full and cannot grow to {size} bytes",
+                    hint="Raise the limit on the process's address space.",
+                    map_size=size // 2,
+                ) from error
+            self._map_size = size
+
+    def refresh(self) -> None:
+        """Close the file for a moment: after a failed commit LMDB may refuse every call until it is opened anew."""
+        with self.exclusive():
+            self._shut()
+
+    # --- facts and copies ---
+
+    def sync(self) -> None:
+        with self._counted() as env, self.translated():
+            env.sync(True)
+
+    def copy(self, target: Path) -> None:
+        """Write a compact, consistent copy; readers and writers go on meanwhile."""
+        with self._counted() as env, self.translated():
+            env.copy(os.fspath(target), compact=True)
+
+    def reader_check(self) -> int:
+        with self._counted() as env, self.translated():
+            return int(env.reader_check())
+
+    def facts(self) -> dict[str, int]:
+        """Sizes: of the file, of its pages in use, of a page; the last transaction; the oldest reader's lag."""
+        with self._counted() as env, self.translated():
+            info, page = env.info(), int(env.stat()["psize"])
+            ages = [int(line.split()[2]) for line in str(env.readers()).splitlines()[1:] if line.split()[2] != "-"]
+            last = int(info["last_txnid"])
+            return {
+                "file_bytes": self.path.stat().st_size,
+                "page_bytes": page,
+                "map_bytes": int(info["map_size"]),
+                "last_txn": last,
+                "oldest_reader_lag": last - min(ages, default=last),
+                "readers": int(info["num_readers"]),
+            }
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[lmdb.Environment]:
+        with self._gate:
+            self._wait_for_gate()
+            self.open()
+            self._leases += 1
+            env = self._env
+        try:
+            assert env is not None
+            yield env
+        finally:
+            self._leave()
+
+    def hold_exclusively(self, timeout: float) -> None:
+        """Turn our shared lock on the file into the only one; raise `LockedError` that names the others."""
+        began = time.monotonic()
+        while not self._try_sole_use():
+            waited = time.monotonic() - began
+            if waited >= timeout:
+                raise self._busy(waited)
+            time.sleep(0.02)
+
+    def _try_sole_use(self) -> bool:
+        """Converting a lock gives it up for a moment, in which another process may swap the file: nobody here may use
+        the map meanwhile, and it is opened anew if the path names another file afterwards."""
+        with self.exclusive():
+            self.open()
+            descriptor = self._descriptor
+            assert descriptor is not None
+            if platform.try_lock(descriptor, exclusive=True):
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return True
+            else:
+                platform.lock(descriptor, exclusive=False, timeout=self.timeout, refuse=self._busy)
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return False
+            self._shut()
+            return False
+
+    def translated(self) -> _Translated:
+        return _Translated(self)
+
+
+class _MapResized(StorageError):
+    """Another process enlarged the map; handled inside this module."""
+
+
+class _Panicked(StorageError):
+    """LMDB refuses every call after a failed write of its root, until the file is opened anew; handled inside this module."""
+
+
+class NeedsGrowth(StorageError):
+    """The map is full: grow it and run the batch again. Handled by the writer."""
+
+
+class _Translated:
+    """Puts lmdb's exceptions into our words, so that none crosses this module."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: Environment) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, lmdb.Error):
+            raise translate(error, self._owner.path) from error
+
+
+def translate(error: lmdb.Error, path: Path) -> VecdbError:
+    """Return our error for one of lmdb's."""
+    if isinstance(error, lmdb.MapFullError):
+        return NeedsGrowth(f"{path}: the memory map is full")
+    if isinstance(error, lmdb.MapResizedError):
+        return _MapResized(f"{path}: another process enlarged the map")
+    if isinstance(error, lmdb.PanicError):
+        return _Panicked(f"{path}: an earlier write failed half-way")
+    if isinstance(error, lmdb.ReadersFullError):
+        return ReadersFullError(f"{path}: all {MAX_READERS} reader slots are taken", hint="Close idle processes.", limit=MAX_READERS)
+    if isinstance(error, lmdb.VersionMismatchError):
+        return FormatVersionError(f"{path} was written by another LMDB engine", found=str(error), supported=LMDB_ENGINE)
+    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError)):
+        return CorruptionError(f"{path} is damaged: {error}", hint="Restore from a backup.", what="page", where=str(path))
+    return _system_error(error, path)
+
+
+def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
+    code = getattr(error, "code", None)
+    full = code in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
+    if full or (code in (errno.EIO, -30772) and _no_room_left(path)):
+        return DiskFullError(
+            f"{path}: no room left to write; the commit was rolled back", hint="Free some space and try again.", path=str(path)
+        )
+    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return FileAccessError(f"{path}: {error}", hint="Open it with mode='r', or check its permissions.", path=str(path))
+    return StorageError(f"{path}: {error}")
+
+
+def _no_room_left(path: Path) -> bool:
+    """LMDB reports a full disk as an I/O error; tell the two apart."""
+    if shutil.disk_usage(path.parent).free < 4 << 20:
+        return True
+    with contextlib.suppress(ImportError):
+        resource = importlib.import_module("resource")
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return bool(limit != resource.RLIM_INFINITY and path.stat().st_size + (4 << 20) > limit)
+    return False
+
+
+def inspect_file(path: Path, descriptor: int) -> bool:
+    """Refuse what is not an LMDB file of our engine, and a file that lost its end, before anything maps it.
+
+    Returns False for an empty file.
+    """
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        return False
+    head = platform.read_at(descriptor, 4096 * 2, 0)
+    metas = [found for start in (0, _page_bytes(head)) if (found := _read_meta(head, start)) is not None]
+    if not metas:
+        raise NotADatabaseError(f"{path} is not a vecdb database", hint="Choose another path.", path=str(path))
+    last_page, _, page = max(metas, key=lambda meta: meta[1])
+    if size < (last_page + 1) * page:
+        _check_short_file(path)
+    return True
+
+
+def _page_bytes(head: bytes) -> int:
+    declared = struct.unpack_from("<I", head, 40)[0] if len(head) >= 44 else 0
+    return declared if declared in (4096, 8192, 16384, 32768, 65536) else 4096
+
+
+def _read_meta(head: bytes, start: int) -> tuple[int, int, int] | None:
+    """Return (last page, transaction, page size) of one of the two roots."""
+    if len(head) < start + 152:
+        return None
+    magic, version = _META.unpack_from(head, start + 16)
+    if magic != _LMDB_MAGIC or version != 1:
+        return None
+    last_page, transaction = _META_TAIL.unpack_from(head, start + 136)
+    return last_page, transaction, _page_bytes(head)
+
+
+def _check_short_file(path: Path) -> None:
+    """A file may end before its last page if that page is free; LMDB's own checker tells, without mapping anything."""
+    verify = importlib.import_module("lmdb.verify")
+    try:
+        problems = verify.verify(os.fspath(path))
+    except (verify.VerifyError, ArithmeticError, LookupError, ValueError, OSError, struct.error) as error:
+        raise CorruptionError(f"{path} is cut short: {error}", hint="Restore from a backup.", what="file", where=str(path)) from error
+    if problems:
+        raise CorruptionError(f"{path} is cut short", hint="Restore from a backup.", what="file", where=str(path))

@@ -1,0 +1,55 @@
+"""Named places where a test can stop the process: what a crash would find there.
+
+``VECDB_FAILPOINT=name`` pauses at the first visit of `name` (so that a parent can kill the process exactly there);
+``name:N`` at the N-th visit; ``name:N:exit`` ends the process at once without any clean-up, like a power cut for the
+process; ``name:N:raise`` raises an OSError. Unset, a visit costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+NAMES: Final = (
+    "write.begin",
+    "write.applied",
+    "commit.before",
+    "commit.after",
+    "seal.before",
+    "seal.half",
+    "columns.sealed",
+    "maintain.repack",
+    "history.purged",
+    "compact.copied",
+    "compact.before-rename",
+    "compact.after-rename",
+    "backup.copied",
+    "create.half",
+)
+"""Every failpoint, in no order; the crash tests visit each of them."""
+
+_PAUSED_NOTE: Final = "failpoint"
+_wanted, _, _rest = os.environ.get("VECDB_FAILPOINT", "").partition(":")
+_count, _, _action = _rest.partition(":")
+_left = int(_count) if _count.isdigit() else 1
+
+
+def visit(name: str) -> None:
+    """Stop here if the environment asked for this failpoint."""
+    if _wanted and name == _wanted:
+        _hit()
+
+
+def _hit() -> None:
+    global _left
+    _left -= 1
+    if _left:
+        return
+    if _action == "exit":
+        os._exit(137)
+    if _action == "raise":
+        raise OSError(5, f"injected failure at {_wanted}")
+    os.write(2, f"{_PAUSED_NOTE} {_wanted}\n".encode())
+    while True:
+        time.sleep(60)

@@ -1,0 +1,257 @@
+"""One store per file and process: opening, creating, sharing, forking, closing.
+
+Every handle that the process opens on a path shares one `Store`; the last one to leave closes it. Around a fork all
+stores are closed and their locks held, so that parent and child start from clean files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vecdb.errors import ExistsError, FileAccessError, ParameterError
+from vecdb.storage import platform
+from vecdb.storage.env import Environment
+from vecdb.storage.snapshot import Reader
+from vecdb.storage.state import create_header, read_header
+from vecdb.storage.writer import Writer
+
+DURABILITIES: Final = ("full", "relaxed", "bulk")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How a file is opened; see `vecdb.open`."""
+
+    mode: str = "a"
+    durability: str = "full"
+    timeout: float = 10.0
+    retention: float = 600.0
+    map_size: int | None = None
+    allow_remote: bool = False
+
+
+class Store:
+    """An open file with its reader and writer.
+
+    Attributes
+    ----------
+    path : Path
+        The file that is open; during a bulk load that is not published yet, a file beside `target`.
+    target : Path
+        The file that the user named.
+    header : dict
+    """
+
+    def __init__(self, path: Path, target: Path, options: OpenOptions) -> None:
+        self.path = path
+        self.target = target
+        self.options = options
+        readonly = options.mode == "r"
+        self.env = Environment(
+            path,
+            readonly=readonly,
+            durability=options.durability,
+            map_size=options.map_size,
+            timeout=options.timeout,
+            create=None if readonly else create_header,
+        )
+        self.reader = Reader(self.env)
+        self.writer = Writer(self.env, self.reader, retention=options.retention)
+        self.header: dict[str, Any] = {}
+        self.users = 0
+
+    def start(self) -> None:
+        """Open the file, make it a database if it is empty, and read its header."""
+        self.env.open()
+        try:
+            with self.env.lease() as tx:
+                self.header = read_header(tx, str(self.path))
+        except BaseException:
+            self.env.close()
+            self.writer.close()
+            raise
+
+    def require_sole_use(self, timeout: float) -> None:
+        """Raise `LockedError` if another process has the file open and keeps it for `timeout` seconds."""
+        with self.writer.turn(timeout):
+            self.env.hold_exclusively(timeout)
+            self.env.share_again()
+
+    def close(self) -> None:
+        """Close the file; a bulk load is made durable and published under its name first."""
+        bulk = self.options.durability == "bulk"
+        if bulk:
+            self.env.sync()
+        self.env.close()
+        self.writer.close()
+        if bulk:
+            self._publish()
+
+    def _publish(self) -> None:
+        platform.sync_file(self.path)
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError as error:
+            raise ExistsError(
+                f"{self.target} was created by somebody else meanwhile; the load is kept in {self.path}",
+                hint="Move it to its place by hand.",
+                kind="file",
+                name=str(self.target),
+            ) from error
+        os.unlink(self.path)
+        for suffix in ("-lock", "-writer"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        platform.sync_directory(self.target.parent)
+
+
+_stores: dict[tuple[int, int], Store] = {}
+_guard = threading.RLock()
+_fork_hooks: list[tuple[Callable[[], None], Callable[[bool], None]]] = []
+
+
+def acquire(path: str | os.PathLike[str], options: OpenOptions) -> Store:
+    """Return the process's store on `path`, opening it if it is not open yet."""
+    target = Path(os.path.abspath(os.fspath(path)))
+    if not options.allow_remote:
+        platform.refuse_remote(target)
+    with _guard:
+        _prepare(target, options)
+        store = _find(target)
+        if store is not None and store.options.mode == "r" and options.mode != "r":
+            _reopen_for_writing(store, options)
+        elif store is None:
+            store = _start(target, options)
+        _check_same(store, options)
+        store.users += 1
+        return store
+
+
+def _prepare(target: Path, options: OpenOptions) -> None:
+    exists = target.exists()
+    if target.is_dir():
+        raise FileAccessError(f"{target} is a directory", hint="Name a file, such as 'news.vecdb'.", path=str(target))
+    if options.mode == "r" and not exists:
+        raise FileAccessError(f"{target} does not exist", hint="Open it with mode='a' to create it.", path=str(target))
+    if exists and (options.mode == "x" or options.durability == "bulk"):
+        why = "mode='x' creates a new file" if options.mode == "x" else "durability='bulk' is for a file that does not exist yet"
+        raise ExistsError(f"{target} exists, and {why}", hint="Choose another path, or another mode.", kind="file", name=str(target))
+    if not exists and not target.parent.is_dir():
+        raise FileAccessError(f"{target.parent} is not a directory", hint="Create it first.", path=str(target))
+
+
+def _find(target: Path) -> Store | None:
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        return None
+    return _stores.get((found.st_dev, found.st_ino))
+
+
+def _start(target: Path, options: OpenOptions) -> Store:
+    path = target if options.durability != "bulk" else target.with_name(f"{target.name}.loading-{os.getpid()}")
+    store = Store(path, target, options)
+    store.start()
+    _register(store)
+    _watch_forks()
+    return store
+
+
+def _register(store: Store) -> None:
+    found = store.path.stat()
+    _stores[found.st_dev, found.st_ino] = store
+
+
+def _reopen_for_writing(store: Store, options: OpenOptions) -> None:
+    """A reader and a writer on one file in one process share one map, so the map becomes the writer's."""
+    with store.env.exclusive():
+        store.env.suspend()
+        store.env.readonly = False
+        store.env.durability = options.durability
+        store.options = options
+        store.writer.retention = options.retention
+        store.env.open()
+
+
+def _check_same(store: Store, options: OpenOptions) -> None:
+    if options.mode != "r" and store.options.durability != options.durability:
+        raise ParameterError(
+            f"{store.target} is already open in this process with durability {store.options.durability!r}, not {options.durability!r}",
+            hint="Use the same durability for every handle.",
+            name="durability",
+            got=options.durability,
+            allowed=(store.options.durability,),
+        )
+
+
+def release(store: Store) -> None:
+    """Give up one use of a store; the last one closes it."""
+    with _guard:
+        store.users -= 1
+        if store.users:
+            return
+        for key, known in list(_stores.items()):
+            if known is store:
+                del _stores[key]
+        store.close()
+
+
+def moved(store: Store) -> None:
+    """Note that the store's path names another inode now (after compaction)."""
+    with _guard:
+        for key, known in list(_stores.items()):
+            if known is store:
+                del _stores[key]
+        _register(store)
+
+
+def open_stores() -> list[Store]:
+    """Return the stores that are open in this process."""
+    return list(dict.fromkeys(_stores.values()))
+
+
+# --- forks ------------------------------------------------------------------------------------------------
+
+
+def on_fork(before: Callable[[], None], after: Callable[[bool], None]) -> None:
+    """Have other parts of the process called around forks; `after` is told whether it runs in the child."""
+    _fork_hooks.append((before, after))
+
+
+_watching = False
+
+
+def _watch_forks() -> None:
+    global _watching
+    if not _watching and sys.platform != "win32":
+        os.register_at_fork(before=_before_fork, after_in_parent=lambda: _after_fork(False), after_in_child=lambda: _after_fork(True))
+        _watching = True
+
+
+def _before_fork() -> None:
+    _guard.acquire()
+    for before, _ in _fork_hooks:
+        before()
+    for store in open_stores():
+        store.writer.before_fork()
+        store.env.before_fork()
+
+
+def _after_fork(child: bool) -> None:
+    global _guard
+    for store in open_stores():
+        store.env.after_fork(child=child)
+        store.writer.after_fork(child=child)
+        if child:
+            store.reader.reset()
+    for _, after in _fork_hooks:
+        after(child)
+    if child:
+        _guard = threading.RLock()
+    else:
+        _guard.release()

@@ -1,0 +1,57 @@
+"""The lock that one writer at a time holds, in a file beside the database that says who it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vecdb.errors import LockedError
+from vecdb.storage import platform
+
+
+class LockFile:
+    """The file beside the database that one writer at a time holds, and that says who it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    @contextlib.contextmanager
+    def held(self, timeout: float) -> Iterator[None]:
+        """Hold the lock for the block, waiting for at most `timeout` seconds."""
+        descriptor = self._open()
+        platform.lock(descriptor, exclusive=True, timeout=timeout, refuse=self._refuse)
+        try:
+            platform.write_at_start(descriptor, platform.describe_self().ljust(200))
+            yield
+        finally:
+            if self._descriptor == descriptor:
+                platform.unlock(descriptor)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            except OSError as error:
+                raise platform.access_error(self.path, error) from error
+        return self._descriptor
+
+    def _refuse(self, waited: float) -> LockedError:
+        assert self._descriptor is not None
+        holder = platform.read_holder(self._descriptor)
+        return LockedError(
+            f"{self.path.name}: the writer lock is held by {holder}; waited {waited:.1f} s",
+            hint="Wait for that process, or pass a longer timeout.",
+            path=str(self.path),
+            holder=holder,
+            waited=waited,
+        )
+
+    def abandon(self) -> None:
+        """Close our descriptor without unlocking: after a fork the lock is the parent's."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+

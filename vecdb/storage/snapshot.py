@@ -1,0 +1,252 @@
+"""What a reader holds: one transaction, and everything that is known at its commit.
+
+A `State` is the database at one version; it fills itself lazily from the transaction of whoever asks first, starting
+from the previous state, and is then shared by all readers of that version. A `Snapshot` pairs a state with a live
+transaction. Invariant: a state is only ever filled by a transaction that reads exactly its version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from vecdb.errors import CollectionMissingError, SnapshotExpiredError, SpaceMissingError
+from vecdb.storage.columns import ColumnChunk
+from vecdb.storage.columnstore import ColumnView, load_columns
+from vecdb.storage.env import Environment, Tx
+from vecdb.storage.format import BLOCK_CLASSES, block_capacity
+from vecdb.storage.history import Change, changes_after
+from vecdb.storage.records import read_record
+from vecdb.storage.spaces import BlockCache, SpaceView, load_view
+from vecdb.storage.state import (
+    Catalog,
+    CollectionEntry,
+    CollectionState,
+    Counters,
+    read_catalog,
+    read_collection,
+    read_counters,
+)
+from vecdb.types import Space
+
+_LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]
+
+
+class Caches:
+    """What a process remembers of one opening of a file; thrown away whenever the file is reopened."""
+
+    def __init__(self) -> None:
+        self.blocks = BlockCache()
+        self.chunks: dict[int, ColumnChunk] = {}
+        self.state: State | None = None
+
+
+def tail_room(space: Space) -> int:
+    """Rows that a tail may hold before it is sealed: what fits into one large block."""
+    return max(1, block_capacity(_LARGEST_BLOCK, space.dim * (4 if space.dtype == "float32" else 2)))
+
+
+class State:
+    """The database at one version. Lazily filled, then shared; see the module's invariant."""
+
+    def __init__(self, tx: Tx, counters: Counters, caches: Caches, previous: State | _Remembered | None) -> None:
+        self.counters = counters
+        self.catalog: Catalog = read_catalog(tx)
+        self._caches = caches
+        self._previous = previous
+        self._lock = threading.RLock()
+        self._collections: dict[int, CollectionState] = {}
+        self._spaces: dict[int, SpaceView] = {}
+        self._columns: dict[int, ColumnView] = {}
+        self._changes: dict[tuple[int, int], list[Change]] = {}
+
+    def collection(self, tx: Tx, number: int) -> CollectionState:
+        """Return the counts of a collection."""
+        with self._lock:
+            if number not in self._collections:
+                self._collections[number] = read_collection(tx, number)
+            return self._collections[number]
+
+    def space(self, tx: Tx, collection: int, space: Space) -> SpaceView:
+        """Return the view of a space."""
+        with self._lock:
+            if space.id not in self._spaces:
+                counts = self.collection(tx, collection).spaces[space.id]
+                before = self._previous.known_spaces().get(space.id) if self._previous is not None else None
+                self._spaces[space.id] = load_view(tx, space, counts, before, self._caches.blocks, tail_room(space))
+            return self._spaces[space.id]
+
+    def columns(self, tx: Tx, collection: int) -> ColumnView:
+        """Return the metadata columns of a collection."""
+        with self._lock:
+            if collection not in self._columns:
+                before = self._previous.known_columns().get(collection) if self._previous is not None else None
+                self._columns[collection] = load_columns(
+                    tx, collection, before, self._caches.chunks, lambda row: read_record(tx, collection, row).content()[0]
+                )
+            return self._columns[collection]
+
+    def changes(self, tx: Tx, collection: int, seq: int) -> list[Change]:
+        """Return what the commits after `seq` changed."""
+        with self._lock:
+            key = (collection, seq)
+            if key not in self._changes:
+                self._changes[key] = changes_after(tx, collection, seq)
+            return self._changes[key]
+
+    def known_spaces(self) -> Mapping[int, SpaceView]:
+        """Return the newest view of each space that this state or an older one loaded."""
+        older = self._previous.known_spaces() if self._previous is not None else {}
+        return {**older, **self._spaces}
+
+    def known_columns(self) -> Mapping[int, ColumnView]:
+        older = self._previous.known_columns() if self._previous is not None else {}
+        return {**older, **self._columns}
+
+    def cut_chain(self) -> None:
+        """Replace the older state by the views worth starting from, so that a chain of states cannot grow."""
+        with self._lock:
+            if self._previous is not None:
+                self._previous = _Remembered(self._previous.known_spaces(), self._previous.known_columns())
+
+
+class _Remembered:
+    """The views of older states that a newer one may start from."""
+
+    __slots__ = ("_columns", "_spaces")
+
+    def __init__(self, spaces: Mapping[int, SpaceView], columns: Mapping[int, ColumnView]) -> None:
+        self._spaces = spaces
+        self._columns = columns
+
+    def known_spaces(self) -> Mapping[int, SpaceView]:
+        return self._spaces
+
+    def known_columns(self) -> Mapping[int, ColumnView]:
+        return self._columns
+
+
+class Snapshot:
+    """One commit, read through one transaction, until the end of the ``with`` block that made it."""
+
+    __slots__ = ("state", "tx")
+
+    def __init__(self, tx: Tx, state: State) -> None:
+        self.tx = tx
+        self.state = state
+
+    @property
+    def seq(self) -> int:
+        return self.state.counters.seq
+
+    def entry(self, collection: int, name: str) -> CollectionEntry:
+        """Return the catalog's entry of a collection by its number."""
+        return entry_by_number(self.state.catalog, collection, name)
+
+    def counts(self, collection: int) -> CollectionState:
+        return self.state.collection(self.tx, collection)
+
+    def space(self, collection: int, space: Space) -> SpaceView:
+        return self.state.space(self.tx, collection, space)
+
+    def columns(self, collection: int) -> ColumnView:
+        return self.state.columns(self.tx, collection)
+
+    def changes(self, collection: int, seq: int) -> list[Change]:
+        return self.state.changes(self.tx, collection, seq)
+
+
+def entry_by_number(catalog: Catalog, number: int, name: str) -> CollectionEntry:
+    """Return a collection by its number: one that was dropped and made anew under its name is another."""
+    for entry in catalog.collections.values():
+        if entry.id == number:
+            return entry
+    known = sorted(catalog.collections)
+    raise CollectionMissingError(
+        f"collection {name!r} was dropped", hint="Ask db.collections() for those there are.", name=name, available=known
+    )
+
+
+def find_collection(catalog: Catalog, name: str) -> CollectionEntry:
+    """Return a collection of the catalog by name."""
+    entry = catalog.collections.get(name)
+    if entry is None:
+        known = sorted(catalog.collections)
+        raise CollectionMissingError(
+            f"there is no collection {name!r}; there are {known}", hint="Make it with db.create_collection(name).", name=name, available=known
+        )
+    return entry
+
+
+def find_space(entry: CollectionEntry, name: str) -> Space:
+    """Return a space of a collection by name."""
+    space = entry.spaces.get(name)
+    if space is None:
+        known = list(entry.spaces)
+        raise SpaceMissingError(
+            f"collection {entry.name!r} has no space {name!r}; it has {known}", hint="Add it with add_space(name, dim=...).", name=name, available=known
+        )
+    return space
+
+
+def check_seq(counters: Counters, seq: int) -> None:
+    """Refuse a seq that is not kept any more or was not reached yet."""
+    if not counters.horizon <= seq <= counters.seq:
+        raise SnapshotExpiredError(
+            f"seq {seq} cannot be read: history goes from seq {counters.horizon} to {counters.seq}",
+            hint="Keep older states with db.tag(name), or open with a longer retention.",
+            seq=seq,
+            oldest=counters.horizon,
+        )
+
+
+class Reader:
+    """Hands out snapshots of one environment and keeps their shared caches."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self._lock = threading.Lock()
+        self._caches = Caches()
+        self._opened = -1
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read the newest commit."""
+        with self._env.lease() as tx:
+            yield Snapshot(tx, self._state(tx))
+
+    def _state(self, tx: Tx) -> State:
+        counters = read_counters(tx)
+        with self._lock:
+            if self._opened != self._env.opened:
+                self._caches, self._opened = Caches(), self._env.opened
+            current = self._caches.state
+            if current is not None and current.counters.version == counters.version:
+                return current
+            newer = current is None or current.counters.version < counters.version
+            state = State(tx, counters, self._caches, current if newer else None)
+            if newer:
+                if current is not None:
+                    current.cut_chain()
+                self._caches.state = state
+            return state
+
+    def reset(self) -> None:
+        """Forget everything, locks included: this is the child of a fork."""
+        self._lock = threading.Lock()
+        self._caches, self._opened = Caches(), -1
+
+    def private(self, tx: Tx, counters: Counters) -> State:
+        """Return a state for a write transaction: it sees uncommitted changes and shares nothing with readers."""
+        return State(tx, counters, self.private_caches(), None)
+
+    def private_caches(self) -> Caches:
+        """Caches that read what readers know but keep what they learn to themselves."""
+        with self._lock:
+            caches = Caches()
+            if self._opened == self._env.opened:
+                caches.chunks = ChainMap({}, self._caches.chunks)  # type: ignore[assignment]
+            return caches

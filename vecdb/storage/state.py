@@ -1,0 +1,246 @@
+"""What the file says of itself: catalog, counters, and each collection's counts. Values only; no transactions.
+
+Keys of the ``meta`` table: ``header``, ``catalog``, ``state``, and ``c`` + collection number. All sealed msgpack.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
+from vecdb.storage.env import Tx
+from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, u32, unpack_sealed
+from vecdb.types import METRICS, Space
+
+HEADER: Final = b"header"
+CATALOG: Final = b"catalog"
+STATE: Final = b"state"
+_MAGIC: Final = "vecdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Numbers that only grow, one sealed value rewritten by each commit.
+
+    Attributes
+    ----------
+    version : int
+        One more with each LMDB commit, maintenance included: what caches compare.
+    seq : int
+        The newest commit that users see.
+    horizon : int
+        The oldest seq that can still be read.
+    next_block, next_chunk : int
+        Never reused, so that a cache keyed by them cannot mistake new bytes for old ones.
+    history_bytes : int
+        Estimate of what keeping history costs.
+    """
+
+    version: int = 0
+    seq: int = 0
+    horizon: int = 0
+    next_block: int = 1
+    next_chunk: int = 1
+    history_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    seq: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionEntry:
+    """A collection in the catalog; spaces in the order they were added."""
+
+    id: int
+    name: str
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that has a name."""
+
+    collections: Mapping[str, CollectionEntry] = field(default_factory=dict)
+    tags: Mapping[str, Tag] = field(default_factory=dict)
+    next_collection: int = 1
+    next_space: int = 1
+
+    def with_collection(self, entry: CollectionEntry) -> Catalog:
+        return replace(self, collections={**self.collections, entry.name: entry})
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceCounts:
+    """Counts of one space.
+
+    Attributes
+    ----------
+    next_ordinal : int
+        How many vectors were ever appended.
+    live : int
+    dead : int
+        Dead vectors that still lie in blocks or in the tail.
+    tail_start : int
+        First ordinal of the tail; those before it are sealed in segments.
+    epoch : int
+        Grows when segments were repacked or merged or deaths consolidated: views built before must be rebuilt.
+    profiled : int
+        Live vectors when the identity profile was last fitted (0: none).
+    cusum : tuple
+        State of the running guard over small unverified writes.
+    """
+
+    next_ordinal: int = 0
+    live: int = 0
+    dead: int = 0
+    tail_start: int = 0
+    epoch: int = 0
+    profiled: int = 0
+    cusum: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionState:
+    """Counts of one collection at one commit.
+
+    Attributes
+    ----------
+    version : int
+        `Counters.version` of the commit that last changed the collection.
+    next_row : int
+        Record rows are handed out in order and never reused.
+    live : int
+    delta : int
+        Live rows that no column chunk covers.
+    """
+
+    version: int = 0
+    next_row: int = 0
+    live: int = 0
+    delta: int = 0
+    spaces: Mapping[int, SpaceCounts] = field(default_factory=dict)
+
+
+def collection_key(collection: int) -> bytes:
+    return b"c" + u32(collection)
+
+
+# --- reading and writing them -----------------------------------------------------------------------------
+
+
+def read_counters(tx: Tx) -> Counters:
+    value = tx.get("meta", STATE)
+    if value is None:
+        raise CorruptionError("the database has lost its counters", what="state")
+    return _build(Counters, unpack_sealed(STATE, value, "state"), "state")
+
+
+def write_counters(tx: Tx, counters: Counters) -> None:
+    fields = [getattr(counters, name) for name in Counters.__slots__]
+    tx.put("meta", STATE, pack_sealed(STATE, fields))
+
+
+def _build(kind: type[Any], fields: Any, what: str) -> Any:
+    if not isinstance(fields, list) or len(fields) != len(kind.__slots__):
+        raise CorruptionError(f"the stored {what} has a wrong shape", what=what)
+    return kind(*fields)
+
+
+def create_header(tx: Tx) -> None:
+    """Make an empty database in an empty file."""
+    header = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": uuid.uuid4().hex, "created": time.time()}
+    tx.put("meta", HEADER, pack_sealed(HEADER, header))
+    write_counters(tx, Counters())
+    write_catalog(tx, Catalog())
+
+
+def read_header(tx: Tx, path: str) -> dict[str, Any]:
+    """Return the header; refuse what this version cannot read."""
+    value = tx.get("meta", HEADER)
+    if value is None:
+        raise NotADatabaseError(f"{path} has no vecdb header", hint="Choose another path.", path=path)
+    header = unpack_sealed(HEADER, value, "header")
+    if not isinstance(header, dict) or header.get("magic") != _MAGIC:
+        raise NotADatabaseError(f"{path} is not a vecdb database", hint="Choose another path.", path=path)
+    if header.get("format") != FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path} has format {header.get('format')}, this version reads format {FORMAT_VERSION}",
+            hint="Upgrade vecdb, or export the data with the version that wrote it.",
+            found=header.get("format"),
+            supported=FORMAT_VERSION,
+        )
+    return header
+
+
+def read_catalog(tx: Tx) -> Catalog:
+    value = tx.get("meta", CATALOG)
+    if value is None:
+        raise CorruptionError("the database has lost its catalog", what="catalog")
+    return catalog_from_plain(unpack_sealed(CATALOG, value, "catalog"))
+
+
+def write_catalog(tx: Tx, catalog: Catalog) -> None:
+    tx.put("meta", CATALOG, pack_sealed(CATALOG, catalog_to_plain(catalog)))
+
+
+def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
+    """Return the catalog as plain values."""
+    return {
+        "next": [catalog.next_collection, catalog.next_space],
+        "tags": {name: [tag.seq, tag.time] for name, tag in catalog.tags.items()},
+        "collections": [
+            [entry.id, entry.name, [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()]]
+            for entry in catalog.collections.values()
+        ],
+    }
+
+
+def catalog_from_plain(plain: Any) -> Catalog:
+    """Invert `catalog_to_plain`."""
+    try:
+        entries = [
+            CollectionEntry(number, name, {space.name: space for space in (_space(fields) for fields in spaces)})
+            for number, name, spaces in plain["collections"]
+        ]
+        tags = {name: Tag(*fields) for name, fields in plain["tags"].items()}
+        return Catalog({entry.name: entry for entry in entries}, tags, *plain["next"])
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CorruptionError(f"the stored catalog has a wrong shape: {error}", what="catalog") from error
+
+
+def _space(fields: Any) -> Space:
+    space = Space(*fields)
+    if space.metric not in METRICS or space.dtype not in ("float32", "float16") or not 0 < space.dim <= 65_536:
+        raise ValueError(f"space {space.name!r}")
+    return space
+
+
+def read_collection(tx: Tx, collection: int) -> CollectionState:
+    key = collection_key(collection)
+    value = tx.get("meta", key)
+    if value is None:
+        raise CorruptionError(f"collection {collection} has lost its counts", what="collection state")
+    return collection_from_bytes(key, value)
+
+
+def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
+    plain = unpack_sealed(key, value, "collection state")
+    try:
+        version, next_row, live, delta, spaces = plain
+        counts = {number: SpaceCounts(*fields[:-1], tuple(fields[-1])) for number, fields in spaces}
+        return CollectionState(version, next_row, live, delta, counts)
+    except (TypeError, ValueError, IndexError) as error:
+        raise CorruptionError(f"stored counts have a wrong shape: {error}", what="collection state") from error
+
+
+def write_collection(tx: Tx, collection: int, state: CollectionState) -> None:
+    spaces = [[number, [getattr(counts, name) for name in SpaceCounts.__slots__]] for number, counts in state.spaces.items()]
+    key = collection_key(collection)
+    tx.put("meta", key, pack_sealed(key, [state.version, state.next_row, state.live, state.delta, spaces]))

@@ -1,0 +1,357 @@
+"""Who may write, when, and as one commit: the writer lock, group commit, replay, transactions.
+
+There is one writer at a time. The thread whose turn it is commits everything that waits in the queue in one LMDB
+transaction (group commit), so a batch never changes threads and a single caller pays for no hand-over. Each queued
+operation is a function of a `WriteTx` that can be run again: if the map is full, or a neighbour in the group fails, the
+transaction is thrown away and the group is run anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from vecdb.errors import ForkedError, LockedError, TransactionError
+from vecdb.storage.env import Environment, NeedsGrowth, Tx
+from vecdb.storage.failpoints import visit
+from vecdb.storage.lockfile import LockFile
+from vecdb.storage.snapshot import Reader
+from vecdb.storage.writetx import WriteTx
+
+R = TypeVar("R")
+Operation = Callable[[WriteTx], R]
+
+
+class _Job(Generic[R]):
+    """One caller's operation and what became of it."""
+
+    __slots__ = ("_result", "done", "error", "operation")
+
+    def __init__(self, operation: Operation[R]) -> None:
+        self.operation = operation
+        self.error: BaseException | None = None
+        self.done = False
+        self._result: Any = None
+
+    def run(self, write: WriteTx) -> None:
+        self._result = self.operation(write)
+        write.finish()
+
+    def settle(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.done = True
+
+    def value(self) -> R:
+        if self.error is not None:
+            raise self.error
+        result: R = self._result
+        return result
+
+
+class Writer:
+    """Commits operations to one environment.
+
+    Parameters
+    ----------
+    env : Environment
+    reader : Reader
+        Whose caches tell where metadata chunks lie.
+    retention : float
+        Seconds of history to keep.
+    """
+
+    def __init__(self, env: Environment, reader: Reader, *, retention: float) -> None:
+        self.retention = retention
+        self.transaction: Transaction | None = None
+        self._env = env
+        self._reader = reader
+        self._turn = threading.Lock()
+        self._guard = threading.Lock()
+        self._queue: list[_Job[Any]] = []
+        self._lock: LockFile = env.writer_lock
+
+    def run(self, operation: Operation[R], *, timeout: float) -> R:
+        """Run `operation` in a commit of its own seq and return its result once it is durable.
+
+        Raises
+        ------
+        LockedError
+            Another process, or a transaction of another thread, kept the lock for `timeout` seconds.
+        """
+        transaction = self.transaction
+        if transaction is not None and transaction.is_mine():
+            return transaction.apply(operation)
+        job = _Job(operation)
+        with self._guard:
+            self._queue.append(job)
+        if not self._turn.acquire(timeout=timeout):
+            self._give_up(job, timeout)
+            self._turn.acquire()
+        try:
+            if not job.done:
+                self._lead(job, timeout)
+        finally:
+            self._turn.release()
+        return job.value()
+
+    def _give_up(self, job: _Job[Any], timeout: float) -> None:
+        """Leave the queue, unless a leader is committing the job right now."""
+        with self._guard:
+            if job in self._queue:
+                self._queue.remove(job)
+                holder = "a transaction of another thread of this process"
+                raise LockedError(
+                    f"{self._env.path}: the writer lock is held by {holder}; waited {timeout:.1f} s",
+                    hint="End the transaction, or pass a longer timeout.",
+                    path=str(self._env.path),
+                    holder=holder,
+                    waited=timeout,
+                )
+
+    def _lead(self, own: _Job[Any], timeout: float) -> None:
+        with self._guard:
+            jobs, self._queue = self._queue, []
+        try:
+            with self._lock.held(timeout):
+                self._commit_group(jobs)
+        except LockedError as error:
+            for job in jobs:
+                job.settle(error)
+        except BaseException:
+            with self._guard:  # interrupted: the others' jobs go back, each to be led by its own caller
+                self._queue[:0] = [job for job in jobs if job is not own and not job.done]
+            raise
+
+    def _commit_group(self, jobs: list[_Job[Any]]) -> None:
+        waiting = list(jobs)
+        while waiting:
+            tx = self._env.begin_write()
+            try:
+                failed = self._run_all(tx, waiting)
+                if failed is None:
+                    visit("commit.before")
+                    self._env.commit(tx)
+            except NeedsGrowth:
+                self._env.abort(tx)
+                self._env.grow()
+                continue
+            except BaseException as error:
+                self._env.abort(tx)
+                if isinstance(error, Exception):
+                    for job in waiting:
+                        job.settle(error)
+                    return
+                raise
+            if failed is None:
+                for job in waiting:
+                    job.settle()
+                visit("commit.after")
+                return
+            self._env.abort(tx)
+            waiting.remove(failed)
+
+    def _run_all(self, tx: Tx, jobs: list[_Job[Any]]) -> _Job[Any] | None:
+        """Run every job; return the first that failed, which is then settled."""
+        visit("write.begin")
+        write = self.begin(tx)
+        for place, job in enumerate(jobs):
+            if place:
+                write.next_commit()
+            try:
+                with self._env.translated():
+                    job.run(write)
+            except NeedsGrowth:
+                raise
+            except Exception as error:  # the caller's error: reported to that caller, the rest of the group goes on
+                job.settle(error)
+                return job
+        return None
+
+    def begin(self, tx: Tx) -> WriteTx:
+        return WriteTx(tx, retention=self.retention, chunks=self._reader.private_caches().chunks)
+
+    def maintain(self, work: Callable[[WriteTx], bool], *, timeout: float) -> bool:
+        """Run housekeeping in a commit that users do not see; nothing is written if `work` says there was nothing to do."""
+        with self.turn(timeout), self._lock.held(timeout):
+            while True:
+                tx = self._env.begin_write()
+                try:
+                    write = self.begin(tx)
+                    with self._env.translated():
+                        useful = work(write)
+                        if useful:
+                            write.finish_maintenance()
+                    if useful:
+                        visit("commit.before")
+                        self._env.commit(tx)
+                    else:
+                        self._env.abort(tx)
+                except NeedsGrowth:
+                    self._env.abort(tx)
+                    self._env.grow()
+                    continue
+                except BaseException:
+                    self._env.abort(tx)
+                    raise
+                return useful
+
+    @contextlib.contextmanager
+    def turn(self, timeout: float) -> Iterator[None]:
+        """Be the only writing thread of this process for the block."""
+        if self.transaction is not None and self.transaction.is_mine():
+            raise TransactionError("this call cannot be made inside a transaction", hint="End the transaction first.")
+        if not self._turn.acquire(timeout=timeout):
+            self._give_up_turn(timeout)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _give_up_turn(self, timeout: float) -> None:
+        raise LockedError(
+            f"{self._env.path}: another thread of this process is writing; waited {timeout:.1f} s",
+            hint="Pass a longer timeout.",
+            path=str(self._env.path),
+            holder="this process",
+            waited=timeout,
+        )
+
+    @contextlib.contextmanager
+    def begin_transaction(self, timeout: float) -> Iterator[Transaction]:
+        """Hold the writer lock for the block; commit at its end, or throw everything away if it raises."""
+        if self.transaction is not None and self.transaction.is_mine():
+            raise TransactionError("transactions cannot be nested", hint="Use the one that is open.")
+        with self.turn(timeout), self._lock.held(timeout):
+            transaction = Transaction(self, self._env)
+            self.transaction = transaction
+            try:
+                yield transaction
+                transaction.commit()
+            finally:
+                self.transaction = None
+                transaction.end()
+
+    # --- forks and closing ---
+
+    def before_fork(self) -> None:
+        """Let a commit of another thread end; take back a transaction of this one, to be replayed on its next use."""
+        transaction = self.transaction
+        if transaction is not None and transaction.is_mine():
+            transaction.suspend()
+        else:
+            self._turn.acquire()
+        self._guard.acquire()
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._turn, self._guard = threading.Lock(), threading.Lock()
+            self._queue = []
+            if self.transaction is not None:
+                self.transaction.disown()
+                self.transaction = None
+            self._lock.abandon()
+            return
+        self._guard.release()
+        if self.transaction is None or not self.transaction.is_mine():
+            self._turn.release()
+
+    def close(self) -> None:
+        self._lock.abandon()
+
+
+class Transaction:
+    """Several operations of one thread as one commit.
+
+    Operations are kept, so that the whole can be run again after the map had to grow or the process forked: the writer
+    lock is held throughout, so a second run sees what the first saw.
+    """
+
+    def __init__(self, writer: Writer, env: Environment) -> None:
+        self._writer = writer
+        self._env = env
+        self._thread = threading.get_ident()
+        self._pid = os.getpid()
+        self._operations: list[Operation[Any]] = []
+        self._tx: Tx | None = None
+        self._write: WriteTx | None = None
+        self._over = False
+        self._broken = False
+
+    def is_mine(self) -> bool:
+        return self._thread == threading.get_ident() and self._pid == os.getpid()
+
+    def check(self) -> None:
+        """Raise unless this transaction may be used here and now."""
+        if self._pid != os.getpid():
+            raise ForkedError("the transaction was begun before a fork", hint="Begin a new one in the child.", what="transaction")
+        if self._over or self._broken:
+            raise TransactionError("the transaction has ended", hint="Begin a new one.")
+        if self._thread != threading.get_ident():
+            raise TransactionError("a transaction belongs to the thread that began it", hint="Begin one in each thread.")
+
+    def write_tx(self) -> WriteTx:
+        """Return the open write transaction, running the operations again if it had to be given up."""
+        self.check()
+        if self._write is None:
+            self._tx = self._env.begin_write()
+            self._write = self._writer.begin(self._tx)
+            for operation in self._operations:
+                operation(self._write)
+        return self._write
+
+    def apply(self, operation: Operation[R]) -> R:
+        """Run one operation in the transaction."""
+        while True:
+            write = self.write_tx()
+            write.dirty = False
+            try:
+                with self._env.translated():
+                    result = operation(write)
+            except NeedsGrowth:
+                self.suspend()
+                self._env.grow()
+                continue
+            except BaseException:
+                self._broken = write.dirty  # half of the operation is in: only a roll-back is safe now
+                raise
+            self._operations.append(operation)
+            return result
+
+    def commit(self) -> None:
+        """Make the operations durable as one commit."""
+        if self._broken:
+            raise TransactionError("an operation failed half-way, the transaction was rolled back", hint="Begin a new one.")
+        self.check()
+        while self._operations:
+            write = self.write_tx()
+            try:
+                with self._env.translated():
+                    write.finish()
+                visit("commit.before")
+                assert self._tx is not None
+                self._env.commit(self._tx)
+                self._tx = self._write = None
+            except NeedsGrowth:
+                self.suspend()
+                self._env.grow()
+                continue
+            visit("commit.after")
+            return
+
+    def suspend(self) -> None:
+        """Give up the LMDB transaction; the next use runs the operations again."""
+        tx, self._tx, self._write = self._tx, None, None
+        if tx is not None:
+            self._env.abort(tx)
+
+    def disown(self) -> None:
+        """In the child of a fork: nothing here may be touched again."""
+        self._over = True
+
+    def end(self) -> None:
+        self._over = True
+        if self._pid == os.getpid():
+            self.suspend()

@@ -1,0 +1,468 @@
+"""One commit in the making: counts, history, vectors, columns and the log, kept consistent with each other.
+
+Operations of the engine call these methods between `Writer`'s begin and commit. Everything an operation does here is
+either in the file after the commit or nowhere: no state outlives a `WriteTx` except through the transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.errors import CorruptionError
+from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
+from vecdb.storage.env import Tx
+from vecdb.storage.failpoints import visit
+from vecdb.storage.format import StoredRecord, decode_record, pack_sealed, read_u64, u32, u64, unpack_sealed
+from vecdb.storage.history import (
+    forget_collection,
+    forget_commit,
+    read_deaths,
+    settle_deaths,
+    write_change,
+    write_deaths,
+    write_image,
+)
+from vecdb.storage.records import id_place, record_key, stored_bytes
+from vecdb.storage.spaces import read_segments
+from vecdb.storage.state import (
+    Catalog,
+    CollectionEntry,
+    CollectionState,
+    Counters,
+    SpaceCounts,
+    Tag,
+    collection_key,
+    read_catalog,
+    read_collection,
+    read_counters,
+    write_catalog,
+    write_collection,
+    write_counters,
+)
+from vecdb.storage.vectors import VectorWriter, drop_vectors, row_bytes
+from vecdb.types import Space
+
+LOG_ENTRIES: Final = 10_000
+"""Entries of the commit log that are kept at least as long as they are not behind the horizon."""
+_STEPS: Final = 256
+"""Commits forgotten per commit at most: bounds the work that one write inherits from earlier ones."""
+HISTORY_FLOOR: Final = 64 << 20
+"""Bytes that untagged history may always take; past it, and past half of the data, it is forgotten early."""
+
+Numbers = npt.NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A collection as this commit will leave it."""
+
+    entry: CollectionEntry
+    before: CollectionState
+    next_row: int
+    live: int
+    delta: int
+    spaces: dict[int, SpaceCounts]
+    changed: set[int] = field(default_factory=set)
+    cost: int = 0
+
+    def state(self, version: int) -> CollectionState:
+        return CollectionState(version, self.next_row, self.live, self.delta, self.spaces)
+
+
+class WriteTx:
+    """The writer's view of one commit.
+
+    Attributes
+    ----------
+    tx : Tx
+    seq : int
+        The commit's number.
+    catalog : Catalog
+        Assign a new one to change it.
+    """
+
+    def __init__(self, tx: Tx, *, retention: float, chunks: ChunkCache) -> None:
+        self.tx = tx
+        self.retention = retention
+        self.dirty = False
+        self._chunks = chunks
+        self._begin(read_counters(tx), read_catalog(tx))
+
+    def _begin(self, counters: Counters, catalog: Catalog) -> None:
+        self.counters = counters
+        self.seq = counters.seq + 1
+        self.version = counters.version + 1
+        self._catalog = catalog
+        self._catalog_changed = False
+        self._pending: dict[int, Pending] = {}
+        self._notes: list[str] = []
+        self._next_block = counters.next_block
+        self._next_chunk = counters.next_chunk
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @catalog.setter
+    def catalog(self, catalog: Catalog) -> None:
+        self.dirty = True
+        self._catalog = catalog
+        self._catalog_changed = True
+        for pending in self._pending.values():
+            for entry in catalog.collections.values():
+                if entry.id == pending.entry.id:
+                    pending.entry = entry
+
+    @property
+    def keeps_history(self) -> bool:
+        return self.retention > 0 or bool(self._catalog.tags)
+
+    def note(self, change: str) -> None:
+        """Say in the commit log what was done."""
+        self._notes.append(change)
+
+    def pending(self, entry: CollectionEntry) -> Pending:
+        """Return the collection's counts for changing."""
+        found = self._pending.get(entry.id)
+        if found is None:
+            before = read_collection(self.tx, entry.id)
+            found = Pending(entry, before, before.next_row, before.live, before.delta, dict(before.spaces))
+            self._pending[entry.id] = found
+        return found
+
+    # --- collections and spaces ---
+
+    def create_collection(self, entry: CollectionEntry) -> None:
+        write_collection(self.tx, entry.id, CollectionState())
+        self.catalog = replace(self._catalog.with_collection(entry), next_collection=entry.id + 1)
+
+    def drop_collection(self, entry: CollectionEntry) -> None:
+        """Remove a collection with everything in it, its history included."""
+        self.dirty = True
+        for space in entry.spaces.values():
+            self._drop_space_data(space)
+        for table in ("ids", "records"):
+            self.tx.delete_range(table, u32(entry.id))
+        drop_columns(self.tx, entry.id)
+        forget_collection(self.tx, entry.id)
+        self.tx.delete("meta", collection_key(entry.id))
+        self._pending.pop(entry.id, None)
+        left = {name: other for name, other in self._catalog.collections.items() if other.id != entry.id}
+        self.catalog = replace(self._catalog, collections=left)
+
+    def add_space(self, entry: CollectionEntry, space: Space) -> None:
+        pending = self.pending(entry)
+        pending.spaces[space.id] = SpaceCounts()
+        grown = self._catalog.with_collection(replace(entry, spaces={**entry.spaces, space.name: space}))
+        self.catalog = replace(grown, next_space=space.id + 1)
+
+    def drop_space(self, entry: CollectionEntry, space: Space) -> None:
+        """Remove a space and its vectors; references in records go when the records are next written."""
+        pending = self.pending(entry)
+        self._drop_space_data(space)
+        pending.spaces.pop(space.id, None)
+        left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
+        self.catalog = self._catalog.with_collection(replace(entry, spaces=left))
+
+    def _drop_space_data(self, space: Space) -> None:
+        drop_vectors(self.tx, space)
+        self.tx.delete("meta", profile_key(space))
+
+    # --- records ---
+
+    def take_rows(self, pending: Pending, count: int) -> int:
+        """Hand out `count` new rows; return the first."""
+        first = pending.next_row
+        pending.next_row += count
+        pending.live += count
+        return first
+
+    def put_ids(self, pending: Pending, keys: Sequence[bytes], first_row: int) -> None:
+        """Point new ids at the rows handed out for them."""
+        self.dirty = True
+        number = pending.entry.id
+        self.tx.put_many("ids", sorted((id_place(number, key), u64(first_row + at)) for at, key in enumerate(keys)))
+
+    def put_records(self, items: list[tuple[bytes, bytes]]) -> None:
+        """Store sealed records under their keys, in key order."""
+        self.dirty = True
+        self.tx.put_many("records", sorted(items))  # type: ignore[arg-type]
+
+    def remember(self, pending: Pending, row: int, value: bytes) -> None:
+        """Keep a record's stored bytes from before this commit, if anyone may still want to read them."""
+        self.dirty = True
+        if self.keeps_history and row < pending.before.next_row and row not in pending.changed:
+            pending.changed.add(row)
+            pending.cost += write_image(self.tx, pending.entry.id, row, self.seq, value)
+
+    def read(self, pending: Pending, row: int) -> tuple[bytes, StoredRecord]:
+        """Return a record's stored bytes and what they say."""
+        value = stored_bytes(self.tx, pending.entry.id, row)
+        return value, decode_record(record_key(pending.entry.id, row), value)
+
+    def delete_records(self, pending: Pending, rows: Sequence[int]) -> None:
+        """Delete records, their ids and their vectors."""
+        deaths: dict[int, list[int]] = {}
+        for row in rows:
+            value, record = self.read(pending, row)
+            self.remember(pending, row, value)
+            self.tx.delete("records", record_key(pending.entry.id, row))
+            self.tx.delete("ids", id_place(pending.entry.id, record.key))
+            for space, ordinal in record.refs.items():
+                deaths.setdefault(space, []).append(ordinal)
+        for space, ordinals in deaths.items():
+            self.kill(pending, space, ordinals)
+        pending.live -= len(rows)
+        pending.delta -= self.columns(pending).forget(list(rows))
+
+    def columns(self, pending: Pending) -> ColumnWriter:
+        number = pending.entry.id
+        return ColumnWriter(
+            self.tx, number, self.version, self._chunks, self._take_chunk, lambda row: self.read(pending, row)[1].content()[0]
+        )
+
+    def _take_chunk(self) -> int:
+        self._next_chunk += 1
+        return self._next_chunk - 1
+
+    # --- vectors ---
+
+    def append_vectors(self, pending: Pending, space: Space, vectors: npt.NDArray[Any], rows: Numbers, scales: npt.NDArray[np.float32]) -> int:
+        """Append the vectors of `rows`; return the ordinal of the first."""
+        self.dirty = True
+        counts = pending.spaces[space.id]
+        writer = self.vector_writer(space)
+        tail_start = writer.append(vectors, rows, scales, next_ordinal=counts.next_ordinal, tail_start=counts.tail_start)
+        first = counts.next_ordinal
+        pending.spaces[space.id] = replace(
+            counts, next_ordinal=first + len(rows), live=counts.live + len(rows), tail_start=tail_start
+        )
+        return first
+
+    def vector_writer(self, space: Space) -> VectorWriter:
+        return VectorWriter(self.tx, space, self._take_block)
+
+    def _take_block(self) -> int:
+        self._next_block += 1
+        return self._next_block - 1
+
+    def kill(self, pending: Pending, space: int, ordinals: Sequence[int]) -> None:
+        """Mark vectors dead; those of a dropped space are gone already."""
+        counts = pending.spaces.get(space)
+        if counts is None or not ordinals:
+            return
+        self.dirty = True
+        write_deaths(self.tx, space, self.seq, np.array(sorted(ordinals), np.uint64))
+        pending.spaces[space] = replace(counts, live=counts.live - len(ordinals), dead=counts.dead + len(ordinals))
+        width = next((row_bytes(known) for known in pending.entry.spaces.values() if known.id == space), 0)
+        pending.cost += len(ordinals) * width
+
+    # --- tags ---
+
+    def add_tag(self, name: str, seq: int) -> None:
+        self.catalog = replace(self._catalog, tags={**self._catalog.tags, name: Tag(seq, time.time())})
+        self.note(f"tag {name!r} at {seq}")
+
+    def remove_tag(self, name: str) -> None:
+        left = {other: tag for other, tag in self._catalog.tags.items() if other != name}
+        self.catalog = replace(self._catalog, tags=left)
+        self.note(f"untag {name!r}")
+
+    # --- profiles: opaque values of the engine, one a space ---
+
+    def put_profile(self, space: Space, value: Any) -> None:
+        self.dirty = True
+        key = profile_key(space)
+        self.tx.put("meta", key, pack_sealed(key, value))
+
+    def flush(self) -> None:
+        """Put pending counts and names where a reader of this transaction finds them."""
+        for number, pending in self._pending.items():
+            write_collection(self.tx, number, pending.state(self.version))
+        if self._catalog_changed:
+            write_catalog(self.tx, self._catalog)
+
+    # --- the end of the commit ---
+
+    def finish(self) -> int:
+        """Write counts, history, log and counters; return the seq."""
+        visit("write.applied")
+        for number, pending in self._pending.items():
+            if self.keeps_history:
+                write_change(self.tx, number, self.seq, pending.before, sorted(pending.changed), pending.cost)
+            write_collection(self.tx, number, pending.state(self.version))
+        self._put_log()
+        if self._catalog_changed:
+            write_catalog(self.tx, self._catalog)
+        self._put_counters(self.seq, self.counters.history_bytes + sum(pending.cost for pending in self._pending.values()))
+        self._advance_horizon()
+        return self.seq
+
+    def next_commit(self) -> None:
+        """Begin another commit in the same transaction (group commit)."""
+        self._begin(self.counters, self._catalog)
+
+    def finish_maintenance(self) -> None:
+        """Write counts and counters of work that users do not see: no seq, no log."""
+        for number, pending in self._pending.items():
+            write_collection(self.tx, number, pending.state(self.version))
+        self._put_counters(self.counters.seq, self.counters.history_bytes)
+
+    def _put_log(self) -> None:
+        key = u64(self.seq)
+        entry = [time.time(), sorted(self._pending), self._notes]
+        self.tx.put("log", key, pack_sealed(key, entry), append=True)
+
+    def _put_counters(self, seq: int, history_bytes: int) -> None:
+        self.counters = Counters(self.version, seq, self.counters.horizon, self._next_block, self._next_chunk, history_bytes)
+        write_counters(self.tx, self.counters)
+
+    # --- forgetting ---
+
+    def _advance_horizon(self) -> None:
+        if self.keeps_history:
+            self.forget_until(self._target_horizon(), _STEPS)
+        else:  # this commit left no history, so nothing before it can be read any more
+            self.forget_until(self.seq)
+        self._trim_log()
+
+    def _target_horizon(self) -> int:
+        """Return how far history may be forgotten: not past a tag, nor past what the window or its budget keeps."""
+        limit = min((tag.seq for tag in self._catalog.tags.values()), default=self.seq)
+        if self.retention <= 0:
+            return limit
+        cutoff = time.time() - self.retention
+        over = self.counters.history_bytes > max(HISTORY_FLOOR, self._data_bytes() // 2)
+        horizon = self.counters.horizon
+        while horizon < limit and horizon - self.counters.horizon < _STEPS:
+            entry = read_log(self.tx, horizon + 1)
+            if entry is not None and entry[0] > cutoff and not over:
+                break
+            horizon += 1
+        return horizon
+
+    def _data_bytes(self) -> int:
+        pages = sum(
+            stat["leaf_pages"] + stat["overflow_pages"] for stat in map(self.tx.entries, ("records", "blocks", "tail", "ids"))
+        )
+        return pages * int(self.tx.entries("meta")["psize"])
+
+    def forget_until(self, target: int, steps: int | None = None) -> None:
+        """Move the horizon up to `target` and drop the history before it."""
+        horizon, freed = self.counters.horizon, 0
+        first = horizon
+        while horizon < target and (steps is None or horizon - first < steps):
+            horizon += 1
+            entry = read_log(self.tx, horizon)
+            for number in entry[1] if entry is not None else ():
+                freed += forget_commit(self.tx, number, horizon)
+        if horizon > first:
+            self.counters = replace(
+                self.counters, horizon=horizon, history_bytes=max(0, self.counters.history_bytes - freed)
+            )
+            write_counters(self.tx, self.counters)
+            visit("history.purged")
+
+    def _trim_log(self) -> None:
+        keep = min(self.counters.horizon, self.seq - LOG_ENTRIES)
+        if keep > 0:
+            self.tx.delete_range("log", b"", u64(keep), limit=_STEPS)
+
+    # --- maintenance of one space ---
+
+    def seal_tail(self, pending: Pending, space: Space) -> bool:
+        """Move the tail into blocks; True if there was one."""
+        counts = pending.spaces[space.id]
+        if counts.next_ordinal == counts.tail_start:
+            return False
+        start = self.vector_writer(space).seal_tail(next_ordinal=counts.next_ordinal, tail_start=counts.tail_start)
+        pending.spaces[space.id] = replace(counts, tail_start=start)
+        return True
+
+    def settle(self, pending: Pending, space: Space, *, threshold: float) -> bool:
+        """Fold old deaths together and repack segments in which more than `threshold` of the rows died for good."""
+        old = [ordinals for seq, ordinals in read_deaths(self.tx, space.id) if seq <= self.counters.horizon]
+        if not old:
+            return False
+        final = np.unique(np.concatenate(old))
+        chosen = [segment for segment in read_segments(self.tx, space.id) if self._dead_share(segment, final) > threshold]
+        counts = pending.spaces[space.id]
+        if not chosen and len(old) < 64:
+            return False
+        gone = [final[(final >= segment.blocks[0].first) & (final <= segment.blocks[-1].last)] for segment in chosen]
+        for run in _neighbours(read_segments(self.tx, space.id), chosen):
+            self.vector_writer(space).repack(run, final)
+        removed = np.concatenate(gone) if gone else np.empty(0, np.uint64)
+        settle_deaths(self.tx, space.id, self.counters.horizon, removed)
+        pending.spaces[space.id] = replace(counts, dead=counts.dead - len(removed), epoch=counts.epoch + 1)
+        return True
+
+    @staticmethod
+    def _dead_share(segment: Any, final: Numbers) -> float:
+        inside = np.searchsorted(final, segment.blocks[-1].last, side="right") - np.searchsorted(final, segment.blocks[0].first)
+        return float(inside) / segment.rows
+
+    def merge_segments(self, pending: Pending, space: Space) -> bool:
+        """Join small directory entries."""
+        if not self.vector_writer(space).merge_small():
+            return False
+        counts = pending.spaces[space.id]
+        pending.spaces[space.id] = replace(counts, epoch=counts.epoch + 1)
+        return True
+
+
+def _neighbours(segments: Sequence[Any], chosen: Sequence[Any]) -> list[list[Any]]:
+    """Group the chosen segments into runs without a gap between them, so that order survives and blocks fill up."""
+    wanted = {segment.base for segment in chosen}
+    runs: list[list[Any]] = []
+    open_run = False
+    for segment in segments:
+        if segment.base in wanted:
+            if not open_run:
+                runs.append([])
+            runs[-1].append(segment)
+        open_run = segment.base in wanted
+    return runs
+
+
+def profile_key(space: Space) -> bytes:
+    return b"p" + u32(space.id)
+
+
+def read_profile(tx: Tx, space: Space) -> Any:
+    """Return the stored profile of a space, None if there is none."""
+    key = profile_key(space)
+    value = tx.get("meta", key)
+    return None if value is None else unpack_sealed(key, value, "profile")
+
+
+def read_log(tx: Tx, seq: int) -> tuple[float, list[int], list[str]] | None:
+    """Return (time, collections, changes) of a commit, None where the log does not reach."""
+    key = u64(seq)
+    value = tx.get("log", key)
+    return None if value is None else _log_entry(key, value)
+
+
+def _log_entry(key: bytes, value: Any) -> tuple[float, list[int], list[str]]:
+    plain = unpack_sealed(key, value, "log entry")
+    try:
+        when, collections, changes = plain
+        return float(when), list(collections), list(changes)
+    except (TypeError, ValueError) as error:
+        raise CorruptionError("a log entry has a wrong shape", what="log") from error
+
+
+def read_whole_log(tx: Tx) -> list[tuple[int, float, list[str]]]:
+    """Return (seq, time, changes) of every commit in the log, oldest first."""
+    return [
+        (read_u64(key), when, changes)
+        for key, value in tx.range("log", b"")
+        for when, _, changes in [_log_entry(key, value)]
+    ]
+
