@@ -175,18 +175,16 @@ def _wrap(signature: str) -> str:
     return "\n".join([name + "(", *lines, closing + returns])
 
 
-def _describe(name: str, module: ModuleType, title: str) -> str:
-    thing, errors = getattr(module, name), importlib.import_module("vecdb.errors")
-    if name in errors.__all__:
-        return f"## {name}\n\nSee [errors](errors.md)."
+def _describe(name: str, module: ModuleType, title: str, level: str = "##") -> str:
+    thing = getattr(module, name)
     if inspect.isclass(thing):
-        parts = [_entry(title, thing, "##")]
-        parts += [_entry(f"{name}.{member}", value, "###") for member, value in public_members(thing)]
+        parts = [_entry(title, thing, level)]
+        parts += [_entry(f"{name}.{member}", value, level + "#") for member, value in public_members(thing)]
         return "\n\n".join(parts)
     if callable(thing) and hasattr(thing, "__name__") and not hasattr(thing, "__origin__"):
-        return _entry(title, thing, "##")
+        return _entry(title, thing, level)
     written, meaning = assigned(name, module)
-    return f"## {title}\n\n`{title} = {written}`" + (f"\n\n{markdown_of(meaning)}" if meaning else "")
+    return f"{level} {title}\n\n`{title} = {written}`" + (f"\n\n{markdown_of(meaning)}" if meaning else "")
 
 
 def assigned(name: str, module: ModuleType) -> tuple[str, str | None]:
@@ -222,9 +220,17 @@ def _target(node: ast.stmt) -> str | None:
 
 
 def api_section() -> str:
-    """Return every name of ``vecdb.__all__`` with its signature and its docstring."""
-    vecdb = importlib.import_module("vecdb")
-    return "\n\n".join(_describe(name, vecdb, name) for name in sorted(vecdb.__all__, key=str.lower))
+    """Return every name of ``vecdb.__all__`` that is not an error, with its signature and its docstring."""
+    vecdb, errors = importlib.import_module("vecdb"), importlib.import_module("vecdb.errors")
+    names = sorted(set(vecdb.__all__) - set(errors.__all__), key=str.lower)
+    return "\n\n".join(_describe(name, vecdb, name) for name in names)
+
+
+def words_section() -> str:
+    """Return the names of ``vecdb.types`` that signatures mention and ``vecdb`` does not export itself."""
+    vecdb, words = importlib.import_module("vecdb"), importlib.import_module("vecdb.types")
+    names = sorted(set(words.__all__) - set(vecdb.__all__), key=str.lower)
+    return "\n\n".join(_describe(name, words, f"vecdb.types.{name}", "###") for name in names)
 
 
 def module_section(name: str) -> str:
@@ -272,6 +278,7 @@ def cli_section() -> str:
 SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
     "errors": (REFERENCE / "errors.md", errors_section),
     "api": (REFERENCE / "api.md", api_section),
+    "words": (REFERENCE / "api.md", words_section),
     "interchange": (REFERENCE / "interchange.md", partial(module_section, "vecdb.interchange")),
     "sample": (REFERENCE / "interchange.md", partial(module_section, "vecdb.sample")),
     "cli": (REFERENCE / "cli.md", cli_section),
@@ -291,10 +298,11 @@ def replace_section(page: str, name: str, text: str) -> str:
 
 def outdated(names: Sequence[str]) -> Iterator[tuple[Path, str, str]]:
     """Yield each page that differs from the code: its path, its text, and what it should be."""
-    for name in names:
-        path, make = SECTIONS[name]
-        old = path.read_text(encoding="utf-8")
-        new = replace_section(old, name, make())
+    for path in dict.fromkeys(SECTIONS[name][0] for name in names):
+        old = new = path.read_text(encoding="utf-8")
+        for name in names:
+            page, make = SECTIONS[name]
+            new = replace_section(new, name, make()) if page == path else new
         if new != old:
             yield path, old, new
 
