@@ -14,11 +14,12 @@ from vecdb.blocks import VectorBlocks
 from vecdb.kernels import canonical, reference
 from vecdb.kernels import nominate as module
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
-from vecdb.kernels.exact_scan import HALF, absorb_tile, kth_largest, scan_blocks, scan_listed
+from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, kth_largest, scan_blocks, scan_listed
 from vecdb.kernels.nominate import nominate
 
 seeds = st.integers(0, 2**32 - 1)
 EVERY_ROW = np.empty(0, dtype=bool)
+SCRATCH = np.empty(STRIP, dtype=np.float32)
 
 
 def check(blocks, rows, queries, k, nomination, allowed=None):
@@ -149,7 +150,7 @@ def test_every_exact_key_lies_between_its_bounds(seed, metric, d, dtype):
         bounds, positions, state, floor = pools(20, 20)
         error = np.array([plan.slope[0], plan.offset[0]])
         if direct or metric != "l2":
-            tail = (20, error, 20, bounds, positions, state, floor)
+            tail = (20, error, 20, bounds, positions, state, floor, SCRATCH)
             assert scan_blocks(FORM_CODES[plan.form] + half, plan.queries[0], blocks.scan_table, EVERY_ROW, *tail) == 0
         else:
             products = plan.queries @ rows.astype(np.float32).T
@@ -176,7 +177,7 @@ def test_a_scan_in_steps_is_the_same_scan(seed, step, metric):
         for end in [*range(stretch, 150, stretch), 150]:
             pool = (bounds, positions, state, floor)
             head = (FORM_CODES[plan.form], plan.queries[0], blocks.scan_table)
-            assert scan_blocks(*head, EVERY_ROW, end, error, 5, *pool) == 0
+            assert scan_blocks(*head, EVERY_ROW, end, error, 5, *pool, SCRATCH) == 0
         results.append((positions[: state[0]].tolist(), float(floor[0]), state[0]))
     assert results[0] == results[1]
 
@@ -192,8 +193,8 @@ def test_a_mask_and_a_list_of_rows_are_the_same_selection(seed, metric, share):
     wanted = np.flatnonzero(allowed)
     masked, listed = pools(150, 5), pools(150, 5)
     head = (FORM_CODES[plan.form], plan.queries[0], blocks.scan_table)
-    scan_blocks(*head, allowed, 150, error, 5, *masked)
-    scan_listed(*head, wanted, len(wanted), error, 5, *listed)
+    scan_blocks(*head, allowed, 150, error, 5, *masked, SCRATCH)
+    scan_listed(*head, wanted, len(wanted), error, 5, *listed, SCRATCH)
     assert masked[1][: masked[2][0]].tolist() == listed[1][: listed[2][0]].tolist()
 
 

@@ -15,7 +15,7 @@ from vecdb.kernels import reference
 from vecdb.kernels._jit import KERNELS, kernel_modules
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
 from vecdb.kernels.canonical import METRIC_CODES
-from vecdb.kernels.exact_scan import HALF
+from vecdb.kernels.exact_scan import HALF, STRIP
 
 for name in kernel_modules():
     importlib.import_module(f"vecdb.kernels.{name}")
@@ -78,7 +78,7 @@ def scan_blocks(kernel, twin, metric, dtype):
     rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
     allowed = frozen(rng.random(N) < 0.8)
     pool = fresh_pool()
-    assert kernel(*head, allowed, N, error, K, *pool) == 0
+    assert kernel(*head, allowed, N, error, K, *pool, np.empty(STRIP, dtype=np.float32)) == 0
     keys = twin(plan.form, queries[0], rows)
     agree(keys, allowed, rounding(keys, plan, np.concatenate(blocks.scales)), pool[0], pool[1], pool[2][0])
 
@@ -87,7 +87,7 @@ def scan_listed(kernel, twin, metric, dtype):
     rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
     wanted = frozen(np.flatnonzero(rng.random(N) < 0.3))
     pool = fresh_pool()
-    assert kernel(*head, wanted, len(wanted), error, K, *pool) == 0
+    assert kernel(*head, wanted, len(wanted), error, K, *pool, np.empty(STRIP, dtype=np.float32)) == 0
     keys, allowed = np.full(N, -np.inf), np.zeros(N, dtype=bool)
     keys[wanted], allowed[wanted] = twin(plan.form, queries[0], rows, wanted), True
     with np.errstate(invalid="ignore"):

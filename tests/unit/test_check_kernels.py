@@ -63,15 +63,20 @@ def test_the_tree_is_clean(tool, folder, capsys):
         ),
         ("half.py", "out: npt.NDArray[np.float32])", "out: npt.NDArray[np.float32], n: int = 3)", "without defaults"),
         ("half.py", "bits.shape[0]", "sorted(bits, key=None, cache=True)", "cache= is decided in _jit.py"),
-        ("exact_scan.py", "@helper\ndef _dot_half", "@helper(fastmath=True)\ndef _dot_half", "fastmath= is decided"),
+        (
+            "exact_scan.py",
+            "@helper\ndef _products_half",
+            "@helper(fastmath=True)\ndef _products_half",
+            "fastmath= is decided",
+        ),
         ("half.py", "from numba import types", "from numba import njit, types", "use the decorators of _jit.py"),
         ("loader.py", "import logging", "import logging\nimport numba.core", "may not import it"),
         ("bounds.py", "import math", "import math\nfrom numba import types", "may not import it"),
         (
             "half.py",
             "from vecdb.kernels import reference",
-            "from vecdb.kernels import reference\nfrom vecdb.kernels.exact_scan import _dot_half",
-            "imports jitted ['_dot_half'] of exact_scan.py",
+            "from vecdb.kernels import reference\nfrom vecdb.kernels.exact_scan import _products_half",
+            "imports jitted ['_products_half'] of exact_scan.py",
         ),
         (
             "half.py",

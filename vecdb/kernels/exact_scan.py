@@ -19,7 +19,7 @@ from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, pref
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels.bounds import FORM_CODES
 
-__all__ = ["HALF", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
+__all__ = ["HALF", "STRIP", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -32,8 +32,10 @@ _DIRECT = FORM_CODES["l2-direct"]
 HALF = 4
 """Added to a form's code where rows are float16."""
 
-_AHEAD = 8192  # bytes: the hardware stops at page ends; asking two pages ahead took a scan from 75 to 90 % of bandwidth
-_STRIP = 64  # scores compared at once against the floor before any is looked at singly
+STRIP = 64
+"""Rows whose values are computed, and compared with the floor, before any of them is looked at singly."""
+
+_AHEAD = 8192  # bytes: the hardware stops prefetching at page ends; asking two pages ahead gained 15 % of bandwidth
 _SMALL_POOL = 64
 
 
@@ -104,62 +106,112 @@ def _offer(
 
 
 @helper
-def _dot_single(address: int, query: F32) -> np.float32:
-    row = floats_at(address, query.shape[0])
-    total = np.float32(0.0)
-    for j in range(query.shape[0]):
-        total += row[j] * query[j]
-    return total
-
-
-@helper
-def _dot_half(address: int, query: F32) -> np.float32:
-    row = halves_at(address, query.shape[0])
-    total = np.float32(0.0)
-    for j in range(query.shape[0]):
-        total += half_to_single(row[j]) * query[j]
-    return total
-
-
-@helper
-def _squares_single(address: int, query: F32) -> np.float32:
-    row = floats_at(address, query.shape[0])
-    total = np.float32(0.0)
-    for j in range(query.shape[0]):
-        difference = row[j] - query[j]
-        total += difference * difference
-    return total
-
-
-@helper
-def _squares_half(address: int, query: F32) -> np.float32:
-    row = halves_at(address, query.shape[0])
-    total = np.float32(0.0)
-    for j in range(query.shape[0]):
-        difference = half_to_single(row[j]) - query[j]
-        total += difference * difference
-    return total
-
-
-@helper
-def _approximate(form: int, address: int, query: F32, scale: np.float32) -> tuple[np.float32, np.float32]:
-    """Return (approximate key, the number the bound's slope multiplies) of the row at `address`."""
-    if form == _DIRECT:
-        squares = _squares_single(address, query)
-        return -squares, squares
-    if form == _DIRECT + HALF:
-        squares = _squares_half(address, query)
-        return -squares, squares
-    value = _dot_half(address, query) if form >= HALF else _dot_single(address, query)
-    if form == _COSINE or form == _COSINE + HALF:
-        return value * scale, scale
-    return value, scale
-
-
-@helper
-def _prefetch_row(address: int, size: int) -> None:
+def _prefetch(address: int, size: int) -> None:
     for offset in range(0, size, 64):
         prefetch(address + offset)
+
+
+@helper
+def _products_single(address: int, rows: int, query: F32, out: F32) -> None:
+    """Write the inner products of the query with `rows` float32 rows."""
+    d = query.shape[0]
+    for row in range(rows):
+        base = address + row * 4 * d
+        _prefetch(base + _AHEAD, 4 * d)
+        components = floats_at(base, d)
+        total = np.float32(0.0)
+        for j in range(d):
+            total += components[j] * query[j]
+        out[row] = total
+
+
+@helper
+def _products_half(address: int, rows: int, query: F32, out: F32) -> None:
+    """`_products_single` for float16 rows."""
+    d = query.shape[0]
+    for row in range(rows):
+        base = address + row * 2 * d
+        _prefetch(base + _AHEAD, 2 * d)
+        components = halves_at(base, d)
+        total = np.float32(0.0)
+        for j in range(d):
+            total += half_to_single(components[j]) * query[j]
+        out[row] = total
+
+
+@helper
+def _squares_single(address: int, rows: int, query: F32, out: F32) -> None:
+    """Write the squared distances of the query to `rows` float32 rows."""
+    d = query.shape[0]
+    for row in range(rows):
+        base = address + row * 4 * d
+        _prefetch(base + _AHEAD, 4 * d)
+        components = floats_at(base, d)
+        total = np.float32(0.0)
+        for j in range(d):
+            difference = components[j] - query[j]
+            total += difference * difference
+        out[row] = total
+
+
+@helper
+def _squares_half(address: int, rows: int, query: F32, out: F32) -> None:
+    """`_squares_single` for float16 rows."""
+    d = query.shape[0]
+    for row in range(rows):
+        base = address + row * 2 * d
+        _prefetch(base + _AHEAD, 2 * d)
+        components = halves_at(base, d)
+        total = np.float32(0.0)
+        for j in range(d):
+            difference = half_to_single(components[j]) - query[j]
+            total += difference * difference
+        out[row] = total
+
+
+@helper
+def _measure(form: int, address: int, rows: int, query: F32, out: F32) -> None:
+    """Write what the scan computes from the components of `rows` rows: inner products or squared distances."""
+    if form == _DIRECT:
+        _squares_single(address, rows, query, out)
+    elif form == _DIRECT + HALF:
+        _squares_half(address, rows, query, out)
+    elif form >= HALF:
+        _products_half(address, rows, query, out)
+    else:
+        _products_single(address, rows, query, out)
+
+
+@helper
+def _weights(form: int, slope: np.float32, offset: np.float32) -> tuple[np.float32, ...]:
+    """Return (plain, times, minus, slope, offset): ``key = value * (plain + times * scale) - minus * scale``.
+
+    One expression for every form, without a branch in the loops over rows. For the direct form the value takes the
+    place of the scale, too, because its bound is relative to the squared distance itself.
+    """
+    form %= HALF
+    plain = np.float32(1.0 if form == _DOT else 2.0 if form == _EXPANDED else -1.0 if form == _DIRECT else 0.0)
+    times = np.float32(1.0 if form == _COSINE else 0.0)
+    minus = np.float32(1.0 if form == _EXPANDED else 0.0)
+    return plain, times, minus, slope, offset
+
+
+@helper
+def _middle_and_doubt(
+    value: np.float32, scale: np.float32, weights: tuple[np.float32, ...]
+) -> tuple[np.float32, np.float32]:
+    """Return (approximate key, half the width of its bracket) of one row."""
+    plain, times, minus, slope, offset = weights
+    return value * (plain + times * scale) - minus * scale, slope * scale + offset
+
+
+@helper
+def _any_allowed(allowed: Bools) -> bool:
+    matches = 0
+    for place in range(allowed.shape[0]):
+        matches += 1 if allowed[place] else 0
+    any_one: bool = matches > 0
+    return any_one
 
 
 @helper
@@ -172,11 +224,10 @@ def _is_crowded(state: I64, positions: I64) -> bool:
 @helper
 def _none_reaches(values: F32, scales: F32, weights: tuple[np.float32, ...], floor: np.float32) -> bool:
     """Whether every upper bound of a strip is below the floor: counted, not searched, so that it is vectorised."""
-    plain, times, minus, slope, offset = weights
     below = 0
     for j in range(values.shape[0]):
-        scale = scales[j]
-        below += values[j] * (plain + times * scale) - minus * scale + (slope * scale + offset) < floor
+        middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
+        below += 1 if middle + doubt < floor else 0
     nothing: bool = below == values.shape[0]
     return nothing
 
@@ -195,6 +246,7 @@ _ERROR = read(types.float32)
         _ERROR,
         types.int64,
         *_POOL,
+        write(types.float32),
     ),
     twin=reference.scan_blocks,
 )
@@ -210,40 +262,44 @@ def scan_blocks(
     positions: I64,
     state: I64,
     floor: F32,
+    strip: F32,
 ) -> int:
     """Scan positions ``state[2]`` to `end`; return 0 when done, 1 if the pool has to be settled first.
 
     form: code, plus `HALF` for float16 rows; query (d,) of the plan; table (B + 1, 3) as `VectorBlocks.scan_table`;
     allowed (n,), or (0,) for every row; error (2,) slope and offset; k at most a quarter of the pool; bounds
     (3, capacity): lower, upper, scratch; positions (capacity,); state (3,): rows in the pool, the count at which it
-    is thinned out, next position; floor (1,). Call again with the same pool to go on.
+    is thinned out, next position; floor (1,); strip (STRIP,) scratch. Call again with the same pool to go on.
     """
-    d = query.shape[0]
-    size = d * (2 if form >= HALF else 4)
-    position = state[2]
+    size = query.shape[0] * (2 if form >= HALF else 4)
+    position: int = state[2]
     block = 0
     while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
         block += 1
-    slope, offset, lowest = error[0], error[1], floor[0]
+    weights, lowest = _weights(form, error[0], error[1]), floor[0]
     while position < end:
         first = table[block, 2]
         last = min(table[block + 1, 2], end)
-        scales = floats_at(table[block, 1], last - first)
+        all_scales = floats_at(table[block, 1], last - first)
         while position < last:
-            if allowed.shape[0] and not allowed[position]:
-                position += 1
+            rows = min(last - position, STRIP)
+            if allowed.shape[0] and not _any_allowed(allowed[position : position + rows]):
+                position += rows
                 continue
-            address = table[block, 0] + (position - first) * size
-            _prefetch_row(address + _AHEAD, size)
-            middle, scale = _approximate(form, address, query, scales[position - first])
-            doubt = slope * scale + offset
-            if not (middle + doubt < lowest):
-                lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)
-                if _is_crowded(state, positions):
-                    floor[0] = lowest
-                    state[2] = position + 1
-                    return 1
-            position += 1
+            values = strip[:rows]
+            _measure(form, table[block, 0] + (position - first) * size, rows, query, values)
+            scales = values if form % HALF == _DIRECT else all_scales[position - first : position - first + rows]
+            if not _none_reaches(values, scales, weights, lowest):
+                for j in range(rows):
+                    middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
+                    if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[position + j]):
+                        continue
+                    lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position + j)
+                    if _is_crowded(state, positions):
+                        floor[0] = lowest
+                        state[2] = position + j + 1
+                        return 1
+            position += rows
         block += 1
     floor[0] = lowest
     state[2] = position
@@ -260,6 +316,7 @@ def scan_blocks(
         _ERROR,
         types.int64,
         *_POOL,
+        write(types.float32),
     ),
     twin=reference.scan_listed,
 )
@@ -275,20 +332,20 @@ def scan_listed(
     positions: I64,
     state: I64,
     floor: F32,
+    strip: F32,
 ) -> int:
     """Scan the rows at ``wanted[state[2]:end]``; as `scan_blocks`, but wanted (m,) is ascending positions."""
-    d = query.shape[0]
-    size = d * (2 if form >= HALF else 4)
+    size = query.shape[0] * (2 if form >= HALF else 4)
     block = 0
-    slope, offset, lowest = error[0], error[1], floor[0]
+    weights, lowest = _weights(form, error[0], error[1]), floor[0]
     for place in range(state[2], end):
         position = wanted[place]
         while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
             block += 1
         row = position - table[block, 2]
-        scales = floats_at(table[block, 1], row + 1)
-        middle, scale = _approximate(form, table[block, 0] + row * size, query, scales[row])
-        doubt = slope * scale + offset
+        _measure(form, table[block, 0] + row * size, 1, query, strip)
+        scale = strip[0] if form % HALF == _DIRECT else floats_at(table[block, 1], row + 1)[row]
+        middle, doubt = _middle_and_doubt(strip[0], scale, weights)
         if not (middle + doubt < lowest):
             lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)
             if _is_crowded(state, positions):
@@ -337,25 +394,19 @@ def absorb_tile(
     errors (2, q) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
     as in `scan_blocks`; resume (2,): query and row to go on with, zeros at first.
     """
-    # approximate key = product * (plain + times * scale) - minus * scale, without a branch in the strip's loop
-    plain = np.float32(1.0 if form == _DOT else 2.0 if form == _EXPANDED else 0.0)
-    times = np.float32(1.0 if form == _COSINE else 0.0)
-    minus = np.float32(1.0 if form == _EXPANDED else 0.0)
     rows = products.shape[1]
     for query in range(resume[0], products.shape[0]):
         values = products[query]
-        slope, offset, lowest = errors[0, query], errors[1, query], floors[query]
+        weights, lowest = _weights(form, errors[0, query], errors[1, query]), floors[query]
         row = resume[1]
         resume[1] = 0
         while row < rows:
-            last = min(row + _STRIP, rows)
-            weights = (plain, times, minus, slope, offset)
+            last = min(row + STRIP, rows)
             if _none_reaches(values[row:last], scales[row:last], weights, lowest):
                 row = last
                 continue
             for j in range(row, last):
-                middle = values[j] * (plain + times * scales[j]) - minus * scales[j]
-                doubt = slope * scales[j] + offset
+                middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
                 if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[j]):
                     continue
                 lowest = _offer(k, bounds[query], positions[query], states[query], lowest, middle, doubt, places[j])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vecdb.blocks import VectorBlocks
 from vecdb.kernels.bounds import FORM_CODES, ScanPlan, plan_scan, settled_bounds
 from vecdb.kernels.canonical import top_k
-from vecdb.kernels.exact_scan import HALF, absorb_tile, first_trigger, scan_blocks, scan_listed
+from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, first_trigger, scan_blocks, scan_listed
 from vecdb.kernels.half import as_singles
 from vecdb.scan_numpy import Nomination, tiles
 
@@ -113,6 +113,7 @@ def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, 
     form = FORM_CODES[plan.form] + (HALF if blocks.dtype == np.float16 else 0)
     error = np.array([plan.slope[query], plan.offset[query]], dtype=np.float32)
     pool = (pools.bounds[query], pools.positions[query], pools.states[query], pools.floors[query : query + 1])
+    strip = np.empty(STRIP, dtype=np.float32)
     total = blocks.count if listed is None else len(listed)
     step = total if stop is None else max(1, _STOP_BYTES // blocks.row_bytes)
     mask = _EVERY_ROW if allowed is None else allowed
@@ -120,7 +121,7 @@ def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, 
         if stop is not None and stop():
             return start, False
         head = (form, plan.queries[query], blocks.scan_table)
-        tail = (min(start + step, total), error, pools.k, *pool)
+        tail = (min(start + step, total), error, pools.k, *pool, strip)
         kernel: Any = scan_blocks if listed is None else scan_listed
         while kernel(*head, mask if listed is None else listed, *tail):
             pools.settle(query)
