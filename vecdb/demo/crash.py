@@ -26,6 +26,7 @@ from vecdb.demo.build import JOURNAL
 from vecdb.demo.facts import Crash
 from vecdb.errors import StateError
 from vecdb.sample import Sample
+from vecdb.types import Record
 
 __all__ = ["kill_a_writer", "write_until_killed"]
 
@@ -98,7 +99,7 @@ def kill_a_writer(path: Path, data: Sample) -> Crash:
 
 def _intact(journal: vecdb.Collection, batch: dict[str, Any]) -> int:
     """Return how many records of the batch are stored with their text, metadata and every vector bit."""
-    records = journal.get(batch["ids"], vectors="all", missing_ok=True)
+    records: list[Record | None] = [*journal.get(batch["ids"], vectors="all", missing_ok=True)]
     return sum(
         record is not None
         and record.text == batch["texts"][row]
