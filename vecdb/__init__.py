@@ -1,12 +1,64 @@
 """vecdb: the embedded embedding database that outlives your embedding model.
 
 One file, no server. Start with `vecdb.open`; the README has a first example.
+
+Importing the package loads the words (errors and value types) and numpy; the storage, and with it LMDB, is loaded when
+`open`, `Database` or `Collection` is first named.
 """
 
-from vecdb.collection import Collection
-from vecdb.database import Database, open
-from vecdb.errors import *  # noqa: F403 - the errors' own __all__ is the list
-from vecdb.errors import __all__ as _errors
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vecdb.errors import (
+    ArgumentError,
+    CancelledError,
+    ClosedError,
+    CollectionMissingError,
+    ConflictError,
+    CorruptionError,
+    DimensionError,
+    DiskFullError,
+    DTypeError,
+    DuplicateIdError,
+    ExistsError,
+    ExtraMissingError,
+    FileAccessError,
+    ForkedError,
+    FormatVersionError,
+    IdentityWarning,
+    IdError,
+    ImportInterruptedError,
+    LockedError,
+    MapFullError,
+    MetadataError,
+    MissingError,
+    NonFiniteError,
+    NotADatabaseError,
+    ParameterError,
+    PerformanceWarning,
+    ReadersFullError,
+    ReadOnlyError,
+    RecordExistsError,
+    RecordMissingError,
+    RemoteFileSystemError,
+    SnapshotExpiredError,
+    SourceError,
+    SpaceMismatchError,
+    SpaceMissingError,
+    StateError,
+    StorageError,
+    TagMissingError,
+    TransactionError,
+    UnknownNameError,
+    VecdbError,
+    VecdbWarning,
+    VectorMissingError,
+    VectorRangeError,
+    WhereError,
+    WrongModelError,
+    ZeroVectorError,
+)
 from vecdb.types import (
     CheckReport,
     Commit,
@@ -20,23 +72,85 @@ from vecdb.types import (
     WriteResult,
 )
 
+if TYPE_CHECKING:
+    from vecdb.collection import Collection
+    from vecdb.database import Database, open
+
 __version__ = "0.1.0"
 
-__all__ = sorted(
-    [
-        "CheckReport",
-        "Collection",
-        "Commit",
-        "Database",
-        "Hit",
-        "Hits",
-        "HitsBatch",
-        "Plan",
-        "Record",
-        "RecordVersion",
-        "Space",
-        "WriteResult",
-        "open",
-        *_errors,
-    ]
-)
+__all__ = [
+    "ArgumentError",
+    "CancelledError",
+    "CheckReport",
+    "ClosedError",
+    "Collection",
+    "CollectionMissingError",
+    "Commit",
+    "ConflictError",
+    "CorruptionError",
+    "DTypeError",
+    "Database",
+    "DimensionError",
+    "DiskFullError",
+    "DuplicateIdError",
+    "ExistsError",
+    "ExtraMissingError",
+    "FileAccessError",
+    "ForkedError",
+    "FormatVersionError",
+    "Hit",
+    "Hits",
+    "HitsBatch",
+    "IdError",
+    "IdentityWarning",
+    "ImportInterruptedError",
+    "LockedError",
+    "MapFullError",
+    "MetadataError",
+    "MissingError",
+    "NonFiniteError",
+    "NotADatabaseError",
+    "ParameterError",
+    "PerformanceWarning",
+    "Plan",
+    "ReadOnlyError",
+    "ReadersFullError",
+    "Record",
+    "RecordExistsError",
+    "RecordMissingError",
+    "RecordVersion",
+    "RemoteFileSystemError",
+    "SnapshotExpiredError",
+    "SourceError",
+    "Space",
+    "SpaceMismatchError",
+    "SpaceMissingError",
+    "StateError",
+    "StorageError",
+    "TagMissingError",
+    "TransactionError",
+    "UnknownNameError",
+    "VecdbError",
+    "VecdbWarning",
+    "VectorMissingError",
+    "VectorRangeError",
+    "WhereError",
+    "WriteResult",
+    "WrongModelError",
+    "ZeroVectorError",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Collection", "Database", "open"):
+        from vecdb import collection, database
+
+        value = getattr(collection if name == "Collection" else database, name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

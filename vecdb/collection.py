@@ -115,7 +115,9 @@ class Collection:
     def set_encoder(self, space: str, encode: Encoder | None) -> None:
         """Give, or with None take away, the callable that embeds query texts for `space` in this process."""
         if encode is not None and not callable(encode):
-            raise ParameterError("encode is not callable", hint="Pass a function list[str] -> array.", name="encode", got=repr(encode))
+            raise ParameterError(
+                "encode is not callable", hint="Pass a function list[str] -> array.", name="encode", got=repr(encode)
+            )
         found = find_space(self._entry(), space)
         encoders = self._database._encoders
         if encode is None:
@@ -195,7 +197,9 @@ class Collection:
         trust: bool = False,
     ) -> WriteResult:
         """Write new records; like `upsert`, but an id that is already there raises `RecordExistsError`."""
-        return self._write_batch(self._batch(ids, vectors, metadata, texts), WriteRules(existing=False, verb="insert"), trust=trust)
+        return self._write_batch(
+            self._batch(ids, vectors, metadata, texts), WriteRules(existing=False, verb="insert"), trust=trust
+        )
 
     def upsert_many(
         self,
@@ -227,16 +231,24 @@ class Collection:
         total = WriteResult(self._database.seq)
         for batch in batches:
             if cancel is not None and cancel():
-                raise CancelledError(f"upsert_many was cancelled after {total.inserted + total.updated} records; they stay")
+                raise CancelledError(
+                    f"upsert_many was cancelled after {total.inserted + total.updated} records; they stay"
+                )
             done = self.upsert(**_upsert_arguments(batch), merge=merge, trust=trust)
             total = WriteResult(
-                done.seq, total.inserted + done.inserted, total.updated + done.updated, 0, total.unverified + done.unverified
+                done.seq,
+                total.inserted + done.inserted,
+                total.updated + done.updated,
+                0,
+                total.unverified + done.unverified,
             )
             if progress is not None:
                 progress(total.inserted + total.updated, None)
         return total
 
-    def set_vectors(self, space: str, ids: Sequence[Id] | npt.NDArray[Any] | Id, vectors: Any, *, trust: bool = False) -> WriteResult:
+    def set_vectors(
+        self, space: str, ids: Sequence[Id] | npt.NDArray[Any] | Id, vectors: Any, *, trust: bool = False
+    ) -> WriteResult:
         """Give existing records a vector in `space`, in place of one they may have; nothing else of them changes.
 
         Raises
@@ -263,7 +275,12 @@ class Collection:
         return self._write_batch(batch, rules, trust=False)
 
     def delete(
-        self, ids: Sequence[Id] | npt.NDArray[Any] | Id | None = None, *, where: Where | None = None, missing_ok: bool = False, erase: bool = False
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id | None = None,
+        *,
+        where: Where | None = None,
+        missing_ok: bool = False,
+        erase: bool = False,
     ) -> WriteResult:
         """Delete records by id, or all that satisfy `where`, in one commit.
 
@@ -300,7 +317,9 @@ class Collection:
 
     def _delete_where(self, where: Where) -> WriteResult:
         if not where:
-            raise WhereError("delete(where={}) would delete every record", hint="Use drop_collection, or name a condition.")
+            raise WhereError(
+                "delete(where={}) would delete every record", hint="Use drop_collection, or name a condition."
+            )
         condition = conditions.parse(where)
 
         def choose(write: WriteTx, pending: Pending) -> list[int]:
@@ -321,7 +340,11 @@ class Collection:
         with database._read() as snapshot:
             entry = snapshot.state.catalog.collections.get(self.name)
             known = entry is not None and entry.id == self._number
-            reviews = [database._guard.review(snapshot, self._number, part, trust=trust) for part in batch.vectors] if known else []
+            reviews = (
+                [database._guard.review(snapshot, self._number, part, trust=trust) for part in batch.vectors]
+                if known
+                else []
+            )
         return database._write(write_batch(self._key, batch, rules, reviews), entry if known else None)
 
     # --- reading ---
@@ -347,7 +370,7 @@ class Collection:
         vectors: Sequence[str] | str = (),
         missing_ok: bool = False,
         as_of: int | str | None = None,
-    ) -> list[Record]:
+    ) -> list[Any]:
         """Return records by id, in the order asked for.
 
         Parameters
@@ -371,7 +394,9 @@ class Collection:
             absent = [values[place] for place, row in enumerate(rows) if row is None]
             if absent and not missing_ok:
                 raise missing_records(absent, len(rows), self.name)
-            found = iter(view.present_many([row for row in rows if row is not None], reading.spaces_named(view, vectors)))
+            found = iter(
+                view.present_many([row for row in rows if row is not None], reading.spaces_named(view, vectors))
+            )
             return [None if row is None else next(found) for row in rows]  # type: ignore[misc]
 
     def count(self, where: Where | None = None, *, as_of: int | str | None = None) -> int:
@@ -461,7 +486,7 @@ class Collection:
         exact : bool, default False
         recall : float in (0, 1], optional
         effort : int, optional
-            How an index may be used. Every search is exact as long as no index exists, so the three change nothing then.
+            How an index may be used. Without an index every search is exact, and the three change nothing.
         offset : int, default 0
             Skip so many of the best.
         min_score : float, optional
@@ -499,16 +524,33 @@ class Collection:
         if isinstance(q, Mapping):
             space, q = _named_query(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = {name: value for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None)) if value is not None}
+        asked = {
+            name: value
+            for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None))
+            if value is not None
+        }
         encoded = self._encode(q, space) if _is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             chosen = self._choose_space(view, space)
             queries, single, row = self._queries(view, chosen, encoded, like, isinstance(q, str))
             request = search.SearchRequest(
-                chosen, queries, wanted, condition, offset, min_score, search.check_include(include), deadline, cancel, explain, row, asked
+                chosen,
+                queries,
+                wanted,
+                condition,
+                offset,
+                min_score,
+                search.check_include(include),
+                deadline,
+                cancel,
+                explain,
+                row,
+                asked,
             )
             snapshot, guard = view.snapshot, self._database._guard
-            hits = search.search(view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query))
+            hits = search.search(
+                view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query)
+            )
             return hits[0] if single else HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
 
     def _choose_space(self, view: CollectionView, name: str | None) -> Space:
@@ -524,13 +566,21 @@ class Collection:
             )
         return next(iter(known.values()))
 
-    def _queries(self, view: CollectionView, space: Space, q: Any, like: Id | None, text: bool) -> tuple[npt.NDArray[np.float32], bool, int | None]:
+    def _queries(
+        self, view: CollectionView, space: Space, q: Any, like: Id | None, text: bool
+    ) -> tuple[npt.NDArray[np.float32], bool, int | None]:
         """Return the queries as a matrix, whether a single one was given, and the row of the record it came from."""
         if (q is None) == (like is None):
             raise ParameterError("search takes either a query or like=id", hint="Give one of the two.", name="q")
         if like is not None:
             vector, row = self._vector_of(view, space, like)
-            return as_matrix(vector, space.dim, metric=space.metric, where=f"vector of record {like!r}", allow_single=True), True, row
+            return (
+                as_matrix(
+                    vector, space.dim, metric=space.metric, where=f"vector of record {like!r}", allow_single=True
+                ),
+                True,
+                row,
+            )
         queries, single = as_query(q, space.dim, metric=space.metric, where=f"query for space {space.name!r}")
         return queries, single or text, None
 
@@ -557,7 +607,13 @@ class Collection:
                 available=[name for name, known in entry.spaces.items() if known.id in self._database._encoders],
             )
         texts = [q] if isinstance(q, str) else [str(text) for text in q]
-        return as_matrix(encode(texts), chosen.dim, metric=chosen.metric, where=f"output of the encoder of space {chosen.name!r}", allow_single=True)
+        return as_matrix(
+            encode(texts),
+            chosen.dim,
+            metric=chosen.metric,
+            where=f"output of the encoder of space {chosen.name!r}",
+            allow_single=True,
+        )
 
     # --- upkeep ---
 
@@ -574,13 +630,14 @@ class Collection:
 
 
 def _upsert_arguments(batch: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = set(batch) - {"ids", "vectors", "metadata", "texts"} if isinstance(batch, Mapping) else {type(batch).__name__}
-    if unknown or "ids" not in batch:
+    given = set(batch) if isinstance(batch, Mapping) else {type(batch).__name__}
+    unknown = given - {"ids", "vectors", "metadata", "texts"}
+    if unknown or "ids" not in given:
         raise ParameterError(
             f"a batch of upsert_many has {sorted(map(str, unknown)) or 'no ids'}",
             hint="Each batch is a dict with ids, and optionally vectors, metadata, texts.",
             name="batches",
-            got=sorted(map(str, batch)),
+            got=sorted(map(str, given)),
         )
     return dict(batch)
 
@@ -607,4 +664,3 @@ def _named_query(q: Mapping[str, Any], space: str | None) -> tuple[str, Any]:
 
 def _is_text(q: Any) -> bool:
     return isinstance(q, str) or (isinstance(q, (list, tuple)) and bool(q) and all(isinstance(text, str) for text in q))
-

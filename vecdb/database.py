@@ -19,7 +19,14 @@ from vecdb.collection import Collection
 from vecdb.engine import housekeeping, inspection
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_name, check_number, check_option
-from vecdb.errors import ClosedError, CollectionMissingError, ExistsError, ReadOnlyError, TagMissingError, TransactionError
+from vecdb.errors import (
+    ClosedError,
+    CollectionMissingError,
+    ExistsError,
+    ReadOnlyError,
+    TagMissingError,
+    TransactionError,
+)
 from vecdb.storage import copying, handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
@@ -62,8 +69,8 @@ def open(
         Seconds for which older states stay readable with ``as_of``; 0 keeps only what tags need. Untagged history is
         forgotten early where it takes more than 64 MB and more than half as much as the data.
     map_size : int, optional
-        First size of the memory map in bytes; it grows by itself. Default: 1 TiB of address space, less where the system
-        does not allow it.
+        First size of the memory map in bytes; it grows by itself. Default: 1 TiB of address space, less where
+        the system does not allow it.
     automatic : bool, default True
         Whether writes do a bounded step of upkeep when it is due; otherwise only `optimize` does.
     allow_remote : bool, default False
@@ -136,7 +143,9 @@ class Database:
     def __enter__(self) -> Database:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -165,7 +174,9 @@ class Database:
     def _writable(self) -> Store:
         store = self._opened()
         if self.mode == "r":
-            raise ReadOnlyError(f"{self.path} was opened with mode='r'", hint="Open it with mode='a' to write.", path=str(self.path))
+            raise ReadOnlyError(
+                f"{self.path} was opened with mode='r'", hint="Open it with mode='a' to write.", path=str(self.path)
+            )
         return store
 
     @property
@@ -262,7 +273,9 @@ class Database:
             if name in catalog.collections:
                 if exist_ok:
                     return catalog.collections[name].id
-                raise ExistsError(f"collection {name!r} exists", hint="Pass exist_ok=True to use it.", kind="collection", name=name)
+                raise ExistsError(
+                    f"collection {name!r} exists", hint="Pass exist_ok=True to use it.", kind="collection", name=name
+                )
             write.create_collection(CollectionEntry(catalog.next_collection, name))
             write.note(f"{name}: create collection")
             return catalog.next_collection
@@ -357,7 +370,10 @@ class Database:
         return housekeeping.optimize(store, entries, self._timeout, progress, cancel)
 
     def compact(
-        self, keep: Literal["tags", "window", "nothing"] = "tags", timeout: float | None = None, progress: Progress | None = None
+        self,
+        keep: Literal["tags", "window", "nothing"] = "tags",
+        timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, int]:
         """Rewrite the file without what is dead; return its size before and after.
 
@@ -410,5 +426,9 @@ class Database:
 
 def missing_tag(name: str, tags: Any) -> TagMissingError:
     """Return the error for a tag that is not there."""
-    return TagMissingError(f"there is no tag {name!r}; there are {sorted(tags)}", hint="Make it with db.tag(name).", name=name, available=sorted(tags))
-
+    return TagMissingError(
+        f"there is no tag {name!r}; there are {sorted(tags)}",
+        hint="Make it with db.tag(name).",
+        name=name,
+        available=sorted(tags),
+    )

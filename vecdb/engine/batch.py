@@ -72,7 +72,9 @@ def id_list(ids: object) -> tuple[tuple[Id, ...], bool]:
     if isinstance(ids, np.ndarray):
         return tuple(ids.tolist()), False
     if isinstance(ids, (bytes, Mapping)) or not isinstance(ids, Iterable):
-        raise IdError(f"ids is a {type(ids).__name__}, expected a sequence of str or int", hint="Pass a list.", got=repr(ids)[:80])
+        raise IdError(
+            f"ids is a {type(ids).__name__}, expected a sequence of str or int", hint="Pass a list.", got=repr(ids)[:80]
+        )
     return tuple(ids), False
 
 
@@ -99,7 +101,9 @@ def _metadatas(metadata: object, count: int, single: bool) -> tuple[dict[str, An
         return None
     if isinstance(metadata, Mapping):
         if not single:
-            raise MetadataError("metadata is one mapping, expected one for each id", hint="Pass a list of dicts.", position=0)
+            raise MetadataError(
+                "metadata is one mapping, expected one for each id", hint="Pass a list of dicts.", position=0
+            )
         metadata = [metadata]
     items = _sequence(metadata, count, "metadata")
     return tuple({} if item is None else normalise_metadata(item, place) for place, item in enumerate(items))
@@ -121,11 +125,17 @@ def _texts(texts: object, count: int, single: bool) -> tuple[str | None, ...] | 
 
 def _sequence(values: object, count: int, name: str) -> list[Any]:
     if not isinstance(values, Iterable):
-        raise ParameterError(f"{name} is a {type(values).__name__}, expected a list", name=name, got=type(values).__name__)
+        raise ParameterError(
+            f"{name} is a {type(values).__name__}, expected a list", name=name, got=type(values).__name__
+        )
     items = list(values)
     if len(items) != count:
         raise ParameterError(
-            f"{name} has {len(items)} entries for {count} ids", hint="Give one for each id, None where there is none.", name=name, got=len(items), allowed=count
+            f"{name} has {len(items)} entries for {count} ids",
+            hint="Give one for each id, None where there is none.",
+            name=name,
+            got=len(items),
+            allowed=count,
         )
     return items
 
@@ -135,7 +145,8 @@ def _vectors(
 ) -> Iterable[SpaceBatch]:
     if not isinstance(vectors, Mapping):
         raise ArgumentError(
-            f"vectors is a {type(vectors).__name__}, expected a dict from space to array", hint="Write vectors={'name': X}."
+            f"vectors is a {type(vectors).__name__}, expected a dict from space to array",
+            hint="Write vectors={'name': X}.",
         )
     for name in vectors:
         if name not in spaces:

@@ -93,7 +93,8 @@ class Guard:
         if not verdict.ok:
             model = f" ({part.space.model} {part.space.revision})".replace(" )", ")") if part.space.model else ""
             raise WrongModelError(
-                f"{len(part.vectors)} vectors for space {part.space.name!r}{model} do not look like its model's: {explain(verdict)}",
+                f"{len(part.vectors)} vectors for space {part.space.name!r}{model} do not look like its model's: "
+                f"{explain(verdict)}",
                 hint="Check which model made them; a new model needs a space of its own. trust=True skips this guard.",
                 space=part.space.name,
                 numbers=dict(verdict.numbers),
@@ -116,7 +117,9 @@ class Guard:
             self._profiles[key] = Profile.from_state(state if isinstance(state, Mapping) else {})
         return self._profiles[key]
 
-    def query_warning(self, snapshot: Snapshot, collection: int, space: Space, query: npt.NDArray[np.float32]) -> str | None:
+    def query_warning(
+        self, snapshot: Snapshot, collection: int, space: Space, query: npt.NDArray[np.float32]
+    ) -> str | None:
         """Return a sentence if the query looks foreign to a space whose profile exists."""
         counts = snapshot.counts(collection).spaces.get(space.id)
         if counts is None or not counts.profiled:

@@ -6,35 +6,63 @@ does at most one bounded step, so that no write inherits a long pause.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 
 from vecdb.errors import CancelledError
 from vecdb.storage.handles import Store
-from vecdb.storage.state import CollectionEntry
+from vecdb.storage.state import CollectionEntry, SpaceCounts
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import CancelCheck, Progress, Space
 
 REPACK_SHARE = 1 / 3
 """Dead share of a segment from which it is rewritten: the file stays below 1.5 times its live vectors."""
 _DUE_DEAD = 256
+_PAUSE = 1.0
+"""Seconds between attempts while history keeps most of the dead."""
+_TIDY_EVERY = 64
+log = logging.getLogger("vecdb")
 
 
 Step = Callable[[WriteTx], bool]
 
 
 def after_write(store: Store, entry: CollectionEntry, timeout: float) -> None:
-    """Do one step of housekeeping if the counts of a collection say that one is due."""
+    """Do what housekeeping the counts of a collection say is due."""
     with store.reader.snapshot() as snapshot:
         if entry.name not in snapshot.state.catalog.collections:
             return
-        counts = snapshot.counts(entry.id)
+        counts, counters = snapshot.counts(entry.id), snapshot.state.counters
         due = [
             space
             for space in entry.spaces.values()
-            if (found := counts.spaces.get(space.id)) is not None and found.dead >= _DUE_DEAD and 2 * found.dead > found.live
+            if (found := counts.spaces.get(space.id)) is not None and _is_due(store, space, found, counters.horizon)
         ]
     for space in due:
-        store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
+        useful = store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
+        log.debug("%s: settled the dead of space %s: %s", store.path, space.name, useful)
+    if counters.seq % _TIDY_EVERY == 0:
+        for step in _tidy_steps(entry):
+            store.writer.maintain(step, timeout=timeout)
+
+
+def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bool:
+    """Whether enough died that rewriting may give space back, and something changed since the last attempt."""
+    if counts.dead < _DUE_DEAD or 2 * counts.dead < counts.live:
+        return False
+    when, dead, seen = store.settled.get(space.id, (0.0, 0, -1))
+    now = time.monotonic()
+    if counts.dead - dead < max(_DUE_DEAD, counts.live // 2) and (horizon == seen or now - when < _PAUSE):
+        return False
+    store.settled[space.id] = (now, counts.dead, horizon)
+    return True
+
+
+def _tidy_steps(entry: CollectionEntry) -> Iterator[Step]:
+    for space in entry.spaces.values():
+        yield _merge_step(entry, space)
+    yield _tidy_columns_step(entry)
 
 
 def _settle_step(entry: CollectionEntry, space: Space, threshold: float) -> Step:
@@ -51,7 +79,9 @@ def _pending(write: WriteTx, entry: CollectionEntry) -> Pending | None:
     return write.pending(known) if known is not None and known.id == entry.id else None
 
 
-def optimize(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None, cancel: CancelCheck | None) -> int:
+def optimize(
+    store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None, cancel: CancelCheck | None
+) -> int:
     """Seal tails and deltas, repack, merge; return how many steps had something to do."""
     steps = [step for entry in entries for step in _steps(entry)]
     useful = 0
@@ -88,6 +118,14 @@ def _merge_step(entry: CollectionEntry, space: Space) -> Step:
     return step
 
 
+def _tidy_columns_step(entry: CollectionEntry) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        return pending is not None and write.columns(pending).tidy()
+
+    return step
+
+
 def _columns_step(entry: CollectionEntry, *, everything: bool) -> Step:
     def step(write: WriteTx) -> bool:
         pending = _pending(write, entry)
@@ -102,7 +140,7 @@ def _columns_step(entry: CollectionEntry, *, everything: bool) -> Step:
 
 
 def forget(store: Store, keep: str, timeout: float) -> None:
-    """Drop the history that `keep` does not name: "window" drops nothing now, "tags" the window, "nothing" the tags too."""
+    """Drop the history that `keep` does not name: "window" drops nothing now, anything else all but what tags need."""
 
     def step(write: WriteTx) -> bool:
         tags = write.catalog.tags

@@ -47,7 +47,9 @@ def database_stats(store: Store, snapshot: Snapshot) -> dict[str, Any]:
         "oldest_reader_lag": facts["oldest_reader_lag"],
         "readers": facts["readers"],
         "tags": len(snapshot.state.catalog.tags),
-        "collections": {name: collection_stats(snapshot, entry) for name, entry in snapshot.state.catalog.collections.items()},
+        "collections": {
+            name: collection_stats(snapshot, entry) for name, entry in snapshot.state.catalog.collections.items()
+        },
     }
 
 
@@ -159,7 +161,9 @@ def _check_log(snapshot: Snapshot, proof: _Proof) -> None:
     proof.add("commits", len(seqs))
     newest = snapshot.state.counters.seq
     if seqs and (seqs[-1] != newest or seqs != list(range(seqs[0], newest + 1))):
-        proof.wrong(f"the commit log goes from {seqs[0]} to {seqs[-1]} in {len(seqs)} entries, the newest commit is {newest}")
+        proof.wrong(
+            f"the commit log goes from {seqs[0]} to {seqs[-1]} in {len(seqs)} entries, the newest commit is {newest}"
+        )
 
 
 def _check_profiles(snapshot: Snapshot, proof: _Proof) -> None:
@@ -178,7 +182,10 @@ def _check_space(snapshot: Snapshot, entry: CollectionEntry, space: Space, proof
     hidden = 0 if dead is None else int(dead.sum())
     proof.add("vectors", len(view) - hidden)
     if len(view) - hidden != counts.live or hidden != counts.dead:
-        proof.wrong(f"space {space.name!r} has {len(view) - hidden} live and {hidden} dead vectors, its counts say {counts.live} and {counts.dead}")
+        proof.wrong(
+            f"space {space.name!r} has {len(view) - hidden} live and {hidden} dead vectors, "
+            f"its counts say {counts.live} and {counts.dead}"
+        )
     _check_order(snapshot, view, proof)
     for seq, ordinals in read_deaths(snapshot.tx, space.id):
         if seq > snapshot.seq or (len(ordinals) and int(ordinals.max()) >= counts.next_ordinal):
@@ -233,8 +240,8 @@ def _check_owners(snapshot: Snapshot, view: SpaceView, owners: list[tuple[int, i
         wrong[~lost] |= dead[places[~lost]]
     if lost.any() or wrong.any() or len(owners) != view.counts.live:
         proof.wrong(
-            f"space {view.space.name!r}: {int(lost.sum())} references lead nowhere, {int(wrong.sum())} to a wrong or dead vector, "
-            f"{len(owners)} references for {view.counts.live} live vectors"
+            f"space {view.space.name!r}: {int(lost.sum())} references lead nowhere, "
+            f"{int(wrong.sum())} to a wrong or dead vector, {len(owners)} references for {view.counts.live} live vectors"
         )
 
 
@@ -263,7 +270,9 @@ def _check_columns(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) ->
     rows = np.array([row for row, _, _ in iterate_rows(snapshot.tx, entry.id)], np.uint64)
     proof.add("column chunks", len(columns.chunks))
     if len(columns.delta) != snapshot.counts(entry.id).delta or not np.array_equal(covered, rows):
-        proof.wrong(f"the columns of collection {entry.name!r} cover {len(covered)} rows, there are {len(rows)} records")
+        proof.wrong(
+            f"the columns of collection {entry.name!r} cover {len(covered)} rows, there are {len(rows)} records"
+        )
 
 
 def unseal_chunk(snapshot: Snapshot, collection: int, number: int) -> None:
@@ -293,5 +302,3 @@ def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:
     stored = snapshot.tx.entries("blocks")["entries"]
     if stored != named:
         proof.wrong(f"{stored} vector blocks are stored, segments name {named}")
-
-

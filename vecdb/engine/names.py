@@ -15,7 +15,11 @@ def check_name(kind: str, name: object) -> str:
     """Return `name` if a collection, space or tag may be called so."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise ParameterError(
-            f"a {kind} cannot be named {name!r}", hint=f"Use 1 to {MAX_NAME} printable characters.", name="name", got=name, allowed="printable str"
+            f"a {kind} cannot be named {name!r}",
+            hint=f"Use 1 to {MAX_NAME} printable characters.",
+            name="name",
+            got=name,
+            allowed="printable str",
         )
     return name
 
@@ -36,11 +40,15 @@ def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
     """Refuse what is not a number within bounds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ParameterError(f"{name} is {value!r}, expected a number from {low} to {high}", name=name, got=value, allowed=(low, high))
+        raise ParameterError(
+            f"{name} is {value!r}, expected a number from {low} to {high}", name=name, got=value, allowed=(low, high)
+        )
 
 
 def check_count(name: str, value: object, low: int) -> int:
     """Return an int of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ParameterError(f"{name} is {value!r}, expected an int of at least {low}", name=name, got=value, allowed=f">= {low}")
+        raise ParameterError(
+            f"{name} is {value!r}, expected an int of at least {low}", name=name, got=value, allowed=f">= {low}"
+        )
     return value

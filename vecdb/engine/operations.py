@@ -56,7 +56,9 @@ class _Old:
     record: StoredRecord
 
 
-def write_batch(collection: tuple[int, str], batch: Batch, rules: WriteRules, reviews: Sequence[Review]) -> Callable[[WriteTx], WriteResult]:
+def write_batch(
+    collection: tuple[int, str], batch: Batch, rules: WriteRules, reviews: Sequence[Review]
+) -> Callable[[WriteTx], WriteResult]:
     """Return the operation that writes `batch` into a collection, given by number and name."""
 
     def operation(write: WriteTx) -> WriteResult:
@@ -133,7 +135,9 @@ def _bodies(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> list[tuple[
     return [_body(batch, place, kept.get(place) if rules.merge else None, rules) for place in range(len(batch))]
 
 
-def _body(batch: Batch, place: int, kept: StoredRecord | None, rules: WriteRules) -> tuple[bytes, dict[str, Any] | None]:
+def _body(
+    batch: Batch, place: int, kept: StoredRecord | None, rules: WriteRules
+) -> tuple[bytes, dict[str, Any] | None]:
     metadata = batch.metadatas[place] if batch.metadatas is not None else None
     text = batch.texts[place] if batch.texts is not None else None
     if kept is None:
@@ -208,8 +212,14 @@ class _Application:
         items = []
         for place, row in enumerate(rows):
             key = record_key(number, row)
-            kept = refs[place] if all(space in alive for space in refs[place]) else {s: o for s, o in refs[place].items() if s in alive}
-            items.append((key, encode_record(key, versions[place], kept, self.batch.keys[place], self.bodies[place][0])))
+            kept = (
+                refs[place]
+                if all(space in alive for space in refs[place])
+                else {s: o for s, o in refs[place].items() if s in alive}
+            )
+            items.append(
+                (key, encode_record(key, versions[place], kept, self.batch.keys[place], self.bodies[place][0]))
+            )
         self.write.put_records(items)
 
     def _put_columns(self, rows: Sequence[int]) -> None:
@@ -222,7 +232,9 @@ class _Application:
         self.pending.delta = columns.write([rows[place] for place in touched], metadatas, changed, self.pending.delta)
 
 
-def delete_ids(collection: tuple[int, str], ids: Sequence[Id], keys: Sequence[bytes], *, missing_ok: bool) -> Callable[[WriteTx], WriteResult]:
+def delete_ids(
+    collection: tuple[int, str], ids: Sequence[Id], keys: Sequence[bytes], *, missing_ok: bool
+) -> Callable[[WriteTx], WriteResult]:
     """Return the operation that deletes records by id."""
 
     def operation(write: WriteTx) -> WriteResult:
@@ -236,7 +248,9 @@ def delete_ids(collection: tuple[int, str], ids: Sequence[Id], keys: Sequence[by
     return operation
 
 
-def delete_rows(collection: tuple[int, str], choose: Callable[[WriteTx, Pending], Sequence[int]]) -> Callable[[WriteTx], WriteResult]:
+def delete_rows(
+    collection: tuple[int, str], choose: Callable[[WriteTx, Pending], Sequence[int]]
+) -> Callable[[WriteTx], WriteResult]:
     """Return the operation that deletes the records whose rows `choose` names inside the commit."""
 
     def operation(write: WriteTx) -> WriteResult:
@@ -258,7 +272,11 @@ def rules_for(rules: WriteRules, if_version: object, batch: Batch) -> WriteRules
     if if_version is None:
         return rules
     values = [if_version] * len(batch) if isinstance(if_version, int) else list(if_version)  # type: ignore[call-overload]
-    bad = [value for value in values if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0)]
+    bad = [
+        value
+        for value in values
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0)
+    ]
     if len(values) != len(batch) or bad:
         raise ParameterError(
             f"if_version has {len(values)} entries for {len(batch)} ids; each must be a version >= 0 or None",

@@ -34,7 +34,9 @@ class OpenView:
 
     __slots__ = ("_as_of", "_collection", "_snapshot")
 
-    def __init__(self, snapshot: AbstractContextManager[Snapshot], collection: tuple[int, str], as_of: int | str | None) -> None:
+    def __init__(
+        self, snapshot: AbstractContextManager[Snapshot], collection: tuple[int, str], as_of: int | str | None
+    ) -> None:
         self._snapshot = snapshot
         self._collection = collection
         self._as_of = as_of
@@ -47,7 +49,9 @@ class OpenView:
             self._snapshot.__exit__(type(error), error, error.__traceback__)
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._snapshot.__exit__(kind, error, trace)
 
 
@@ -59,7 +63,12 @@ def resolve(snapshot: Snapshot, as_of: int | str | None) -> int | None:
         tag = snapshot.state.catalog.tags.get(as_of)
         if tag is None:
             known = sorted(snapshot.state.catalog.tags)
-            raise TagMissingError(f"there is no tag {as_of!r}; there are {known}", hint="Make it with db.tag(name).", name=as_of, available=known)
+            raise TagMissingError(
+                f"there is no tag {as_of!r}; there are {known}",
+                hint="Make it with db.tag(name).",
+                name=as_of,
+                available=known,
+            )
         return tag.seq
     if isinstance(as_of, bool) or not isinstance(as_of, int):
         raise ParameterError(f"as_of is {as_of!r}, expected a seq or the name of a tag", name="as_of", got=as_of)
@@ -138,7 +147,9 @@ def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: Iterator[list[in
             records = list(view.present_many(rows, spaces_named(view, plan.vectors)))
         for record in records:
             if os.getpid() != process:
-                raise ForkedError("the iterator was made before a fork", hint="Scan anew in the child.", what="iterator")
+                raise ForkedError(
+                    "the iterator was made before a fork", hint="Scan anew in the child.", what="iterator"
+                )
             yield record
 
 

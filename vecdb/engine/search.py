@@ -78,7 +78,7 @@ def search(view: CollectionView, request: SearchRequest, warn: Callable[[Any], s
 
 def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
     """Return the blocks of a space in scan order, the tail as the last of them."""
-    blocks = space_view.derived.get("scan_order")
+    blocks: VectorBlocks | None = space_view.derived.get("scan_order")
     if blocks is None:
         opened = space_view.open_blocks(view.tx)
         matrices = [block.vectors for block in opened]
@@ -88,7 +88,7 @@ def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
             scales.append(space_view.tail.scales[: space_view.tail_count])
         blocks = VectorBlocks.from_parts(space_view.space.metric, space_view.space.dim, matrices, scales)
         space_view.derived["scan_order"] = blocks
-    return blocks  # type: ignore[no-any-return]
+    return blocks
 
 
 def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
@@ -116,7 +116,8 @@ def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArr
         wanted[rows] = True
         return wanted[owners]
     places = np.minimum(np.searchsorted(rows, owners), len(rows) - 1)
-    return rows[places] == owners
+    found: Bools = rows[places] == owners
+    return found
 
 
 def _verify(view: CollectionView, space_view: SpaceView, allowed: _Allowed) -> None:
@@ -138,7 +139,9 @@ def _check_cancelled(request: SearchRequest) -> None:
         raise CancelledError("the search was cancelled")
 
 
-def _plan(request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: exact.ScanFacts, began: float) -> Plan:
+def _plan(
+    request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: exact.ScanFacts, began: float
+) -> Plan:
     return Plan(
         {
             "method": "exact scan",
@@ -166,7 +169,10 @@ def _hits(
     if request.min_score is not None:
         keep = scores >= np.float32(request.min_score)
         positions, scores = positions[keep], scores[keep]
-    positions, scores = positions[request.offset : request.offset + request.k], scores[request.offset : request.offset + request.k]
+    positions, scores = (
+        positions[request.offset : request.offset + request.k],
+        scores[request.offset : request.offset + request.k],
+    )
     rows = space_view.rows_at(view.tx, positions).tolist()
     hits = [_hit(view, request, row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
     warnings = () if warning is None else (warning,)
@@ -183,7 +189,18 @@ def _hit(view: CollectionView, request: SearchRequest, row: int, score: float) -
     if "vectors" in request.include:
         vector = view.vector(stored, request.space)
         vectors = {} if vector is None else {request.space.name: vector}
-    return Hit(stored.id, score, distance_of(request.space.metric, score), metadata, text, request.space.name, "native", None, score, vectors)
+    return Hit(
+        stored.id,
+        score,
+        distance_of(request.space.metric, score),
+        metadata,
+        text,
+        request.space.name,
+        "native",
+        None,
+        score,
+        vectors,
+    )
 
 
 def distance_of(metric: str, score: float) -> float:
@@ -197,7 +214,11 @@ def check_k(k: object, *, allow_large: bool) -> int:
         raise ParameterError(f"k is {k!r}, expected an int of at least 1", name="k", got=k, allowed=f"1 to {MAX_K}")
     if k > MAX_K and not allow_large:
         raise ParameterError(
-            f"k is {k}, expected at most {MAX_K}", hint="Pass allow_large=True if you mean it.", name="k", got=k, allowed=f"1 to {MAX_K}"
+            f"k is {k}, expected at most {MAX_K}",
+            hint="Pass allow_large=True if you mean it.",
+            name="k",
+            got=k,
+            allowed=f"1 to {MAX_K}",
         )
     return int(k)
 
@@ -210,6 +231,9 @@ def check_include(include: Sequence[str]) -> frozenset[str]:
     wanted = frozenset([include] if isinstance(include, str) else include)
     if not wanted <= set(INCLUDABLE):
         raise ParameterError(
-            f"include holds {sorted(map(str, wanted - set(INCLUDABLE)))}, expected some of {INCLUDABLE}", name="include", got=list(include), allowed=INCLUDABLE
+            f"include holds {sorted(map(str, wanted - set(INCLUDABLE)))}, expected some of {INCLUDABLE}",
+            name="include",
+            got=list(include),
+            allowed=INCLUDABLE,
         )
     return wanted

@@ -20,13 +20,20 @@ def make_space(name: object, dim: object, metric: Any, dtype: Any, model: object
     """Return a space whose values are acceptable."""
     check_name("space", name)
     if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= MAX_DIM:
-        raise DimensionError(f"dim of space {name!r} is {dim!r}, expected 1 to {MAX_DIM}", expected=f"1 to {MAX_DIM}", got=dim, where="add_space")
+        raise DimensionError(
+            f"dim of space {name!r} is {dim!r}, expected 1 to {MAX_DIM}",
+            expected=f"1 to {MAX_DIM}",
+            got=dim,
+            where="add_space",
+        )
     check_option("metric", metric, METRICS)
     check_option("dtype", dtype, ("float32", "float16"))
     check_option("role", role, ("document", "query", "both"))
     for label, value in (("model", model), ("revision", revision)):
         if not isinstance(value, str) or len(value) > 1000:
-            raise ParameterError(f"{label} is {value!r}, expected a str of at most 1000 characters", name=label, got=value)
+            raise ParameterError(
+                f"{label} is {value!r}, expected a str of at most 1000 characters", name=label, got=value
+            )
     return Space(str(name), int(dim), metric, dtype, str(model), str(revision), role)
 
 
@@ -53,7 +60,9 @@ def rename_space(collection: tuple[int, str], old: str, new: str) -> Callable[[W
         renamed = replace(find_space(entry, old), name=new)
         if new != old:
             _refuse_taken(entry, new)
-        spaces = {space.name: space for space in (renamed if known.name == old else known for known in entry.spaces.values())}
+        spaces = {
+            space.name: space for space in (renamed if known.name == old else known for known in entry.spaces.values())
+        }
         write.catalog = write.catalog.with_collection(replace(entry, spaces=spaces))
         write.note(f"{entry.name}: rename space {old} to {new}")
         return renamed
@@ -75,5 +84,8 @@ def drop_space(collection: tuple[int, str], name: str) -> Callable[[WriteTx], No
 def _refuse_taken(entry: CollectionEntry, name: str) -> None:
     if name in entry.spaces:
         raise ExistsError(
-            f"collection {entry.name!r} has a space {name!r}", hint="A new model, or a new revision, gets a space of its own.", kind="space", name=name
+            f"collection {entry.name!r} has a space {name!r}",
+            hint="A new model, or a new revision, gets a space of its own.",
+            kind="space",
+            name=name,
         )

@@ -92,9 +92,13 @@ def open_chunk(tx: Tx, collection: int, line: ChunkLine, cache: ChunkCache) -> C
         value = tx.get("columns", key)
         if value is None:
             raise CorruptionError(f"column chunk {line.id} is missing", what="column chunk")
-        chunk = ColumnChunk.open(bytes(unseal(key, value, "column chunk")))  # a small value moves when its page is rewritten
+        chunk = ColumnChunk.open(
+            bytes(unseal(key, value, "column chunk"))
+        )  # a small value moves when its page is rewritten
         if len(chunk.rows) != line.rows:
-            raise CorruptionError(f"column chunk {line.id} has {len(chunk.rows)} rows, expected {line.rows}", what="column chunk")
+            raise CorruptionError(
+                f"column chunk {line.id} has {len(chunk.rows)} rows, expected {line.rows}", what="column chunk"
+            )
         cache[line.id] = chunk
     return chunk
 
@@ -114,7 +118,11 @@ def read_stale(tx: Tx, collection: int, line: ChunkLine) -> Bools:
 
 
 def load_columns(
-    tx: Tx, collection: int, previous: ColumnView | None, cache: ChunkCache, metadata_of: Callable[[int], Mapping[str, Any]]
+    tx: Tx,
+    collection: int,
+    previous: ColumnView | None,
+    cache: ChunkCache,
+    metadata_of: Callable[[int], Mapping[str, Any]],
 ) -> ColumnView:
     """Return the columns at this commit, reusing the parts of `previous` that did not change."""
     known = {chunk.line: chunk for chunk in previous.chunks} if previous is not None else {}
@@ -163,7 +171,9 @@ class ColumnWriter:
         self._new_chunk = new_chunk
         self._metadata_of = metadata_of
 
-    def write(self, rows: Sequence[int], metadatas: Sequence[Mapping[str, Any]], changed: Sequence[int], delta: int) -> int:
+    def write(
+        self, rows: Sequence[int], metadatas: Sequence[Mapping[str, Any]], changed: Sequence[int], delta: int
+    ) -> int:
         """Take in the new metadata of `rows`, of which `changed` had some before; return the new size of the delta."""
         delta -= self.forget(changed)
         if len(rows) >= DELTA_ROWS:
@@ -243,7 +253,7 @@ class ColumnWriter:
         return 0
 
     def tidy(self, *, everything: bool = False) -> bool:
-        """Rewrite chunks that are small or a third stale; with `everything`, all that are not perfect. True if any was."""
+        """Rewrite chunks that are small or a third stale, or all that are not perfect; True if there was any."""
         lines = read_lines(self.tx, self.collection)
         small = [line for line in lines if line.rows - line.stale < _SMALL_CHUNK]
         chosen = {line for line in lines if 3 * line.stale > line.rows or (everything and line.stale)}

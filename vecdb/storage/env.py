@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -71,7 +72,7 @@ class Tx:
         """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
         with self.raw.cursor(db=self._tables[table]) as cursor:
             behind = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
-            ordered = behind and all(first[0] < second[0] for first, second in zip(items, items[1:], strict=False))
+            ordered = behind and all(first[0] < second[0] for first, second in pairwise(items))
             cursor.putmulti(items, append=ordered)
 
     def get_many(self, table: str, keys: list[bytes]) -> dict[bytes, Buffer]:
@@ -110,7 +111,9 @@ class Tx:
         """Return the pair with the largest key under `prefix`."""
         with self.raw.cursor(db=self._tables[table]) as cursor:
             beyond = prefix + b"\xff" * 24
-            there = (cursor.set_range(beyond) and cursor.prev()) if prefix and cursor.set_range(beyond) else cursor.last()
+            there = (
+                (cursor.set_range(beyond) and cursor.prev()) if prefix and cursor.set_range(beyond) else cursor.last()
+            )
             if not there:
                 return None
             key = bytes(cursor.key())
@@ -168,6 +171,7 @@ class Environment:
         self._kept: int | None = None
         self._gate = threading.Condition(threading.RLock())
         self._leases = 0
+        self._held = threading.local()
         self._owner: int | None = None
         self._closed = False
         self._fork_hold: contextlib.AbstractContextManager[None] | None = None
@@ -198,18 +202,20 @@ class Environment:
     def _open_map(self) -> bool:
         """Map the file and find its tables; False if it has none yet."""
         with self.translated():
-            self._env = self._map(readonly=not self._writable)
-            self._env.reader_check()
+            env = self._env = self._map(readonly=not self._writable)
+            env.reader_check()
             try:
-                self._tables = {name: self._env.open_db(name.encode(), create=False) for name in TABLES}
+                self._tables = {name: env.open_db(name.encode(), create=False) for name in TABLES}
             except (lmdb.NotFoundError, lmdb.ReadonlyError):
-                self._env, env = None, self._env
+                self._env = None
                 with env.begin() as raw:
                     foreign = raw.stat(env.open_db(None))["entries"] > 0
                 env.close()
                 if foreign:
                     raise NotADatabaseError(
-                        f"{self.path} is an LMDB file but not a vecdb database", hint="Choose another path.", path=str(self.path)
+                        f"{self.path} is an LMDB file but not a vecdb database",
+                        hint="Choose another path.",
+                        path=str(self.path),
                     ) from None
                 return False
         return True
@@ -217,7 +223,9 @@ class Environment:
     def _fill(self) -> None:
         """Make a database of an empty file, unless another process was quicker."""
         if self._create is None:
-            raise NotADatabaseError(f"{self.path} is empty", hint="Open it with mode='a' to make a database.", path=str(self.path))
+            raise NotADatabaseError(
+                f"{self.path} is empty", hint="Open it with mode='a' to make a database.", path=str(self.path)
+            )
         with self.writer_lock.held(self.timeout), self.translated():
             env = self._map(readonly=False)
             try:
@@ -234,11 +242,17 @@ class Environment:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                descriptor = os.open(self.path, (os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT) | getattr(os, "O_CLOEXEC", 0), 0o600)
+                descriptor = os.open(
+                    self.path,
+                    (os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT) | getattr(os, "O_CLOEXEC", 0),
+                    0o600,
+                )
             except OSError as error:
                 raise platform.access_error(self.path, error) from error
             try:
-                platform.lock(descriptor, exclusive=False, timeout=max(0.0, deadline - time.monotonic()), refuse=self._busy)
+                platform.lock(
+                    descriptor, exclusive=False, timeout=max(0.0, deadline - time.monotonic()), refuse=self._busy
+                )
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return descriptor
             except FileNotFoundError:
@@ -289,7 +303,7 @@ class Environment:
     def suspend(self, *, keep_lock: bool = False) -> None:
         """Close the file so that the next use opens it anew. Call under `exclusive`.
 
-        With `keep_lock` our lock on the old file stays until `drop_kept_lock`: who waits for it then finds the new file.
+        With `keep_lock` our lock on the old file stays until `drop_kept_lock`: who waits for it finds the new file.
         """
         if keep_lock:
             self._kept, self._descriptor = self._descriptor, None
@@ -347,7 +361,7 @@ class Environment:
                 except lmdb.PanicError:
                     self._shut()
                     return None
-            self._leases += 1
+            self._enter()
             return raw
 
     def _adopt_map(self) -> None:
@@ -371,8 +385,12 @@ class Environment:
         self._leave()
 
     def _wait_for_gate(self) -> None:
-        while self._owner is not None and self._owner != threading.get_ident():
+        """Let whoever wants the file alone go first, unless they wait for a lease of this very thread."""
+        while self._owner is not None and self._owner != threading.get_ident() and not self._held_here():
             self._gate.wait()
+
+    def _held_here(self) -> int:
+        return int(getattr(self._held, "count", 0))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -403,7 +421,7 @@ class Environment:
         hold, self._fork_hold = self._fork_hold, None
         if child:
             self._gate = threading.Condition(threading.RLock())
-            self._leases, self._owner = 0, None
+            self._leases, self._owner, self._held = 0, None, threading.local()
             return
         self._gate.release()
         if hold is not None:
@@ -418,7 +436,7 @@ class Environment:
             with self._gate:
                 self._wait_for_gate()
                 self.open()
-                self._leases += 1
+                self._enter()
             try:
                 with self.translated():
                     assert self._env is not None
@@ -459,9 +477,14 @@ class Environment:
         tx.over = True
         self._leave()
 
+    def _enter(self) -> None:
+        self._leases += 1
+        self._held.count = self._held_here() + 1
+
     def _leave(self) -> None:
         with self._gate:
             self._leases -= 1
+            self._held.count = self._held_here() - 1
             self._gate.notify_all()
 
     def grow(self) -> None:
@@ -521,7 +544,7 @@ class Environment:
         with self._gate:
             self._wait_for_gate()
             self.open()
-            self._leases += 1
+            self._enter()
             env = self._env
         try:
             assert env is not None
@@ -539,8 +562,11 @@ class Environment:
             time.sleep(0.02)
 
     def _try_sole_use(self) -> bool:
-        """Converting a lock gives it up for a moment, in which another process may swap the file: nobody here may use
-        the map meanwhile, and it is opened anew if the path names another file afterwards."""
+        """Try to become the only one who has the file open.
+
+        Converting a lock gives it up for a moment, in which another process may swap the file: nobody here may use
+        the map meanwhile, and it is opened anew if the path names another file afterwards.
+        """
         with self.exclusive():
             self.open()
             descriptor = self._descriptor
@@ -564,7 +590,7 @@ class _MapResized(StorageError):
 
 
 class _Panicked(StorageError):
-    """LMDB refuses every call after a failed write of its root, until the file is opened anew; handled inside this module."""
+    """LMDB refuses every call after a failed write of its root until the file is opened anew; handled here."""
 
 
 class NeedsGrowth(StorageError):
@@ -582,7 +608,9 @@ class _Translated:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if isinstance(error, lmdb.Error):
             raise translate(error, self._owner.path) from error
 
@@ -596,11 +624,18 @@ def translate(error: lmdb.Error, path: Path) -> VecdbError:
     if isinstance(error, lmdb.PanicError):
         return _Panicked(f"{path}: an earlier write failed half-way")
     if isinstance(error, lmdb.ReadersFullError):
-        return ReadersFullError(f"{path}: all {MAX_READERS} reader slots are taken", hint="Close idle processes.", limit=MAX_READERS)
+        return ReadersFullError(
+            f"{path}: all {MAX_READERS} reader slots are taken", hint="Close idle processes.", limit=MAX_READERS
+        )
     if isinstance(error, lmdb.VersionMismatchError):
         return FormatVersionError(f"{path} was written by another LMDB engine", found=str(error), supported=LMDB_ENGINE)
-    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError)):
-        return CorruptionError(f"{path} is damaged: {error}", hint="Restore from a backup.", what="page", where=str(path))
+    if isinstance(
+        error,
+        (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError),
+    ):
+        return CorruptionError(
+            f"{path} is damaged: {error}", hint="Restore from a backup.", what="page", where=str(path)
+        )
     return _system_error(error, path)
 
 
@@ -609,10 +644,14 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
     full = code in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
     if full or (code in (errno.EIO, -30772) and _no_room_left(path)):
         return DiskFullError(
-            f"{path}: no room left to write; the commit was rolled back", hint="Free some space and try again.", path=str(path)
+            f"{path}: no room left to write; the commit was rolled back",
+            hint="Free some space and try again.",
+            path=str(path),
         )
     if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return FileAccessError(f"{path}: {error}", hint="Open it with mode='r', or check its permissions.", path=str(path))
+        return FileAccessError(
+            f"{path}: {error}", hint="Open it with mode='r', or check its permissions.", path=str(path)
+        )
     return StorageError(f"{path}: {error}")
 
 
@@ -667,6 +706,8 @@ def _check_short_file(path: Path) -> None:
     try:
         problems = verify.verify(os.fspath(path))
     except (verify.VerifyError, ArithmeticError, LookupError, ValueError, OSError, struct.error) as error:
-        raise CorruptionError(f"{path} is cut short: {error}", hint="Restore from a backup.", what="file", where=str(path)) from error
+        raise CorruptionError(
+            f"{path} is cut short: {error}", hint="Restore from a backup.", what="file", where=str(path)
+        ) from error
     if problems:
         raise CorruptionError(f"{path} is cut short", hint="Restore from a backup.", what="file", where=str(path))

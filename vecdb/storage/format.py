@@ -60,7 +60,9 @@ def id_key(value: Id, position: int | None = None) -> bytes:
         try:
             raw = value.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise IdError(f"id{where} holds a lone surrogate and is not valid text", got=repr(value), position=position) from error
+            raise IdError(
+                f"id{where} holds a lone surrogate and is not valid text", got=repr(value), position=position
+            ) from error
         if not 0 < len(raw) <= MAX_ID_BYTES:
             raise IdError(
                 f"id{where} has {len(raw)} bytes of UTF-8, expected 1 to {MAX_ID_BYTES}",
@@ -74,12 +76,17 @@ def id_key(value: Id, position: int | None = None) -> bytes:
     if isinstance(value, (int, np.integer)):
         number = int(value)
         if not -_I64_SHIFT <= number < _I64_SHIFT:
-            raise IdError(f"id{where} is {number}, outside the 64-bit range", hint="Use a str.", got=number, position=position)
+            raise IdError(
+                f"id{where} is {number}, outside the 64-bit range", hint="Use a str.", got=number, position=position
+            )
         return b"i" + _U64.pack(number + _I64_SHIFT)
     if isinstance(value, str):
         return id_key(str(value), position)
     raise IdError(
-        f"id{where} is a {type(value).__name__}, expected str or int", hint="Convert it to str.", got=repr(value)[:80], position=position
+        f"id{where} is a {type(value).__name__}, expected str or int",
+        hint="Convert it to str.",
+        got=repr(value)[:80],
+        position=position,
     )
 
 
@@ -109,7 +116,9 @@ def seal(key: bytes, payload: Buffer) -> bytes:
 def unseal(key: bytes, value: Buffer, what: str) -> memoryview:
     """Return the payload of a sealed value, or raise `CorruptionError`."""
     view = memoryview(value)
-    if len(view) < 8 or _DIGEST.unpack_from(view)[0] != xxhash.xxh3_64_intdigest(view[8:], xxhash.xxh3_64_intdigest(key)):
+    if len(view) < 8 or _DIGEST.unpack_from(view)[0] != xxhash.xxh3_64_intdigest(
+        view[8:], xxhash.xxh3_64_intdigest(key)
+    ):
         raise CorruptionError(
             f"{what} at key {key.hex()} does not match its checksum",
             hint="Run `vecdb check`, and restore from a backup.",
@@ -311,7 +320,21 @@ def encode_block(
     space_for[at_deltas:end] = (ordinals - np.uint64(ref.first)).astype("<u4").view(np.uint8)
     digests = _chunk_digests(ref.id, memoryview(value)[header:])
     _BLOCK.pack_into(
-        value, 0, _BLOCK_MAGIC, FORMAT_VERSION, _VECTORS_KIND, header, len(value), end - header, space, ref.rows, ref.id, ref.first, ref.last, row_bytes, 0
+        value,
+        0,
+        _BLOCK_MAGIC,
+        FORMAT_VERSION,
+        _VECTORS_KIND,
+        header,
+        len(value),
+        end - header,
+        space,
+        ref.rows,
+        ref.id,
+        ref.first,
+        ref.last,
+        row_bytes,
+        0,
     )
     struct.pack_into(f"<{len(digests)}Q", value, _BLOCK_FIXED, *digests)
     struct.pack_into("<Q", value, _BLOCK.size, _header_digest(value, header))
@@ -332,7 +355,21 @@ def open_block(value: memoryview, ref: BlockRef, space: int, dim: int, dtype: st
     if len(value) != expected or end > expected:
         raise _damaged(ref, "has a wrong length")
     fields = _BLOCK.unpack_from(value)
-    wanted = (_BLOCK_MAGIC, FORMAT_VERSION, _VECTORS_KIND, header, expected, end - header, space, ref.rows, ref.id, ref.first, ref.last, row_bytes, 0)
+    wanted = (
+        _BLOCK_MAGIC,
+        FORMAT_VERSION,
+        _VECTORS_KIND,
+        header,
+        expected,
+        end - header,
+        space,
+        ref.rows,
+        ref.id,
+        ref.first,
+        ref.last,
+        row_bytes,
+        0,
+    )
     if fields != wanted or struct.unpack_from("<Q", value, _BLOCK.size)[0] != _header_digest(value, header):
         raise _damaged(ref, "has a damaged header or lies in the wrong place")
     return _views(value, ref, dim, dtype, header)
@@ -356,7 +393,9 @@ def _views(value: memoryview, ref: BlockRef, dim: int, dtype: str, header: int) 
 def verify_chunk(block: Block, index: int) -> None:
     """Raise `CorruptionError` unless chunk `index` of the payload matches its checksum."""
     piece = block.payload[index * CHUNK : (index + 1) * CHUNK]
-    if xxhash.xxh3_64_intdigest(piece.data, (block.ref.id << 8 | index) & 0xFFFF_FFFF_FFFF_FFFF) != int(block.digests[index]):
+    if xxhash.xxh3_64_intdigest(piece.data, (block.ref.id << 8 | index) & 0xFFFF_FFFF_FFFF_FFFF) != int(
+        block.digests[index]
+    ):
         raise _damaged(block.ref, f"does not match the checksum of its chunk {index}")
 
 
@@ -399,7 +438,11 @@ def decode_tail(
     if width != row_bytes or at_vectors + count * row_bytes != len(data):
         raise CorruptionError("a tail chunk has a wrong length", what="tail chunk", where=key.hex())
     vectors = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count * dim, at_vectors).reshape(count, dim)
-    return vectors, np.frombuffer(data, "<u8", count, _TAIL.size), np.frombuffer(data, "<f4", count, _TAIL.size + 8 * count)
+    return (
+        vectors,
+        np.frombuffer(data, "<u8", count, _TAIL.size),
+        np.frombuffer(data, "<f4", count, _TAIL.size + 8 * count),
+    )
 
 
 # --- arrays of numbers ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ stores are closed and their locks held, so that parent and child start from clea
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import create_header, read_header
 from vecdb.storage.writer import Writer
 
+log = logging.getLogger("vecdb")
 DURABILITIES: Final = ("full", "relaxed", "bulk")
 
 
@@ -65,6 +67,8 @@ class Store:
         self.writer = Writer(self.env, self.reader, retention=options.retention)
         self.header: dict[str, Any] = {}
         self.users = 0
+        self.settled: dict[int, tuple[float, int, int]] = {}
+        """When housekeeping last looked at each space: time, dead vectors, horizon."""
 
     def start(self) -> None:
         """Open the file, make it a database if it is empty, and read its header."""
@@ -139,8 +143,14 @@ def _prepare(target: Path, options: OpenOptions) -> None:
     if options.mode == "r" and not exists:
         raise FileAccessError(f"{target} does not exist", hint="Open it with mode='a' to create it.", path=str(target))
     if exists and (options.mode == "x" or options.durability == "bulk"):
-        why = "mode='x' creates a new file" if options.mode == "x" else "durability='bulk' is for a file that does not exist yet"
-        raise ExistsError(f"{target} exists, and {why}", hint="Choose another path, or another mode.", kind="file", name=str(target))
+        why = (
+            "mode='x' creates a new file"
+            if options.mode == "x"
+            else "durability='bulk' is for a file that does not exist yet"
+        )
+        raise ExistsError(
+            f"{target} exists, and {why}", hint="Choose another path, or another mode.", kind="file", name=str(target)
+        )
     if not exists and not target.parent.is_dir():
         raise FileAccessError(f"{target.parent} is not a directory", hint="Create it first.", path=str(target))
 
@@ -159,6 +169,7 @@ def _start(target: Path, options: OpenOptions) -> Store:
     store.start()
     _register(store)
     _watch_forks()
+    log.debug("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
     return store
 
 
@@ -181,7 +192,8 @@ def _reopen_for_writing(store: Store, options: OpenOptions) -> None:
 def _check_same(store: Store, options: OpenOptions) -> None:
     if options.mode != "r" and store.options.durability != options.durability:
         raise ParameterError(
-            f"{store.target} is already open in this process with durability {store.options.durability!r}, not {options.durability!r}",
+            f"{store.target} is already open in this process with durability {store.options.durability!r}, "
+            f"not {options.durability!r}",
             hint="Use the same durability for every handle.",
             name="durability",
             got=options.durability,
@@ -199,6 +211,7 @@ def release(store: Store) -> None:
             if known is store:
                 del _stores[key]
         store.close()
+        log.debug("%s: closed", store.path)
 
 
 def moved(store: Store) -> None:
@@ -229,7 +242,9 @@ _watching = False
 def _watch_forks() -> None:
     global _watching
     if not _watching and sys.platform != "win32":
-        os.register_at_fork(before=_before_fork, after_in_parent=lambda: _after_fork(False), after_in_child=lambda: _after_fork(True))
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=lambda: _after_fork(False), after_in_child=lambda: _after_fork(True)
+        )
         _watching = True
 
 

@@ -97,7 +97,9 @@ def read_image(tx: Tx, collection: int, row: int, seq: int) -> bytes:
 def images_of(tx: Tx, collection: int, row: int) -> list[tuple[int, bytes]]:
     """Return (seq, bytes before it) for each kept change of a row, oldest first."""
     prefix = b"r" + u32_u64(collection, row)
-    return [(read_u64(key[13:]), bytes(unseal(key, value, "history image"))) for key, value in tx.range("history", prefix)]
+    return [
+        (read_u64(key[13:]), bytes(unseal(key, value, "history image"))) for key, value in tx.range("history", prefix)
+    ]
 
 
 # --- deaths -----------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ def read_deaths(tx: Tx, space: int, after: int = -1) -> list[tuple[int, npt.NDAr
 
 
 def settle_deaths(tx: Tx, space: int, horizon: int, gone: npt.NDArray[np.uint64] | None = None) -> int:
-    """Fold the deaths at or before `horizon` into one entry, without the ordinals in `gone`; return how many remain in it."""
+    """Fold the deaths at or before `horizon` into one entry, without those in `gone`; return how many remain."""
     old = [ordinals for seq, ordinals in read_deaths(tx, space) if seq <= horizon]
     merged = np.unique(np.concatenate(old)) if old else np.empty(0, np.uint64)
     if gone is not None:

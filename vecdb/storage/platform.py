@@ -17,7 +17,26 @@ from typing import Final
 from vecdb.errors import FileAccessError, LockedError, RemoteFileSystemError
 
 REMOTE_KINDS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "gpfs", "orangefs", "webdav"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "beegfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "gpfs",
+        "orangefs",
+        "webdav",
+    }
 )
 
 if sys.platform == "win32":  # pragma: no cover - exercised on Windows only
@@ -169,7 +188,7 @@ def refuse_remote(path: Path) -> None:
     if kind in REMOTE_KINDS:
         raise RemoteFileSystemError(
             f"{path} lies on a network file system ({kind})",
-            hint="Keep the database on a local disk; copy it with `vecdb backup`, or pass allow_remote=True at your own risk.",
+            hint="Keep it on a local disk and copy it with `vecdb backup`; allow_remote=True opens it all the same.",
             path=str(path),
             kind=kind,
         )
@@ -178,5 +197,7 @@ def refuse_remote(path: Path) -> None:
 def access_error(path: Path, error: OSError) -> FileAccessError:
     """Put an operating-system error into our words."""
     return FileAccessError(
-        f"{path}: {error.strerror or error}", hint="Check that the directory exists and that you may use it.", path=str(path)
+        f"{path}: {error.strerror or error}",
+        hint="Check that the directory exists and that you may use it.",
+        path=str(path),
     )

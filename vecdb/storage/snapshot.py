@@ -85,7 +85,11 @@ class State:
             if collection not in self._columns:
                 before = self._previous.known_columns().get(collection) if self._previous is not None else None
                 self._columns[collection] = load_columns(
-                    tx, collection, before, self._caches.chunks, lambda row: read_record(tx, collection, row).content()[0]
+                    tx,
+                    collection,
+                    before,
+                    self._caches.chunks,
+                    lambda row: read_record(tx, collection, row).content()[0],
                 )
             return self._columns[collection]
 
@@ -176,7 +180,10 @@ def find_collection(catalog: Catalog, name: str) -> CollectionEntry:
     if entry is None:
         known = sorted(catalog.collections)
         raise CollectionMissingError(
-            f"there is no collection {name!r}; there are {known}", hint="Make it with db.create_collection(name).", name=name, available=known
+            f"there is no collection {name!r}; there are {known}",
+            hint="Make it with db.create_collection(name).",
+            name=name,
+            available=known,
         )
     return entry
 
@@ -187,7 +194,10 @@ def find_space(entry: CollectionEntry, name: str) -> Space:
     if space is None:
         known = list(entry.spaces)
         raise SpaceMissingError(
-            f"collection {entry.name!r} has no space {name!r}; it has {known}", hint="Add it with add_space(name, dim=...).", name=name, available=known
+            f"collection {entry.name!r} has no space {name!r}; it has {known}",
+            hint="Add it with add_space(name, dim=...).",
+            name=name,
+            available=known,
         )
     return space
 

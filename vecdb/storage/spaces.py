@@ -76,7 +76,7 @@ def _segment(key: bytes, value: Any) -> Segment:
 
 
 class BlockCache:
-    """Blocks opened in this process by number, and which of their chunks were found sound. Block numbers are never reused."""
+    """Blocks opened in this process by number (never reused), and which of their chunks were found sound."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, Block] = {}
@@ -170,11 +170,15 @@ class SpaceView:
         Every vector that is dead but still here, and since when (0: since before the horizon).
     """
 
-    def __init__(self, space: Space, counts: SpaceCounts, refs: Sequence[BlockRef], tail: TailBuffer, blocks: BlockCache) -> None:
+    def __init__(
+        self, space: Space, counts: SpaceCounts, refs: Sequence[BlockRef], tail: TailBuffer, blocks: BlockCache
+    ) -> None:
         self.space = space
         self.counts = counts
         self.refs = tuple(refs)
-        self.starts: Places = np.concatenate(([0], np.cumsum([ref.rows for ref in refs], dtype=np.int64))).astype(np.int64)
+        self.starts: Places = np.concatenate(([0], np.cumsum([ref.rows for ref in refs], dtype=np.int64))).astype(
+            np.int64
+        )
         self.firsts = np.array([ref.first for ref in refs], np.uint64)
         self.tail = tail
         self.tail_count = counts.next_ordinal - counts.tail_start
@@ -235,7 +239,9 @@ class SpaceView:
             chosen = numbers == number
             block = blocks[number]
             self.cache.verify_sides(block)
-            out[chosen] = np.uint64(block.ref.first) + block.deltas[positions[chosen] - self.starts[number]].astype(np.uint64)
+            out[chosen] = np.uint64(block.ref.first) + block.deltas[positions[chosen] - self.starts[number]].astype(
+                np.uint64
+            )
         return out
 
     def count_before(self, tx: Tx, ordinal: int) -> int:
@@ -342,14 +348,18 @@ class SpaceView:
         """Return the vectors with these ordinals."""
         places = self.positions_of(tx, np.array(ordinals, np.uint64))
         if len(places) and int(places.min()) < 0:
-            raise VectorMissingError(f"a vector of space {self.space.name!r} was already removed", space=self.space.name)
+            raise VectorMissingError(
+                f"a vector of space {self.space.name!r} was already removed", space=self.space.name
+            )
         return self.gather(tx, places)
 
 
 # --- building views ---------------------------------------------------------------------------------------
 
 
-def load_view(tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | None, blocks: BlockCache, room: int) -> SpaceView:
+def load_view(
+    tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | None, blocks: BlockCache, room: int
+) -> SpaceView:
     """Return the view of `space` at this transaction's commit, reusing what `previous` already read."""
     if previous is None or previous.counts.epoch != counts.epoch or previous.counts.next_ordinal > counts.next_ordinal:
         previous = None
@@ -357,11 +367,17 @@ def load_view(tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | N
         return previous
     known = previous.refs if previous is not None else ()
     start = previous.counts.tail_start if previous is not None else 0
-    new = [block for segment in read_segments(tx, space.id, start) for block in segment.blocks] if counts.tail_start > start else []
+    new = (
+        [block for segment in read_segments(tx, space.id, start) for block in segment.blocks]
+        if counts.tail_start > start
+        else []
+    )
     tail = _load_tail(tx, space, counts, previous, room)
     view = SpaceView(space, counts, (*known, *new), tail, blocks)
     if view.sealed + view.tail_count < counts.live:
-        raise CorruptionError(f"space {space.name!r} has fewer vectors than its counts say", what="space", where=space.name)
+        raise CorruptionError(
+            f"space {space.name!r} has fewer vectors than its counts say", what="space", where=space.name
+        )
     _load_deaths(tx, view, previous)
     return view
 
@@ -392,7 +408,9 @@ def _load_deaths(tx: Tx, view: SpaceView, previous: SpaceView | None) -> None:
         return
     new = np.concatenate([ordinals for _, ordinals in entries])
     view.death_ordinals = np.concatenate([view.death_ordinals, new])
-    view.death_seqs = np.concatenate([view.death_seqs, *(np.full(len(found), seq, np.uint64) for seq, found in entries)])
+    view.death_seqs = np.concatenate(
+        [view.death_seqs, *(np.full(len(found), seq, np.uint64) for seq, found in entries)]
+    )
     if view._dead is not None:
         places = view.positions_of(tx, new)
         view._dead[places[places >= 0]] = True

@@ -50,6 +50,8 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
+    """A name for a commit, and when it was given."""
+
     seq: int
     time: float
 
@@ -139,18 +141,15 @@ def read_counters(tx: Tx) -> Counters:
     value = tx.get("meta", STATE)
     if value is None:
         raise CorruptionError("the database has lost its counters", what="state")
-    return _build(Counters, unpack_sealed(STATE, value, "state"), "state")
+    fields = unpack_sealed(STATE, value, "state")
+    if not isinstance(fields, list) or len(fields) != len(Counters.__slots__):
+        raise CorruptionError("the stored counters have a wrong shape", what="state")
+    return Counters(*fields)
 
 
 def write_counters(tx: Tx, counters: Counters) -> None:
     fields = [getattr(counters, name) for name in Counters.__slots__]
     tx.put("meta", STATE, pack_sealed(STATE, fields))
-
-
-def _build(kind: type[Any], fields: Any, what: str) -> Any:
-    if not isinstance(fields, list) or len(fields) != len(kind.__slots__):
-        raise CorruptionError(f"the stored {what} has a wrong shape", what=what)
-    return kind(*fields)
 
 
 def create_header(tx: Tx) -> None:
@@ -196,7 +195,11 @@ def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
         "next": [catalog.next_collection, catalog.next_space],
         "tags": {name: [tag.seq, tag.time] for name, tag in catalog.tags.items()},
         "collections": [
-            [entry.id, entry.name, [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()]]
+            [
+                entry.id,
+                entry.name,
+                [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()],
+            ]
             for entry in catalog.collections.values()
         ],
     }
@@ -230,17 +233,24 @@ def read_collection(tx: Tx, collection: int) -> CollectionState:
     return collection_from_bytes(key, value)
 
 
+def _space_counts(fields: list[Any]) -> SpaceCounts:
+    *numbers, cusum = fields
+    return SpaceCounts(*numbers, cusum=tuple(cusum))
+
+
 def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
     plain = unpack_sealed(key, value, "collection state")
     try:
         version, next_row, live, delta, spaces = plain
-        counts = {number: SpaceCounts(*fields[:-1], tuple(fields[-1])) for number, fields in spaces}
+        counts = {number: _space_counts(fields) for number, fields in spaces}
         return CollectionState(version, next_row, live, delta, counts)
     except (TypeError, ValueError, IndexError) as error:
         raise CorruptionError(f"stored counts have a wrong shape: {error}", what="collection state") from error
 
 
 def write_collection(tx: Tx, collection: int, state: CollectionState) -> None:
-    spaces = [[number, [getattr(counts, name) for name in SpaceCounts.__slots__]] for number, counts in state.spaces.items()]
+    spaces = [
+        [number, [getattr(counts, name) for name in SpaceCounts.__slots__]] for number, counts in state.spaces.items()
+    ]
     key = collection_key(collection)
     tx.put("meta", key, pack_sealed(key, [state.version, state.next_row, state.live, state.delta, spaces]))

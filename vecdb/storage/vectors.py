@@ -61,10 +61,13 @@ class VectorWriter:
             return tail_start
         if waiting:
             old = self.read_tail(tail_start, next_ordinal)
-            vectors, rows, scales = (np.concatenate(pair) for pair in zip(old, (vectors, rows, scales), strict=True))
+            vectors = np.concatenate([old[0], vectors])
+            rows, scales = np.concatenate([old[1], rows]), np.concatenate([old[2], scales])
             self._drop_tail()
         whole = len(rows) // self._capacity * self._capacity
-        self._seal(vectors[:whole], rows[:whole], scales[:whole], np.arange(tail_start, tail_start + whole, dtype=np.uint64))
+        self._seal(
+            vectors[:whole], rows[:whole], scales[:whole], np.arange(tail_start, tail_start + whole, dtype=np.uint64)
+        )
         if whole < len(rows):
             self._put_tail(tail_start + whole, vectors[whole:], rows[whole:], scales[whole:])
         return tail_start + whole
@@ -104,7 +107,7 @@ class VectorWriter:
             visit("seal.half")
 
     def write_blocks(self, pieces: Iterable[tuple[Vectors, Numbers, Scales, Numbers]]) -> list[BlockRef]:
-        """Write pieces of (vectors, rows, scales, ordinals) as blocks as full as they get; the last takes the smallest class that fits."""
+        """Write pieces of (vectors, rows, scales, ordinals) as full blocks, the last in the smallest class."""
         refs: list[BlockRef] = []
         held: list[tuple[Any, ...]] = []
         waiting = 0
@@ -122,14 +125,18 @@ class VectorWriter:
 
     @staticmethod
     def _split(held: list[tuple[Any, ...]], count: int) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
-        joined = held[0] if len(held) == 1 else tuple(np.concatenate([piece[part] for piece in held]) for part in range(4))
+        joined = (
+            held[0] if len(held) == 1 else tuple(np.concatenate([piece[part] for piece in held]) for part in range(4))
+        )
         rest = tuple(part[count:] for part in joined)
         return tuple(part[:count] for part in joined), [rest] if len(rest[1]) else []
 
     def _write_block(self, vectors: Vectors, rows: Numbers, scales: Scales, ordinals: Numbers) -> BlockRef:
         size_class = smallest_class(len(rows), row_bytes(self.space))
         ref = BlockRef(self._new_block(), size_class, len(rows), int(ordinals[0]), int(ordinals[-1]))
-        self.tx.put("blocks", u64(ref.id), encode_block(ref, self.space.id, vectors, rows, scales, ordinals), append=True)
+        self.tx.put(
+            "blocks", u64(ref.id), encode_block(ref, self.space.id, vectors, rows, scales, ordinals), append=True
+        )
         return ref
 
     # --- repacking ---
@@ -154,12 +161,14 @@ class VectorWriter:
         for index in range(len(block.digests)):
             verify_chunk(block, index)
         ordinals = np.uint64(ref.first) + block.deltas.astype(np.uint64)
-        inside = gone[np.searchsorted(gone, np.uint64(ref.first)) : np.searchsorted(gone, np.uint64(ref.last), side="right")]
+        inside = gone[
+            np.searchsorted(gone, np.uint64(ref.first)) : np.searchsorted(gone, np.uint64(ref.last), side="right")
+        ]
         keep = ~np.isin(ordinals, inside, assume_unique=True)
         return block.vectors[keep], block.rows[keep], block.scales[keep], ordinals[keep]
 
     def merge_small(self) -> bool:
-        """Join runs of small neighbouring segments into one directory entry (no block moves); True if any was joined."""
+        """Join runs of small neighbouring segments into one entry (no block moves); True if any was joined."""
         run: list[Segment] = []
         joined = False
         for segment in [*read_segments(self.tx, self.space.id), None]:
@@ -176,7 +185,9 @@ class VectorWriter:
             return False
         for segment in run[1:]:
             self.tx.delete("segments", segment_key(self.space.id, segment.base))
-        write_segment(self.tx, self.space.id, Segment(run[0].base, tuple(ref for segment in run for ref in segment.blocks)))
+        write_segment(
+            self.tx, self.space.id, Segment(run[0].base, tuple(ref for segment in run for ref in segment.blocks))
+        )
         return True
 
 

@@ -174,7 +174,7 @@ class Writer:
         return WriteTx(tx, retention=self.retention, chunks=self._reader.private_caches().chunks)
 
     def maintain(self, work: Callable[[WriteTx], bool], *, timeout: float) -> bool:
-        """Run housekeeping in a commit that users do not see; nothing is written if `work` says there was nothing to do."""
+        """Run housekeeping in a commit that users do not see; nothing is written if `work` finds nothing to do."""
         with self.turn(timeout), self._lock.held(timeout):
             while True:
                 tx = self._env.begin_write()
@@ -286,11 +286,15 @@ class Transaction:
     def check(self) -> None:
         """Raise unless this transaction may be used here and now."""
         if self._pid != os.getpid():
-            raise ForkedError("the transaction was begun before a fork", hint="Begin a new one in the child.", what="transaction")
+            raise ForkedError(
+                "the transaction was begun before a fork", hint="Begin a new one in the child.", what="transaction"
+            )
         if self._over or self._broken:
             raise TransactionError("the transaction has ended", hint="Begin a new one.")
         if self._thread != threading.get_ident():
-            raise TransactionError("a transaction belongs to the thread that began it", hint="Begin one in each thread.")
+            raise TransactionError(
+                "a transaction belongs to the thread that began it", hint="Begin one in each thread."
+            )
 
     def write_tx(self) -> WriteTx:
         """Return the open write transaction, running the operations again if it had to be given up."""
@@ -323,7 +327,9 @@ class Transaction:
     def commit(self) -> None:
         """Make the operations durable as one commit."""
         if self._broken:
-            raise TransactionError("an operation failed half-way, the transaction was rolled back", hint="Begin a new one.")
+            raise TransactionError(
+                "an operation failed half-way, the transaction was rolled back", hint="Begin a new one."
+            )
         self.check()
         while self._operations:
             write = self.write_tx()

@@ -192,7 +192,7 @@ class WriteTx:
     def put_records(self, items: list[tuple[bytes, bytes]]) -> None:
         """Store sealed records under their keys, in key order."""
         self.dirty = True
-        self.tx.put_many("records", sorted(items))  # type: ignore[arg-type]
+        self.tx.put_many("records", sorted(items))
 
     def remember(self, pending: Pending, row: int, value: bytes) -> None:
         """Keep a record's stored bytes from before this commit, if anyone may still want to read them."""
@@ -224,7 +224,12 @@ class WriteTx:
     def columns(self, pending: Pending) -> ColumnWriter:
         number = pending.entry.id
         return ColumnWriter(
-            self.tx, number, self.version, self._chunks, self._take_chunk, lambda row: self.read(pending, row)[1].content()[0]
+            self.tx,
+            number,
+            self.version,
+            self._chunks,
+            self._take_chunk,
+            lambda row: self.read(pending, row)[1].content()[0],
         )
 
     def _take_chunk(self) -> int:
@@ -233,12 +238,16 @@ class WriteTx:
 
     # --- vectors ---
 
-    def append_vectors(self, pending: Pending, space: Space, vectors: npt.NDArray[Any], rows: Numbers, scales: npt.NDArray[np.float32]) -> int:
+    def append_vectors(
+        self, pending: Pending, space: Space, vectors: npt.NDArray[Any], rows: Numbers, scales: npt.NDArray[np.float32]
+    ) -> int:
         """Append the vectors of `rows`; return the ordinal of the first."""
         self.dirty = True
         counts = pending.spaces[space.id]
         writer = self.vector_writer(space)
-        tail_start = writer.append(vectors, rows, scales, next_ordinal=counts.next_ordinal, tail_start=counts.tail_start)
+        tail_start = writer.append(
+            vectors, rows, scales, next_ordinal=counts.next_ordinal, tail_start=counts.tail_start
+        )
         first = counts.next_ordinal
         pending.spaces[space.id] = replace(
             counts, next_ordinal=first + len(rows), live=counts.live + len(rows), tail_start=tail_start
@@ -300,7 +309,9 @@ class WriteTx:
         self._put_log()
         if self._catalog_changed:
             write_catalog(self.tx, self._catalog)
-        self._put_counters(self.seq, self.counters.history_bytes + sum(pending.cost for pending in self._pending.values()))
+        self._put_counters(
+            self.seq, self.counters.history_bytes + sum(pending.cost for pending in self._pending.values())
+        )
         self._advance_horizon()
         return self.seq
 
@@ -320,7 +331,9 @@ class WriteTx:
         self.tx.put("log", key, pack_sealed(key, entry), append=True)
 
     def _put_counters(self, seq: int, history_bytes: int) -> None:
-        self.counters = Counters(self.version, seq, self.counters.horizon, self._next_block, self._next_chunk, history_bytes)
+        self.counters = Counters(
+            self.version, seq, self.counters.horizon, self._next_block, self._next_chunk, history_bytes
+        )
         write_counters(self.tx, self.counters)
 
     # --- forgetting ---
@@ -349,7 +362,8 @@ class WriteTx:
 
     def _data_bytes(self) -> int:
         pages = sum(
-            stat["leaf_pages"] + stat["overflow_pages"] for stat in map(self.tx.entries, ("records", "blocks", "tail", "ids"))
+            stat["leaf_pages"] + stat["overflow_pages"]
+            for stat in map(self.tx.entries, ("records", "blocks", "tail", "ids"))
         )
         return pages * int(self.tx.entries("meta")["psize"])
 
@@ -391,7 +405,9 @@ class WriteTx:
         if not old:
             return False
         final = np.unique(np.concatenate(old))
-        chosen = [segment for segment in read_segments(self.tx, space.id) if self._dead_share(segment, final) > threshold]
+        chosen = [
+            segment for segment in read_segments(self.tx, space.id) if self._dead_share(segment, final) > threshold
+        ]
         counts = pending.spaces[space.id]
         if not chosen and len(old) < 64:
             return False
@@ -405,8 +421,10 @@ class WriteTx:
 
     @staticmethod
     def _dead_share(segment: Any, final: Numbers) -> float:
-        inside = np.searchsorted(final, segment.blocks[-1].last, side="right") - np.searchsorted(final, segment.blocks[0].first)
-        return float(inside) / segment.rows
+        inside = np.searchsorted(final, segment.blocks[-1].last, side="right") - np.searchsorted(
+            final, segment.blocks[0].first
+        )
+        return float(inside) / float(segment.rows)
 
     def merge_segments(self, pending: Pending, space: Space) -> bool:
         """Join small directory entries."""
@@ -465,4 +483,3 @@ def read_whole_log(tx: Tx) -> list[tuple[int, float, list[str]]]:
         for key, value in tx.range("log", b"")
         for when, _, changes in [_log_entry(key, value)]
     ]
-
