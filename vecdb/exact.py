@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vecdb import scan_numpy
 from vecdb.blocks import VectorBlocks
-from vecdb.errors import ParameterError, StateError
+from vecdb.errors import DimensionError, ParameterError, StateError
 from vecdb.kernels import loader
 
 __all__ = ["Path", "ScanFacts", "rescore", "search"]
@@ -87,11 +87,12 @@ def search(
     ------
     ParameterError
         If k, path or the shape of `allowed` is impossible.
+    DimensionError
+        If the queries are of another width.
     StateError
         ``path="numba"`` and the kernels cannot be loaded.
     """
-    if k < 1:
-        raise ParameterError(f"k is {k}, expected at least 1.", name="k", got=k, allowed=">= 1")
+    queries = _checked(blocks, queries, k)
     if allowed is not None and (allowed.shape != (blocks.count,) or allowed.dtype != np.bool_):
         got = f"{allowed.dtype} {allowed.shape}"
         expected = f"bool ({blocks.count},)"
@@ -117,11 +118,26 @@ def rescore(
 
     Parameters, order and errors as in `scan_numpy.top_k`; the compiled routine is used where it is loaded.
     """
+    query = _checked(blocks, query[None], k)[0]
     if path == "numba" or (path == "auto" and loader.ready()):
         from vecdb.kernels import canonical  # numba is loaded by now, never by importing this module
 
         return canonical.top_k(blocks.metric, query, blocks, positions, k)
     return scan_numpy.top_k(blocks.metric, query, blocks, positions, k)
+
+
+def _checked(blocks: VectorBlocks, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
+    """Return contiguous queries; a width that differs would make compiled code read beyond the rows."""
+    if k < 1:
+        raise ParameterError(f"k is {k}, expected at least 1.", name="k", got=k, allowed=">= 1")
+    if queries.ndim != 2 or queries.shape[1] != blocks.dim:
+        raise DimensionError(
+            f"queries have shape {queries.shape}, expected (q, {blocks.dim}).",
+            expected=blocks.dim,
+            got=queries.shape,
+            where="exact search",
+        )
+    return np.ascontiguousarray(queries, dtype=np.float32)
 
 
 def _choose(path: Path, components: int) -> Literal["numpy", "numba"]:

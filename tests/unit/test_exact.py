@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows, same_bits, true_top
 from vecdb import exact
-from vecdb.errors import CorruptionError, ParameterError, StateError
+from vecdb.errors import CorruptionError, DimensionError, ParameterError, StateError
 from vecdb.kernels import loader
 
 
@@ -75,6 +75,25 @@ def test_impossible_arguments():
         exact.search(blocks, query, 1, np.ones(10, dtype=np.int8))
     with pytest.raises(ParameterError, match="path is"):
         exact.search(blocks, query, 1, path="gpu")
+    for wrong in (np.ones((1, 4), dtype=np.float32), np.ones((1, 2), dtype=np.float32), query[0]):
+        for path in ("numpy", "numba"):
+            with pytest.raises(DimensionError):
+                exact.search(blocks, wrong, 1, path=path)
+    with pytest.raises(DimensionError):
+        exact.rescore(blocks, np.ones(4, dtype=np.float32), [1], 1, "numba")
+    with pytest.raises(ParameterError):
+        exact.rescore(blocks, query[0], [1], 0, "numba")
+
+
+@pytest.mark.parametrize("path", ["numpy", "numba"])
+def test_queries_in_any_layout(path):
+    rng = np.random.default_rng(5)
+    rows = hard_rows(rng, 60, 7)
+    blocks, queries = cut("l2", rows, rng), np.asfortranarray(rng.standard_normal((4, 7)).astype(np.float32))
+    found, _ = exact.search(blocks, queries, 3, path=path)
+    for answer, query in zip(found, queries, strict=True):
+        assert same_bits(answer, true_top("l2", query, rows, 3))
+        assert same_bits(exact.rescore(blocks, query, np.arange(60), 3, path), answer)
 
 
 def test_the_compiled_path_is_asked_for_once_it_pays(monkeypatch):

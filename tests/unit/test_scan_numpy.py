@@ -31,6 +31,20 @@ def test_canonical_scores_add_up_one_product_after_the_other(metric, d):
         assert scan_numpy.canonical_scores(metric, query, rows).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(1, 1_280), (1, 65_536), (3, 20_001), (2_000, 9), (700, 385)])
+def test_canonical_sums_of_every_shape_of_array(shape):
+    """numpy chooses its loops by shape; the order of additions must not follow."""
+    rng = np.random.default_rng(1)
+    products = rng.standard_normal((shape[0], -(-shape[1] // 8) * 8))
+    lanes = np.zeros((shape[0], 8))
+    for start in range(0, products.shape[1], 8):
+        lanes = lanes + products[:, start : start + 8]
+    expected = ((lanes[:, 0] + lanes[:, 4]) + (lanes[:, 2] + lanes[:, 6])) + (
+        (lanes[:, 1] + lanes[:, 5]) + (lanes[:, 3] + lanes[:, 7])
+    )
+    assert scan_numpy._lane_sums(products).tobytes() == expected.tobytes()
+
+
 @given(seed=seeds, metric=st.sampled_from(METRICS), d=st.integers(1, 70), dtype=st.sampled_from(DTYPES))
 def test_a_score_does_not_depend_on_its_neighbours(seed, metric, d, dtype):
     rng = np.random.default_rng(seed)
