@@ -83,13 +83,28 @@ def _open_databases() -> list[Any]:
     return [] if module is None else [database for database in list(module._open_databases) if not database.closed]
 
 
+def _open_stores() -> list[Any]:
+    """Return the open files behind them: they stay if a database is dropped without being closed."""
+    module = sys.modules.get("vecdb.storage.handles")
+    return [] if module is None else list(module._stores.values())
+
+
+def _added(before: list[Any], after: list[Any]) -> list[Any]:
+    return [thing for thing in after if not any(thing is known for known in before)]
+
+
 @pytest.fixture(autouse=True)
 def no_database_left_open() -> Iterator[None]:
     """Close what a test left open, and say so: an open handle holds locks that the next test would wait for."""
-    before = _open_databases()
+    databases, stores = _open_databases(), _open_stores()
     yield
-    left = [database for database in _open_databases() if not any(database is known for known in before)]
+    left = _added(databases, _open_databases())
     for database in left:
         database.close()
-    if left:
-        pytest.fail(f"the test left open: {[str(database.path) for database in left]}", pytrace=False)
+    dropped = _added(stores, _open_stores())
+    for store in dropped:
+        while any(store is one for one in _open_stores()):
+            sys.modules["vecdb.storage.handles"].release(store)
+    if left or dropped:
+        paths = sorted({str(database.path) for database in left} | {str(store.path) for store in dropped})
+        pytest.fail(f"the test left open: {paths}", pytrace=False)

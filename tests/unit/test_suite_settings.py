@@ -119,6 +119,26 @@ def test_a_database_left_open_is_closed_and_fails_its_test_alone(run_suite):
     assert "2 passed, 1 error" in said
 
 
+REAL_DATABASE = """
+import gc
+import vecdb
+
+def test_drops_one_without_closing_it(tmp_path):
+    vecdb.open(tmp_path / "dropped.vecdb")
+    gc.collect()
+
+def test_opens_it_again(tmp_path):
+    vecdb.open(tmp_path.parent / "test_drops_one_without_closing0" / "dropped.vecdb").close()
+"""
+
+
+def test_a_database_dropped_without_close_is_found_too(run_suite):
+    status, said = run_suite(REAL_DATABASE, PYTHONPATH=str(ROOT))
+    assert status == 1
+    assert "dropped.vecdb" in said
+    assert "2 passed, 1 error" in said
+
+
 def test_warnings_are_errors(run_suite):
     status, said = run_suite("import warnings\ndef test_a():\n    warnings.warn('look')\n")
     assert (status, "UserWarning: look" in said) == (1, True)
