@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -363,6 +363,24 @@ class Collection:
     def _view(self, as_of: int | str | None = None) -> reading.OpenView:
         return reading.OpenView(self._database._read(own_writes=True), self._key, as_of)
 
+    @overload
+    def get(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        *,
+        vectors: Sequence[str] | str = ...,
+        missing_ok: Literal[False] = ...,
+        as_of: int | str | None = ...,
+    ) -> list[Record]: ...
+    @overload
+    def get(
+        self,
+        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        *,
+        vectors: Sequence[str] | str = ...,
+        missing_ok: bool,
+        as_of: int | str | None = ...,
+    ) -> list[Record | None]: ...
     def get(
         self,
         ids: Sequence[Id] | npt.NDArray[Any] | Id,
@@ -370,7 +388,7 @@ class Collection:
         vectors: Sequence[str] | str = (),
         missing_ok: bool = False,
         as_of: int | str | None = None,
-    ) -> list[Any]:
+    ) -> list[Record] | list[Record | None]:
         """Return records by id, in the order asked for.
 
         Parameters
@@ -397,7 +415,7 @@ class Collection:
             found = iter(
                 view.present_many([row for row in rows if row is not None], reading.spaces_named(view, vectors))
             )
-            return [None if row is None else next(found) for row in rows]  # type: ignore[misc]
+            return [None if row is None else next(found) for row in rows]
 
     def count(self, where: Where | None = None, *, as_of: int | str | None = None) -> int:
         """Return how many records there are, or how many satisfy `where`."""
@@ -630,14 +648,14 @@ class Collection:
 
 
 def _upsert_arguments(batch: Mapping[str, Any]) -> dict[str, Any]:
-    given = set(batch) if isinstance(batch, Mapping) else {type(batch).__name__}
+    given = {str(name) for name in batch} if hasattr(batch, "keys") else {type(batch).__name__}
     unknown = given - {"ids", "vectors", "metadata", "texts"}
     if unknown or "ids" not in given:
         raise ParameterError(
-            f"a batch of upsert_many has {sorted(map(str, unknown)) or 'no ids'}",
+            f"a batch of upsert_many has {sorted(unknown) or 'no ids'}",
             hint="Each batch is a dict with ids, and optionally vectors, metadata, texts.",
             name="batches",
-            got=sorted(map(str, given)),
+            got=sorted(given),
         )
     return dict(batch)
 

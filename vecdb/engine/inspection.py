@@ -241,7 +241,7 @@ def _check_owners(snapshot: Snapshot, view: SpaceView, owners: list[tuple[int, i
     if lost.any() or wrong.any() or len(owners) != view.counts.live:
         proof.wrong(
             f"space {view.space.name!r}: {int(lost.sum())} references lead nowhere, "
-            f"{int(wrong.sum())} to a wrong or dead vector, {len(owners)} references for {view.counts.live} live vectors"
+            f"{int(wrong.sum())} to a wrong vector, {len(owners)} references for {view.counts.live} live vectors"
         )
 
 

@@ -8,7 +8,7 @@ are never fewer hits than matches.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,9 +70,13 @@ def search(view: CollectionView, request: SearchRequest, warn: Callable[[Any], s
     _check_cancelled(request)
     plan = _plan(request, view, allowed, facts, began) if request.explain else None
     reason = None if facts.complete else f"the time-out was reached after {facts.rows_scanned} row scores"
+    found = [_trim(request, positions, scores) for positions, scores in answers]
+    rows = space_view.rows_at(view.tx, np.concatenate([positions for positions, _ in found])).tolist()
+    maker = _HitMaker(view, request)
+    warnings = [(text,) if (text := warn(query)) is not None else () for query in request.queries]
     return [
-        _hits(view, space_view, request, positions, scores, plan, reason, warn(query))
-        for query, (positions, scores) in zip(request.queries, answers, strict=True)
+        Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=said)
+        for hits, said in zip(maker.lists(rows, [scores for _, scores in found]), warnings, strict=True)
     ]
 
 
@@ -156,51 +160,51 @@ def _plan(
     )
 
 
-def _hits(
-    view: CollectionView,
-    space_view: SpaceView,
-    request: SearchRequest,
-    positions: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    plan: Plan | None,
-    reason: str | None,
-    warning: str | None,
-) -> Hits:
+def _trim(
+    request: SearchRequest, positions: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Cut an answer to the hits that were asked for."""
     if request.min_score is not None:
         keep = scores >= np.float32(request.min_score)
         positions, scores = positions[keep], scores[keep]
-    positions, scores = (
-        positions[request.offset : request.offset + request.k],
-        scores[request.offset : request.offset + request.k],
-    )
-    rows = space_view.rows_at(view.tx, positions).tolist()
-    hits = [_hit(view, request, row, score) for row, score in zip(rows, scores.tolist(), strict=True)]
-    warnings = () if warning is None else (warning,)
-    return Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=warnings)
+    part = slice(request.offset, request.offset + request.k)
+    return positions[part], scores[part]
 
 
-def _hit(view: CollectionView, request: SearchRequest, row: int, score: float) -> Hit:
-    stored = view.record(row)
-    metadata, text, vectors = None, None, None
-    if request.include & {"metadata", "text"}:
-        metadata, text = stored.content()
-        metadata = metadata if "metadata" in request.include else None
-        text = text if "text" in request.include else None
-    if "vectors" in request.include:
-        vector = view.vector(stored, request.space)
-        vectors = {} if vector is None else {request.space.name: vector}
-    return Hit(
-        stored.id,
-        score,
-        distance_of(request.space.metric, score),
-        metadata,
-        text,
-        request.space.name,
-        "native",
-        None,
-        score,
-        vectors,
-    )
+class _HitMaker:
+    """Makes hits of rows and scores; a record that answers several queries is decoded once."""
+
+    def __init__(self, view: CollectionView, request: SearchRequest) -> None:
+        self._view = view
+        self._request = request
+        self._known: dict[int, tuple[Any, ...]] = {}
+
+    def lists(self, rows: Sequence[int], scores: Sequence[npt.NDArray[np.float32]]) -> Iterator[list[Hit]]:
+        """Yield the hits of each query; `rows` are those of all queries in turn."""
+        owners = iter(rows)
+        for each in scores:
+            yield [self._hit(next(owners), score) for score in each.tolist()]
+
+    def _hit(self, row: int, score: float) -> Hit:
+        found = self._known.get(row)
+        if found is None:
+            found = self._known[row] = self._read(row)
+        id, metadata, text, vectors = found
+        space = self._request.space
+        return Hit(
+            id, score, distance_of(space.metric, score), metadata, text, space.name, "native", None, score, vectors
+        )
+
+    def _read(self, row: int) -> tuple[Any, ...]:
+        """Return id, metadata, text and vectors of a record, as far as they were asked for."""
+        include, space = self._request.include, self._request.space
+        stored = self._view.record(row)
+        metadata, text = stored.content() if include & {"metadata", "text"} else (None, None)
+        vectors = None
+        if "vectors" in include:
+            vector = self._view.vector(stored, space)
+            vectors = {} if vector is None else {space.name: vector}
+        return stored.id, metadata if "metadata" in include else None, text if "text" in include else None, vectors
 
 
 def distance_of(metric: str, score: float) -> float:

@@ -234,8 +234,8 @@ def read_collection(tx: Tx, collection: int) -> CollectionState:
 
 
 def _space_counts(fields: list[Any]) -> SpaceCounts:
-    *numbers, cusum = fields
-    return SpaceCounts(*numbers, cusum=tuple(cusum))
+    next_ordinal, live, dead, tail_start, epoch, profiled, cusum = fields
+    return SpaceCounts(next_ordinal, live, dead, tail_start, epoch, profiled, tuple(cusum))
 
 
 def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
