@@ -172,7 +172,7 @@ def _trim(
 
 
 class _HitMaker:
-    """Makes hits of rows and scores; a record that answers several queries is decoded once."""
+    """Makes hits of rows and scores; without `include`, a record that answers several queries is read once."""
 
     def __init__(self, view: CollectionView, request: SearchRequest) -> None:
         self._view = view
@@ -186,9 +186,9 @@ class _HitMaker:
             yield [self._hit(next(owners), score) for score in each.tolist()]
 
     def _hit(self, row: int, score: float) -> Hit:
-        found = self._known.get(row)
-        if found is None:
-            found = self._known[row] = self._read(row)
+        found = self._known.get(row) or self._read(row)
+        if not self._request.include:
+            self._known[row] = found
         id, metadata, text, vectors = found
         space = self._request.space
         return Hit(
