@@ -79,7 +79,7 @@ def test_the_smallest_batch_is_judged_as_well(spaces, name):
 @pytest.mark.parametrize("name", bench.TEXT_MODELS)
 def test_three_thousand_native_and_as_many_foreign_batches(spaces, name, rows):
     profile, rest = bench.fitted(spaces[name], rows=rows, seed=0)
-    native, foreign = bench.measure(profile, rest, seed=0, batches=340)
+    native, foreign = bench.measure(profile, rest, seed=0, batches=420)
     assert judged(native) >= LEAST_NATIVE and judged(foreign) >= LEAST_NATIVE
     assert (wrong(native), wrong(foreign)) == ({}, {})
 
