@@ -45,7 +45,7 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
 
 
 _WORDS = "errors types"
-_COMPUTE = f"{_WORDS} arrays kernels scan scan_numpy blocks exact"
+_COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
@@ -58,7 +58,6 @@ ROOMS: dict[str, Room] = {
     "contracts": _room("1 contracts", _CONTRACTS, "numpy"),
     "arrays": _room("1 compute", _COMPUTE, "numpy"),
     "kernels": _room("1 compute", _COMPUTE, "numpy numba llvmlite"),
-    "scan": _room("1 compute", _COMPUTE, "numpy"),
     "scan_numpy": _room("1 compute", _COMPUTE, "numpy"),
     "blocks": _room("1 compute", _COMPUTE, "numpy"),
     "exact": _room("1 compute", _COMPUTE, "numpy"),

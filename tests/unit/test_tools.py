@@ -47,6 +47,18 @@ def test_the_tree_keeps_to_its_layers():
     assert layers.self_test() == []
 
 
+def test_the_architecture_page_names_every_room():
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {source.room for source in layers.read_package(ROOT)} - {"vecdb", "__main__"}
+    assert {room for room in rooms if f"`{room}`" not in page} == set()
+
+
+def test_the_page_on_tests_names_every_folder():
+    page = (ROOT / "docs" / "contributing" / "tests.md").read_text(encoding="utf-8")
+    folders = {path.parent.relative_to(ROOT).parts[1] for path in (ROOT / "tests").glob("*/**/test_*.py")}
+    assert {folder for folder in folders if f"`tests/{folder}`" not in page} == set()
+
+
 def test_rooms_name_only_rooms_of_the_table():
     for name, room in layers.ROOMS.items():
         planned = {"contracts", "hookspecs", "registry"}
