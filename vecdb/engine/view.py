@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.order import Order
+from vecdb.engine.order import Order, SortKey
 from vecdb.engine.where import Condition
 from vecdb.storage.columns import ColumnChunk
 from vecdb.storage.columnstore import ChunkView
@@ -156,9 +156,21 @@ class CollectionView:
         return np.concatenate([kept, np.array(again, np.uint64)])
 
     def sorted_rows(self, rows: Sequence[int], order: Order, limit: int | None) -> list[int]:
-        """Return `rows` in the order asked for."""
-        keys = [order.key(self.metadata(row)) for row in rows]
-        return order.sort(rows, keys, limit)
+        """Return `rows` in the order asked for; the fields are read from columns."""
+        keys = self._column_keys(np.array(sorted(rows), np.uint64), order)
+        return order.sort(rows, [keys[row] if row in keys else order.key(self.metadata(row)) for row in rows], limit)
+
+    def _column_keys(self, rows: Rows, order: Order) -> dict[int, SortKey]:
+        """Return the sort keys of those of `rows` (ascending) that lie in a column chunk and did not change since."""
+        keys: dict[int, SortKey] = {}
+        for chunk in self.snapshot.columns(self.number).chunks:
+            wanted = np.isin(chunk.columns.rows, rows, assume_unique=True)
+            if chunk.fresh is not None:
+                wanted &= chunk.fresh
+            if wanted.any():
+                found = order.keys(chunk.columns, lambda chunk=chunk: self._metadata_of(chunk.columns, chunk.fresh))  # type: ignore[misc]
+                keys.update((int(chunk.columns.rows[place]), found[place]) for place in np.flatnonzero(wanted).tolist())
+        return {row: key for row, key in keys.items() if row not in self._changed}
 
     # --- vectors ---
 
