@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vecdb.errors import CorruptionError
 from vecdb.storage.columns import ColumnChunk, encode_columns
 from vecdb.storage.env import Tx
+from vecdb.storage.failpoints import visit
 from vecdb.storage.format import pack_sealed, read_u64, seal, u32, u64, unpack_sealed, unseal
 
 CHUNK_ROWS: Final = 16_384
@@ -249,6 +250,7 @@ class ColumnWriter:
         rows = [read_u64(key[5:]) for key, _ in self.tx.range("columns", _prefix(self.collection, b"d"))]
         if rows:
             self._seal(rows, [self._metadata_of(row) for row in rows])
+            visit("columns.sealed")
             self.tx.delete_range("columns", _prefix(self.collection, b"d"))
         return 0
 

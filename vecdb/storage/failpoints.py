@@ -3,6 +3,8 @@
 ``VECDB_FAILPOINT=name`` pauses at the first visit of `name` (so that a parent can kill the process exactly there);
 ``name:N`` at the N-th visit; ``name:N:exit`` ends the process at once without any clean-up, like a power cut for the
 process; ``name:N:raise`` raises an OSError. Unset, a visit costs one comparison.
+
+The variable is read when vecdb is imported and again in the child of every fork, so a test can arm its children alone.
 """
 
 from __future__ import annotations
@@ -30,9 +32,21 @@ NAMES: Final = (
 """Every failpoint, in no order; the crash tests visit each of them."""
 
 _PAUSED_NOTE: Final = "failpoint"
-_wanted, _, _rest = os.environ.get("VECDB_FAILPOINT", "").partition(":")
-_count, _, _action = _rest.partition(":")
-_left = int(_count) if _count.isdigit() else 1
+_wanted = ""
+_action = ""
+_left = 0
+
+
+def _read_environment() -> None:
+    global _wanted, _action, _left
+    _wanted, _, rest = os.environ.get("VECDB_FAILPOINT", "").partition(":")
+    count, _, _action = rest.partition(":")
+    _left = int(count) if count.isdigit() else 1
+
+
+_read_environment()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_read_environment)
 
 
 def visit(name: str) -> None:
