@@ -15,7 +15,7 @@ from numba import types
 
 from vecdb.blocks import VectorBlocks
 from vecdb.kernels import reference
-from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at
+from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.scan_numpy import best_first
 from vecdb.types import Metric
@@ -25,6 +25,7 @@ __all__ = ["METRIC_CODES", "canonical_rows", "top_k"]
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
 _COSINE = METRIC_CODES["cosine"]
+_ROWS_AHEAD = 4  # candidates lie at random places; asking for them early halves their cost
 
 
 @strict_helper
@@ -42,12 +43,6 @@ def block_of(table: npt.NDArray[np.int64], position: int) -> int:
 
 
 @strict_helper
-def _tree(lanes: npt.NDArray[np.float64]) -> float:
-    total: float = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
-    return total
-
-
-@strict_helper
 def _widen(half: int, address: int, row: npt.NDArray[np.float64], d: int) -> None:
     """Copy the row at `address` as float64."""
     if half:
@@ -62,12 +57,19 @@ def _widen(half: int, address: int, row: npt.NDArray[np.float64], d: int) -> Non
 
 @strict_helper
 def _lane_sum(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], lanes: npt.NDArray[np.float64]) -> float:
-    """Sum of products in the canonical order; widths are multiples of eight."""
+    """Sum of products in the canonical order; widths are multiples of eight; lanes (8,) is scratch."""
     lanes[:] = 0.0
     for start in range(0, left.shape[0], 8):
-        for lane in range(8):
+        for lane in range(8):  # one vector addition
             lanes[lane] += left[start + lane] * right[start + lane]
-    return _tree(lanes)
+    total: float = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    return total
+
+
+@strict_helper
+def _prefetch_row(address: int, size: int) -> None:
+    for offset in range(0, size, 64):
+        prefetch(address + offset)
 
 
 @kernel(
@@ -99,24 +101,27 @@ def canonical_rows(
     proven by the caller to lie in the table; scratch (3, w); out (c,).
     """
     d = query.shape[0]
-    wide, row, lanes = scratch[0], scratch[1], scratch[2]
+    wide, row, lanes = scratch[0], scratch[1], scratch[2, :8]
     wide[:] = 0.0
     row[:] = 0.0
     wide[:d] = query
     size = 2 if half else 4
-    query_norm = math.sqrt(_lane_sum(wide, wide, lanes[:8]))
+    query_norm = math.sqrt(_lane_sum(wide, wide, lanes))
     for place in range(positions.shape[0]):
+        coming = positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)]
+        block = block_of(table, coming)
+        _prefetch_row(table[block, 0] + (coming - table[block, 2]) * d * size, d * size)
         position = positions[place]
         block = block_of(table, position)
         _widen(half, table[block, 0] + (position - table[block, 2]) * d * size, row, d)
         if metric == _L2:
             for j in range(d):
                 row[j] = wide[j] - row[j]
-            score = 0.0 - math.sqrt(_lane_sum(row, row, lanes[:8]))
+            score = 0.0 - math.sqrt(_lane_sum(row, row, lanes))
         else:
-            score = _lane_sum(wide, row, lanes[:8])
+            score = _lane_sum(wide, row, lanes)
             if metric == _COSINE:
-                norms = query_norm * math.sqrt(_lane_sum(row, row, lanes[:8]))
+                norms = query_norm * math.sqrt(_lane_sum(row, row, lanes))
                 score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
         out[place] = score + 0.0
 
@@ -134,7 +139,7 @@ def canonical_at(
         query.astype(np.float64),
         blocks.scan_table,
         positions,
-        np.empty((3, max(8, width)), dtype=np.float64),
+        np.empty((3, width), dtype=np.float64),
         out,
     )
     return out
