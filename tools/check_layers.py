@@ -199,7 +199,7 @@ def _judge_inside(source: Source, room: Room, item: Import) -> Iterator[str]:
 
 
 def _private_uses(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield ``something._name`` where something is neither the object's own self or class nor of the standard library."""
+    """Yield ``something._name`` unless something is the object itself, its class, or of the standard library."""
     own = {"self", "cls", "other", *sys.stdlib_module_names}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
