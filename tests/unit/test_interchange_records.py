@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vecdb.errors import DimensionError, DTypeError, ParameterError, SourceError, VecdbError, VectorMissingError
 from vecdb.interchange.arrowtables import ArrowFileRecords
-from vecdb.interchange.chunks import Block, Fields, Limits, NumberedRecords, stack
+from vecdb.interchange.chunks import Block, Chunk, Fields, Limits, NumberedRecords, stack
 from vecdb.interchange.records import JsonLines, PlainRecords
 from vecdb.interchange.sources import open_sources
 from vecdb.interchange.tables import TableRecords, as_columns
@@ -163,13 +163,16 @@ def test_numbered_records_and_given_ids():
     assert [record["id"] for record in whole(NumberedRecords(2, ["a", 1]))] == ["a", 1]
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=9), st.data())
-def test_picking_records_keeps_their_vectors(present, data):
+@given(st.lists(st.booleans(), min_size=1, max_size=9), st.integers(0, 9))
+def test_the_rest_of_a_chunk_keeps_its_vectors(present, count):
     at = np.flatnonzero(present)
     block = Block(at[:, np.newaxis] * 1.0, None if all(present) else at, "x")
-    keep = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=len(present), max_size=len(present))))
-    wanted = [[float(place)] if present[place] else None for place in keep]
-    assert [None if row is None else row.tolist() for row in block.pick(keep).spread(len(keep))] == wanted
+    chunk = Chunk(5, list(range(len(present))), vectors={"s": block}, lines=[n + 10 for n in range(len(present))])
+    rest = chunk.after(count)
+    wanted = [[float(place)] if there else None for place, there in enumerate(present)][count:]
+    assert [None if row is None else row.tolist() for row in rest.vectors["s"].spread(len(rest.ids))] == wanted
+    assert (rest.first, rest.ids) == (5 + count, chunk.ids[count:])
+    assert rest.lines == chunk.lines[count:]
 
 
 # --- tables -----------------------------------------------------------------------------------------------

@@ -86,12 +86,12 @@ class Block:
             out[place] = row
         return out
 
-    def pick(self, keep: npt.NDArray[np.intp]) -> Block:
-        """Return the block of the chosen records (places in the chunk, ascending)."""
+    def after(self, count: int) -> Block:
+        """Return the block of the records from place `count` on."""
         if self.at is None:
-            return Block(self.rows[keep], None, self.where)
-        chosen = np.isin(self.at, keep)
-        return Block(self.rows[chosen], np.searchsorted(keep, self.at[chosen]), self.where)
+            return Block(self.rows[count:], None, self.where)
+        begin = int(np.searchsorted(self.at, count))
+        return Block(self.rows[begin:], self.at[begin:] - count, self.where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,6 @@ class Chunk:
     vectors : dict of str to Block
     lines : list of int or None
         Line numbers, where the source is a text file.
-    numbers : sequence of int
-        Row numbers where some records were left out; empty: they follow `first`.
     """
 
     first: int
@@ -118,23 +116,17 @@ class Chunk:
     texts: list[str | None] | None = None
     vectors: dict[str, Block] = field(default_factory=dict)
     lines: list[int] | None = None
-    numbers: Sequence[int] = ()
 
-    def number(self, place: int) -> int:
-        """Return the row number in the source of the record at a place of the chunk."""
-        return self.numbers[place] if self.numbers else self.first + place
-
-    def pick(self, keep: npt.NDArray[np.intp]) -> Chunk:
-        """Return the chosen records (places, ascending)."""
-
-        def chosen(values: list[Any] | None) -> Any:
-            return None if values is None else [values[place] for place in keep.tolist()]
-
-        blocks = {space: block.pick(keep) for space, block in self.vectors.items()}
-        numbers = [self.number(place) for place in keep.tolist()]
-        first = numbers[0] if numbers else self.first
-        ids, metadata, texts, lines = map(chosen, (self.ids, self.metadata, self.texts, self.lines))
-        return Chunk(first, ids, metadata, texts, blocks, lines, numbers)
+    def after(self, count: int) -> Chunk:
+        """Return the chunk without its first `count` records."""
+        return Chunk(
+            self.first + count,
+            self.ids[count:],
+            None if self.metadata is None else self.metadata[count:],
+            None if self.texts is None else self.texts[count:],
+            {space: block.after(count) for space, block in self.vectors.items()},
+            None if self.lines is None else self.lines[count:],
+        )
 
 
 class RecordSource(Protocol):

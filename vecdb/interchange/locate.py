@@ -34,7 +34,7 @@ def located(error: VecdbError, chunk: Chunk, name: str) -> VecdbError:
         return error
     for field in _PLACES:
         if data.get(field) in places and type(data[field]) is int:
-            data[field] = chunk.number(data[field])
+            data[field] = chunk.first + data[field]
     where = " and ".join(_where(chunk, place, name) for place in places)
     message = f"{where} (record {' and '.join(str(place) for place in places)} of this batch): {error.message}"
     return type(error)(message, hint=error.hint, **data)
@@ -49,10 +49,10 @@ def duplicate(error: RecordExistsError, chunk: Chunk, name: str) -> DuplicateIdE
         f"{_where(chunk, place, name)}: id {first!r} came before in the same source.",
         hint="make the ids unique; the batches before this one are committed.",
         id=first,
-        second=chunk.number(place),
+        second=chunk.first + place,
     )
 
 
 def _where(chunk: Chunk, place: int, name: str) -> str:
     line = f", line {chunk.lines[place]:,}" if chunk.lines else ""
-    return f"{name}, row {chunk.number(place):,}{line}"
+    return f"{name}, row {chunk.first + place:,}{line}"

@@ -264,7 +264,7 @@ class _RowNumbers:
         low, high = self.first_not_below(start), self.first_not_below(stop)
         at = self.read(low, high) - start
         ascending = not at.size or (at[0] >= 0 and at[-1] < stop - start and bool((np.diff(at) > 0).all()))
-        follows = self._last in (None, (start, low))
+        follows = low == 0 if start == 0 else self._last in (None, (start, low))
         complete = stop < self._records or high == self._count
         if not (ascending and follows and complete):
             raise self._bad(f"the numbers for the records {start:,} to {stop - 1:,} do not ascend")

@@ -19,7 +19,7 @@ from vecdb.interchange.convert import as_vectors
 from vecdb.interchange.locate import duplicate, located
 from vecdb.interchange.resume import Checkpoint, CheckpointFile
 from vecdb.interchange.sources import Sources
-from vecdb.interchange.stored import changed_places
+from vecdb.interchange.stored import stored_prefix
 from vecdb.types import CancelCheck, Progress
 
 if TYPE_CHECKING:
@@ -200,12 +200,10 @@ class _Run:
         self._progress(rows)
 
     def _left_to_write(self, chunk: Chunk) -> Chunk:
-        """Drop what a killed run committed without noting it; it ends at the first chunk that has nothing of it."""
-        keep = changed_places(self._job.collection, chunk, existing=self._job.existing, merge=self._job.merge)
-        if len(keep) == len(chunk.ids):
-            self._comparing = False
-            return chunk
-        return chunk.pick(keep)
+        """Drop what a killed run committed without noting it; the first record that is not stored ends the search."""
+        known = stored_prefix(self._job.collection, chunk, existing=self._job.existing, merge=self._job.merge)
+        self._comparing = known == len(chunk.ids)
+        return chunk.after(known)
 
     def _located(self, chunk: Chunk, action: Callable[[], Any]) -> Any:
         try:

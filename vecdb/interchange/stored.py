@@ -1,4 +1,4 @@
-"""Which records of a chunk are not yet in the collection exactly as the source has them."""
+"""How much of a chunk an earlier run has stored already."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from vecdb.types import Record
 if TYPE_CHECKING:
     from vecdb import Collection
 
-__all__ = ["changed_places"]
+__all__ = ["stored_prefix"]
 
 
-def changed_places(collection: Collection, chunk: Chunk, *, existing: bool, merge: bool) -> npt.NDArray[np.intp]:
-    """Return the places in the chunk whose record must be written, ascending.
+def stored_prefix(collection: Collection, chunk: Chunk, *, existing: bool, merge: bool) -> int:
+    """Return how many records at the start of a chunk are stored already, exactly as the source has them.
+
+    A killed import committed whole batches, so what it left is the beginning of what comes next, never a part of the
+    middle.
 
     Parameters
     ----------
@@ -30,16 +33,12 @@ def changed_places(collection: Collection, chunk: Chunk, *, existing: bool, merg
     merge : bool
         What the source does not give may be there.
     """
-    stored: list[Record | None] = [*collection.get(chunk.ids, vectors=list(chunk.vectors), missing_ok=True)]
+    found: list[Record | None] = [*collection.get(chunk.ids, vectors=list(chunk.vectors), missing_ok=True)]
     vectors = {space: block.spread(len(chunk.ids)) for space, block in chunk.vectors.items()}
-    return np.array(
-        [
-            place
-            for place, record in enumerate(stored)
-            if record is None or not _same(record, chunk, place, vectors, existing, merge)
-        ],
-        dtype=np.intp,
-    )
+    for place, record in enumerate(found):
+        if record is None or not _same(record, chunk, place, vectors, existing, merge):
+            return place
+    return len(found)
 
 
 def _same(record: Record, chunk: Chunk, place: int, vectors: dict[str, Any], existing: bool, merge: bool) -> bool:
