@@ -22,9 +22,9 @@ from vecdb.storage.writetx import Pending, WriteTx, read_profile
 from vecdb.types import Space
 
 SAMPLE_ROWS = 4096
-_REFIT_GROWTH = 4
+_REFIT_GROWTH = 10
 """A profile is fitted anew when the space has grown this many times: early rows may be of one topic."""
-_LAST_REFIT = 100_000
+_LAST_REFIT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
