@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from vecdb import scan_numpy
+from vecdb.arrays import FLOAT16_LIMIT, FLOAT32_LIMIT
 from vecdb.blocks import VectorBlocks
 
 METRICS = ("cosine", "dot", "l2")
@@ -24,8 +25,9 @@ def hard_rows(rng, n, d, dtype=np.float32):
         rows = rows * 1e-3 + rng.standard_normal(d)
     elif style == 3:
         rows = np.round(rows * 2) + (np.arange(d) == 0)
+    limit = FLOAT16_LIMIT if dtype is np.float16 else FLOAT32_LIMIT
     with np.errstate(under="ignore"):
-        rows = rows.astype(dtype)
+        rows = np.clip(rows, -limit, limit).astype(dtype)
     copies = rng.integers(0, n, size=n // 2)
     rows[rng.permutation(n)[: n // 2]] = rows[copies]
     nudged = rng.permutation(n)[: n // 4]

@@ -15,7 +15,8 @@ from vecdb.kernels import canonical
 
 
 def compiled(metric, query, rows, blocks=None):
-    blocks = blocks or VectorBlocks.from_parts(metric, rows.shape[1], [rows])
+    no_scales = [np.zeros(len(rows), dtype=np.float32)]  # canonical scores use the components alone
+    blocks = blocks or VectorBlocks.from_parts(metric, rows.shape[1], [rows], no_scales)
     return canonical.canonical_at(metric, query, blocks, np.arange(len(rows)))
 
 

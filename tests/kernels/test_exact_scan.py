@@ -51,6 +51,16 @@ def test_no_winner_is_lost(seed, metric, d, n, k, q, share, dtype):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("d", [1_536, 65_536])
+def test_wide_vectors(metric, d):
+    rng = np.random.default_rng(d)
+    rows = hard_rows(rng, 40, d)
+    blocks = cut(metric, rows, rng)
+    for queries in (rows[:1] * np.float32(1.01), rows[:3] * np.float32(0.99)):
+        check(blocks, rows, queries, 4, nominate(blocks, queries, 4))
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("q", [1, 4])
 @pytest.mark.parametrize("share", [None, 0.1, 0.9])
 def test_crowds_of_ties_are_settled_and_the_scan_goes_on(metric, q, share, monkeypatch):
