@@ -8,6 +8,7 @@ Importing the package loads the words (errors and value types) and numpy; the st
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import (
@@ -75,6 +76,7 @@ from vecdb.types import (
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open
+    from vecdb.kernels._jit import warmup
 
 __version__ = "0.1.0"
 
@@ -139,14 +141,21 @@ __all__ = [
     "WrongModelError",
     "ZeroVectorError",
     "open",
+    "warmup",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Collection", "Database", "open"):
-        from vecdb import collection, database
+_LAZY = {
+    "Collection": "vecdb.collection",
+    "Database": "vecdb.database",
+    "open": "vecdb.database",
+    "warmup": "vecdb.kernels._jit",
+}
 
-        value = getattr(collection if name == "Collection" else database, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'vecdb' has no attribute {name!r}")

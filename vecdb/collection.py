@@ -9,18 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import numpy.typing as npt
 
-from vecdb.arrays import as_matrix, as_query
-from vecdb.engine import reading, search, spaces
+from vecdb.engine import queries, reading, search, spaces
 from vecdb.engine import where as conditions
-from vecdb.engine.batch import Batch, id_list, make_batch, space_batch, unique_keys
+from vecdb.engine.batch import Batch, id_list, make_batch, space_batch, unique_keys, upsert_arguments
 from vecdb.engine.inspection import collection_stats
-from vecdb.engine.names import check_count, check_number
+from vecdb.engine.names import check_count
 from vecdb.engine.operations import WriteRules, delete_ids, delete_rows, missing_records, rules_for, write_batch
 from vecdb.engine.view import CollectionView
-from vecdb.errors import CancelledError, IdError, ParameterError, SpaceMismatchError, VectorMissingError, WhereError
+from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
 from vecdb.storage.format import id_key
 from vecdb.storage.snapshot import Snapshot, State, find_space
 from vecdb.storage.state import CollectionEntry
@@ -52,6 +50,11 @@ class Collection:
 
     def __repr__(self) -> str:
         return f"<Collection {self.name!r} of {str(self._database.path)!r}>"
+
+    @property
+    def database(self) -> Database:
+        """The database that the collection belongs to."""
+        return self._database
 
     @property
     def _key(self) -> tuple[int, str]:
@@ -234,7 +237,7 @@ class Collection:
                 raise CancelledError(
                     f"upsert_many was cancelled after {total.inserted + total.updated} records; they stay"
                 )
-            done = self.upsert(**_upsert_arguments(batch), merge=merge, trust=trust)
+            done = self.upsert(**upsert_arguments(batch), merge=merge, trust=trust)
             total = WriteResult(
                 done.seq,
                 total.inserted + done.inserted,
@@ -537,23 +540,23 @@ class Collection:
         """
         wanted = search.check_k(k, allow_large=allow_large)
         check_count("offset", offset, 0)
-        _check_tuning(recall, effort, timeout)
+        search.check_tuning(recall, effort, timeout)
         condition = conditions.parse(where) if where else None
         if isinstance(q, Mapping):
-            space, q = _named_query(q, space)
+            space, q = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = {
             name: value
             for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None))
             if value is not None
         }
-        encoded = self._encode(q, space) if _is_text(q) else q
+        encoded = self._encoded(q, space) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
-            chosen = self._choose_space(view, space)
-            queries, single, row = self._queries(view, chosen, encoded, like, isinstance(q, str))
+            chosen = queries.choose_space(view.entry, space)
+            asked_for = queries.settle(view, chosen, encoded, like, text=isinstance(q, str))
             request = search.SearchRequest(
                 chosen,
-                queries,
+                asked_for.matrix,
                 wanted,
                 condition,
                 offset,
@@ -562,76 +565,20 @@ class Collection:
                 deadline,
                 cancel,
                 explain,
-                row,
+                asked_for.row,
                 asked,
             )
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
                 view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query)
             )
-            return hits[0] if single else HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
+            if asked_for.single:
+                return hits[0]
+            return HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
 
-    def _choose_space(self, view: CollectionView, name: str | None) -> Space:
-        known = view.entry.spaces
-        if name is not None:
-            return find_space(view.entry, name)
-        if len(known) != 1:
-            raise SpaceMismatchError(
-                f"collection {self.name!r} has {len(known)} spaces {list(known)}, so the query's space must be named",
-                hint="Pass space='name'." if known else "Add one with add_space(name, dim=...).",
-                query_space=None,
-                available=list(known),
-            )
-        return next(iter(known.values()))
-
-    def _queries(
-        self, view: CollectionView, space: Space, q: Any, like: Id | None, text: bool
-    ) -> tuple[npt.NDArray[np.float32], bool, int | None]:
-        """Return the queries as a matrix, whether a single one was given, and the row of the record it came from."""
-        if (q is None) == (like is None):
-            raise ParameterError("search takes either a query or like=id", hint="Give one of the two.", name="q")
-        if like is not None:
-            vector, row = self._vector_of(view, space, like)
-            return (
-                as_matrix(
-                    vector, space.dim, metric=space.metric, where=f"vector of record {like!r}", allow_single=True
-                ),
-                True,
-                row,
-            )
-        queries, single = as_query(q, space.dim, metric=space.metric, where=f"query for space {space.name!r}")
-        return queries, single or text, None
-
-    def _vector_of(self, view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[Any], int]:
-        row = view.find(id_key(id))
-        if row is None:
-            raise missing_records([id], 1, self.name)
-        vector = view.vector(view.record(row), space)
-        if vector is None:
-            raise VectorMissingError(f"record {id!r} has no vector in space {space.name!r}", id=id, space=space.name)
-        return vector, row
-
-    def _encode(self, q: Any, space: str | None) -> Any:
+    def _encoded(self, q: Any, space: str | None) -> npt.NDArray[Any]:
         """Return the vectors of query texts, made by the encoder of their space."""
-        entry = self._entry()
-        with reading.OpenView(self._database._read(), self._key, None) as view:
-            chosen = self._choose_space(view, space)
-        encode = self._database._encoders.get(chosen.id)
-        if encode is None:
-            raise SpaceMismatchError(
-                f"the query is text, and space {chosen.name!r} has no encoder in this process",
-                hint="Give one with set_encoder(space, function), or pass a vector.",
-                query_space=chosen.name,
-                available=[name for name, known in entry.spaces.items() if known.id in self._database._encoders],
-            )
-        texts = [q] if isinstance(q, str) else [str(text) for text in q]
-        return as_matrix(
-            encode(texts),
-            chosen.dim,
-            metric=chosen.metric,
-            where=f"output of the encoder of space {chosen.name!r}",
-            allow_single=True,
-        )
+        return queries.encode(q, queries.choose_space(self._entry(), space), self._database._encoders)
 
     # --- upkeep ---
 
@@ -645,40 +592,3 @@ class Collection:
         from vecdb.engine.housekeeping import optimize
 
         return optimize(self._database._writable(), [self._entry()], self._database._timeout, progress, cancel)
-
-
-def _upsert_arguments(batch: Mapping[str, Any]) -> dict[str, Any]:
-    given = {str(name) for name in batch} if hasattr(batch, "keys") else {type(batch).__name__}
-    unknown = given - {"ids", "vectors", "metadata", "texts"}
-    if unknown or "ids" not in given:
-        raise ParameterError(
-            f"a batch of upsert_many has {sorted(unknown) or 'no ids'}",
-            hint="Each batch is a dict with ids, and optionally vectors, metadata, texts.",
-            name="batches",
-            got=sorted(given),
-        )
-    return dict(batch)
-
-
-def _check_tuning(recall: float | None, effort: int | None, timeout: float | None) -> None:
-    if recall is not None:
-        check_number("recall", recall, 1e-9, 1.0)
-    if effort is not None:
-        check_count("effort", effort, 1)
-    if timeout is not None:
-        check_number("timeout", timeout, 0)
-
-
-def _named_query(q: Mapping[str, Any], space: str | None) -> tuple[str, Any]:
-    if len(q) != 1 or (space is not None and space not in q):
-        raise ParameterError(
-            f"a query in {len(q)} spaces {sorted(map(str, q))} cannot be answered without transforms between them",
-            hint="Give the query in one space.",
-            name="q",
-            got=sorted(map(str, q)),
-        )
-    return next(iter(q.items()))
-
-
-def _is_text(q: Any) -> bool:
-    return isinstance(q, str) or (isinstance(q, (list, tuple)) and bool(q) and all(isinstance(text, str) for text in q))

@@ -191,3 +191,17 @@ def _wrong_count(space: Space, got: int, count: int) -> DimensionError:
         got=got,
         where=f"vectors of space {space.name!r}",
     )
+
+
+def upsert_arguments(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `upsert` that one batch of `upsert_many` holds."""
+    given = {str(name) for name in batch} if hasattr(batch, "keys") else {type(batch).__name__}
+    unknown = given - {"ids", "vectors", "metadata", "texts"}
+    if unknown or "ids" not in given:
+        raise ParameterError(
+            f"a batch of upsert_many has {sorted(unknown) or 'no ids'}",
+            hint="Each batch is a dict with ids, and optionally vectors, metadata, texts.",
+            name="batches",
+            got=sorted(given),
+        )
+    return dict(batch)

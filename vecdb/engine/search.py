@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vecdb import exact
 from vecdb.blocks import VectorBlocks
+from vecdb.engine.names import check_count, check_number
 from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
 from vecdb.errors import CancelledError, ParameterError
@@ -241,3 +242,13 @@ def check_include(include: Sequence[str]) -> frozenset[str]:
             allowed=INCLUDABLE,
         )
     return wanted
+
+
+def check_tuning(recall: float | None, effort: int | None, timeout: float | None) -> None:
+    """Refuse impossible wishes for speed or recall."""
+    if recall is not None:
+        check_number("recall", recall, 1e-9, 1.0)
+    if effort is not None:
+        check_count("effort", effort, 1)
+    if timeout is not None:
+        check_number("timeout", timeout, 0)

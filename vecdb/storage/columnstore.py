@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError
 from vecdb.storage.columns import ColumnChunk, encode_columns
-from vecdb.storage.env import Tx
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import pack_sealed, read_u64, seal, u32, u64, unpack_sealed, unseal
+from vecdb.storage.tx import Tx
 
 CHUNK_ROWS: Final = 16_384
 DELTA_ROWS: Final = 1_024

@@ -11,12 +11,10 @@ import contextlib
 import errno
 import importlib
 import os
-import shutil
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -38,89 +36,16 @@ from vecdb.errors import (
 )
 from vecdb.storage import platform
 from vecdb.storage.failpoints import visit
-from vecdb.storage.format import LMDB_ENGINE, Buffer
+from vecdb.storage.filecheck import inspect_file
+from vecdb.storage.format import LMDB_ENGINE
 from vecdb.storage.lockfile import LockFile
+from vecdb.storage.tx import Tx
 
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
 MAX_READERS: Final = 512
 _SPARE_READERS: Final = 8
 _LARGEST_MAP: Final = 1 << 40
 _SMALLEST_MAP: Final = 1 << 30
-_LMDB_MAGIC: Final = 0xBEEFC0DE
-_META = struct.Struct("<II")
-_META_TAIL = struct.Struct("<QQ")
-
-
-class Tx:
-    """One LMDB transaction over our tables. Read transactions return views of the map, write transactions copies."""
-
-    __slots__ = ("_tables", "over", "raw")
-
-    def __init__(self, raw: lmdb.Transaction, tables: dict[str, Any]) -> None:
-        self.raw = raw
-        self.over = False
-        self._tables = tables
-
-    def get(self, table: str, key: bytes) -> Buffer | None:
-        found: Buffer | None = self.raw.get(key, db=self._tables[table])
-        return found
-
-    def put(self, table: str, key: bytes, value: Buffer, *, append: bool = False) -> None:
-        self.raw.put(key, value, db=self._tables[table], append=append)
-
-    def put_many(self, table: str, items: list[tuple[bytes, Buffer]]) -> None:
-        """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
-        with self.raw.cursor(db=self._tables[table]) as cursor:
-            behind = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
-            ordered = behind and all(first[0] < second[0] for first, second in pairwise(items))
-            cursor.putmulti(items, append=ordered)
-
-    def get_many(self, table: str, keys: list[bytes]) -> dict[bytes, Buffer]:
-        """Return what is stored under those of `keys` that exist."""
-        with self.raw.cursor(db=self._tables[table]) as cursor:
-            return {bytes(key): value for key, value in cursor.getmulti(keys)}
-
-    def delete(self, table: str, key: bytes) -> bool:
-        return bool(self.raw.delete(key, db=self._tables[table]))
-
-    def range(self, table: str, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, Buffer]]:
-        """Yield pairs whose key begins with `prefix`, from `start` on, in key order."""
-        with self.raw.cursor(db=self._tables[table]) as cursor:
-            if not cursor.set_range(prefix if start is None else start):
-                return
-            for key, value in cursor.iternext(keys=True, values=True):
-                name = bytes(key)
-                if not name.startswith(prefix):
-                    return
-                yield name, value
-
-    def delete_range(self, table: str, prefix: bytes, stop: bytes | None = None, limit: int | None = None) -> int:
-        """Delete the keys that begin with `prefix` and lie before `stop`; return how many."""
-        gone = 0
-        with self.raw.cursor(db=self._tables[table]) as cursor:
-            there = cursor.set_range(prefix)
-            while there and (limit is None or gone < limit):
-                name = bytes(cursor.key())
-                if not name.startswith(prefix) or (stop is not None and name >= stop):
-                    break
-                there = cursor.delete() and bool(cursor.key())
-                gone += 1
-        return gone
-
-    def last(self, table: str, prefix: bytes = b"") -> tuple[bytes, Buffer] | None:
-        """Return the pair with the largest key under `prefix`."""
-        with self.raw.cursor(db=self._tables[table]) as cursor:
-            beyond = prefix + b"\xff" * 24
-            there = (
-                (cursor.set_range(beyond) and cursor.prev()) if prefix and cursor.set_range(beyond) else cursor.last()
-            )
-            if not there:
-                return None
-            key = bytes(cursor.key())
-            return (key, cursor.value()) if key.startswith(prefix) else None
-
-    def entries(self, table: str) -> dict[str, int]:
-        return dict(self.raw.stat(self._tables[table]))
 
 
 class Environment:
@@ -189,7 +114,7 @@ class Environment:
     def _open(self) -> None:
         self._descriptor = self._hold_file()
         try:
-            empty = not inspect_file(self.path, self._descriptor)
+            empty = not inspect_file(self.path, self._descriptor, _walk_pages)
             if empty or not self._open_map():
                 self._fill()
                 if not self._open_map():
@@ -642,7 +567,7 @@ def translate(error: lmdb.Error, path: Path) -> VecdbError:
 def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
     code = getattr(error, "code", None)
     full = code in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
-    if full or (code in (errno.EIO, -30772) and _no_room_left(path)):
+    if full or (code in (errno.EIO, -30772) and platform.no_room_left(path)):
         return DiskFullError(
             f"{path}: no room left to write; the commit was rolled back",
             hint="Free some space and try again.",
@@ -655,59 +580,10 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
     return StorageError(f"{path}: {error}")
 
 
-def _no_room_left(path: Path) -> bool:
-    """LMDB reports a full disk as an I/O error; tell the two apart."""
-    if shutil.disk_usage(path.parent).free < 4 << 20:
-        return True
-    with contextlib.suppress(ImportError):
-        resource = importlib.import_module("resource")
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        return bool(limit != resource.RLIM_INFINITY and path.stat().st_size + (4 << 20) > limit)
-    return False
-
-
-def inspect_file(path: Path, descriptor: int) -> bool:
-    """Refuse what is not an LMDB file of our engine, and a file that lost its end, before anything maps it.
-
-    Returns False for an empty file.
-    """
-    size = os.fstat(descriptor).st_size
-    if size == 0:
-        return False
-    head = platform.read_at(descriptor, 4096 * 2, 0)
-    metas = [found for start in (0, _page_bytes(head)) if (found := _read_meta(head, start)) is not None]
-    if not metas:
-        raise NotADatabaseError(f"{path} is not a vecdb database", hint="Choose another path.", path=str(path))
-    last_page, _, page = max(metas, key=lambda meta: meta[1])
-    if size < (last_page + 1) * page:
-        _check_short_file(path)
-    return True
-
-
-def _page_bytes(head: bytes) -> int:
-    declared = struct.unpack_from("<I", head, 40)[0] if len(head) >= 44 else 0
-    return declared if declared in (4096, 8192, 16384, 32768, 65536) else 4096
-
-
-def _read_meta(head: bytes, start: int) -> tuple[int, int, int] | None:
-    """Return (last page, transaction, page size) of one of the two roots."""
-    if len(head) < start + 152:
-        return None
-    magic, version = _META.unpack_from(head, start + 16)
-    if magic != _LMDB_MAGIC or version != 1:
-        return None
-    last_page, transaction = _META_TAIL.unpack_from(head, start + 136)
-    return last_page, transaction, _page_bytes(head)
-
-
-def _check_short_file(path: Path) -> None:
-    """A file may end before its last page if that page is free; LMDB's own checker tells, without mapping anything."""
+def _walk_pages(path: Path) -> list[str]:
+    """Have LMDB's own checker walk the tree by plain reads."""
     verify = importlib.import_module("lmdb.verify")
     try:
-        problems = verify.verify(os.fspath(path))
+        return [str(problem) for problem in verify.verify(os.fspath(path))]
     except (verify.VerifyError, ArithmeticError, LookupError, ValueError, OSError, struct.error) as error:
-        raise CorruptionError(
-            f"{path} is cut short: {error}", hint="Restore from a backup.", what="file", where=str(path)
-        ) from error
-    if problems:
-        raise CorruptionError(f"{path} is cut short", hint="Restore from a backup.", what="file", where=str(path))
+        return [f"its pages cannot be walked ({error})"]

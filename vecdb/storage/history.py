@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.errors import CorruptionError
-from vecdb.storage.env import Tx
 from vecdb.storage.format import (
     pack_numbers,
     pack_sealed,
@@ -29,6 +28,7 @@ from vecdb.storage.format import (
     unseal,
 )
 from vecdb.storage.state import CollectionState
+from vecdb.storage.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)

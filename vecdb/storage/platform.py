@@ -5,8 +5,11 @@ Invariant: a lock belongs to the open file it was taken on and vanishes with the
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -201,3 +204,14 @@ def access_error(path: Path, error: OSError) -> FileAccessError:
         hint="Check that the directory exists and that you may use it.",
         path=str(path),
     )
+
+
+def no_room_left(path: Path) -> bool:
+    """Whether a failed write is explained by a full disk or a file-size limit (LMDB reports both as I/O errors)."""
+    if shutil.disk_usage(path.parent).free < 4 << 20:
+        return True
+    with contextlib.suppress(ImportError):
+        resource = importlib.import_module("resource")
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return bool(limit != resource.RLIM_INFINITY and path.stat().st_size + (4 << 20) > limit)
+    return False

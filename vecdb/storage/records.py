@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vecdb.errors import CorruptionError
-from vecdb.storage.env import Tx
 from vecdb.storage.format import Buffer, StoredRecord, decode_record, read_u64, u32, u32_u64
+from vecdb.storage.tx import Tx
 
 
 def record_key(collection: int, row: int) -> bytes:

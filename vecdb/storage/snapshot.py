@@ -16,7 +16,7 @@ from typing import Final
 from vecdb.errors import CollectionMissingError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.columns import ColumnChunk
 from vecdb.storage.columnstore import ColumnView, load_columns
-from vecdb.storage.env import Environment, Tx
+from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES, block_capacity
 from vecdb.storage.history import Change, changes_after
 from vecdb.storage.records import read_record
@@ -30,6 +30,7 @@ from vecdb.storage.state import (
     read_collection,
     read_counters,
 )
+from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
 _LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, VectorMissingError
-from vecdb.storage.env import Tx
 from vecdb.storage.format import (
     CHUNK,
     Block,
@@ -32,6 +31,7 @@ from vecdb.storage.format import (
 )
 from vecdb.storage.history import read_deaths
 from vecdb.storage.state import SpaceCounts
+from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
 Bools = npt.NDArray[np.bool_]

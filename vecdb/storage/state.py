@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
-from vecdb.storage.env import Tx
 from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, u32, unpack_sealed
+from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
 
 HEADER: Final = b"header"

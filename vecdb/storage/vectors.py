@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.storage.env import Tx
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import (
     BLOCK_CLASSES,
@@ -27,6 +26,7 @@ from vecdb.storage.format import (
     verify_chunk,
 )
 from vecdb.storage.spaces import Segment, read_segments, segment_key, write_segment
+from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
 MAX_SEGMENT_BLOCKS: Final = 64

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from vecdb.errors import ForkedError, LockedError, TransactionError
-from vecdb.storage.env import Environment, NeedsGrowth, Tx
+from vecdb.storage.env import Environment, NeedsGrowth
 from vecdb.storage.failpoints import visit
 from vecdb.storage.lockfile import LockFile
 from vecdb.storage.snapshot import Reader
+from vecdb.storage.tx import Tx
 from vecdb.storage.writetx import WriteTx
 
 R = TypeVar("R")

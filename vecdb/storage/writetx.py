@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
-from vecdb.storage.env import Tx
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import StoredRecord, decode_record, pack_sealed, read_u64, u32, u64, unpack_sealed
 from vecdb.storage.history import (
@@ -45,6 +44,7 @@ from vecdb.storage.state import (
     write_collection,
     write_counters,
 )
+from vecdb.storage.tx import Tx
 from vecdb.storage.vectors import VectorWriter, drop_vectors, row_bytes
 from vecdb.types import Space
 

@@ -1,0 +1,84 @@
+"""One LMDB transaction as our tables: what the storage layer reads and writes through.
+
+Read transactions return views of the map, valid while their lease lasts; write transactions return copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from vecdb.storage.format import Buffer
+
+
+class Tx:
+    """One LMDB transaction over our tables. Read transactions return views of the map, write transactions copies."""
+
+    __slots__ = ("_tables", "over", "raw")
+
+    def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
+        self.raw = raw
+        self.over = False
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> Buffer | None:
+        found: Buffer | None = self.raw.get(key, db=self._tables[table])
+        return found
+
+    def put(self, table: str, key: bytes, value: Buffer, *, append: bool = False) -> None:
+        self.raw.put(key, value, db=self._tables[table], append=append)
+
+    def put_many(self, table: str, items: list[tuple[bytes, Buffer]]) -> None:
+        """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            behind = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
+            ordered = behind and all(first[0] < second[0] for first, second in pairwise(items))
+            cursor.putmulti(items, append=ordered)
+
+    def get_many(self, table: str, keys: list[bytes]) -> dict[bytes, Buffer]:
+        """Return what is stored under those of `keys` that exist."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            return {bytes(key): value for key, value in cursor.getmulti(keys)}
+
+    def delete(self, table: str, key: bytes) -> bool:
+        return bool(self.raw.delete(key, db=self._tables[table]))
+
+    def range(self, table: str, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, Buffer]]:
+        """Yield pairs whose key begins with `prefix`, from `start` on, in key order."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(prefix if start is None else start):
+                return
+            for key, value in cursor.iternext(keys=True, values=True):
+                name = bytes(key)
+                if not name.startswith(prefix):
+                    return
+                yield name, value
+
+    def delete_range(self, table: str, prefix: bytes, stop: bytes | None = None, limit: int | None = None) -> int:
+        """Delete the keys that begin with `prefix` and lie before `stop`; return how many."""
+        gone = 0
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            there = cursor.set_range(prefix)
+            while there and (limit is None or gone < limit):
+                name = bytes(cursor.key())
+                if not name.startswith(prefix) or (stop is not None and name >= stop):
+                    break
+                there = cursor.delete() and bool(cursor.key())
+                gone += 1
+        return gone
+
+    def last(self, table: str, prefix: bytes = b"") -> tuple[bytes, Buffer] | None:
+        """Return the pair with the largest key under `prefix`."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            beyond = prefix + b"\xff" * 24
+            there = (
+                (cursor.set_range(beyond) and cursor.prev()) if prefix and cursor.set_range(beyond) else cursor.last()
+            )
+            if not there:
+                return None
+            key = bytes(cursor.key())
+            return (key, cursor.value()) if key.startswith(prefix) else None
+
+    def entries(self, table: str) -> dict[str, int]:
+        return dict(self.raw.stat(self._tables[table]))
