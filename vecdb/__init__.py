@@ -75,8 +75,7 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
-    from vecdb.database import Database, open
-    from vecdb.kernels._jit import warmup
+    from vecdb.database import Database, open, warmup
 
 __version__ = "0.1.0"
 
@@ -149,7 +148,7 @@ _LAZY = {
     "Collection": "vecdb.collection",
     "Database": "vecdb.database",
     "open": "vecdb.database",
-    "warmup": "vecdb.kernels._jit",
+    "warmup": "vecdb.database",
 }
 
 

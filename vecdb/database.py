@@ -27,6 +27,8 @@ from vecdb.errors import (
     TagMissingError,
     TransactionError,
 )
+from vecdb.kernels import loader
+from vecdb.kernels.loader import warmup
 from vecdb.storage import copying, handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
@@ -34,7 +36,9 @@ from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx, read_whole_log
 from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
-__all__ = ["Database", "open"]
+__all__ = ["Database", "open", "warmup"]
+
+handles.on_fork(loader.before_fork, lambda child: (loader.after_fork_in_parent, loader.after_fork_in_child)[child]())
 
 R = TypeVar("R")
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -16,6 +16,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
+
+from vecdb.types import Progress
 
 __all__ = [
     "after_fork_in_child",
@@ -26,6 +29,7 @@ __all__ = [
     "ready",
     "request",
     "wait",
+    "warmup",
 ]
 
 log = logging.getLogger("vecdb")
@@ -126,6 +130,23 @@ def wait(timeout: float | None = None) -> bool:
     if _loader.thread is not None:
         _loader.finished.wait(timeout)
     return ready()
+
+
+def warmup(progress: Progress | None = None) -> list[Any]:
+    """Compile every kernel, or load it from the cache, so that later processes start fast.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each kernel.
+
+    Returns
+    -------
+    list
+        One entry for each kernel: its name, the seconds it took, and whether it came from the cache.
+    """
+    done: list[Any] = importlib.import_module("vecdb.kernels._jit").warmup(progress)
+    return done
 
 
 def failure() -> BaseException | None:
