@@ -14,9 +14,9 @@ from vecdb.cli.codes import EXIT_CODES
 try:
     from vecdb.cli.app import cli
 except ModuleNotFoundError as error:
-    if error.name not in ("click", "rich"):
+    _MISSING: str | None = (error.name or "").partition(".")[0]
+    if _MISSING not in ("click", "rich"):
         raise
-    _MISSING: str | None = error.name
 else:
     _MISSING = None
 

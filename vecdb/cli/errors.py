@@ -35,13 +35,21 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted.", None, 130, as_json, None)
     except BrokenPipeError:
-        # Python flushes stdout once more at exit; it must not meet the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _pipe_closed()
+    except SystemExit as error:  # click's own answer to a closed pipe is to exit with 1, which means problems here
+        if isinstance(error.__context__, BrokenPipeError):
+            return _pipe_closed()
+        raise
     except OSError as error:
         return _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), None, 7, as_json, error)
     except Exception as error:  # the last door: a bug must not look like an answer
         return _bug(error, as_json)
+
+
+def _pipe_closed() -> int:
+    # Python flushes stdout once more at exit; it must not meet the closed pipe again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def _bug(error: Exception, as_json: bool) -> int:

@@ -119,7 +119,7 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
 
 def for_spaces(values: Sequence[str], spaces: Sequence[str], option: str) -> dict[str, str]:
     """Read an option that is either one value for all spaces or ``SPACE=VALUE`` for some of them."""
-    if len(values) == 1 and values[0].partition("=")[0] not in spaces:
+    if len(values) == 1 and "=" not in values[0]:
         return dict.fromkeys(spaces, values[0])
     found = pairs(values, option)
     unknown = sorted(set(found) - set(spaces))
