@@ -14,7 +14,7 @@ from vecdb.errors import ExistsError, FileAccessError
 from vecdb.storage import platform
 from vecdb.storage.env import Environment
 from vecdb.storage.failpoints import visit
-from vecdb.storage.handles import Store, moved
+from vecdb.storage.handles import Store, moved, moving
 
 
 def backup(store: Store, target: Path, prove: Callable[[Path], None]) -> int:
@@ -71,8 +71,11 @@ def compact(store: Store, prove: Callable[[Path], None], timeout: float) -> tupl
             _copy(env, temporary, prove)
             visit("compact.copied")
             with env.exclusive():
-                _swap(env, temporary, path)
-                moved(store)
+                moving(store, temporary)
+                try:
+                    _swap(env, temporary, path)
+                finally:
+                    moved(store)
         finally:
             _remove(temporary)
             env.share_again()

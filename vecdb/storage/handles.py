@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,9 @@ class Store:
 
 _stores: dict[tuple[int, int], Store] = {}
 _guard = threading.RLock()
+"""Held while a file is opened or closed, which waits for the file's readers and writers."""
+_table = threading.Lock()
+"""Guards `_stores` for a moment; nobody waits for anything while holding it, so compaction may take it."""
 _fork_hooks: list[tuple[Callable[[], None], Callable[[bool], None]]] = []
 
 
@@ -160,7 +164,8 @@ def _find(target: Path) -> Store | None:
         found = target.stat()
     except FileNotFoundError:
         return None
-    return _stores.get((found.st_dev, found.st_ino))
+    with _table:
+        return _stores.get((found.st_dev, found.st_ino))
 
 
 def _start(target: Path, options: OpenOptions) -> Store:
@@ -175,7 +180,8 @@ def _start(target: Path, options: OpenOptions) -> Store:
 
 def _register(store: Store) -> None:
     found = store.path.stat()
-    _stores[found.st_dev, found.st_ino] = store
+    with _table:
+        _stores[found.st_dev, found.st_ino] = store
 
 
 def _reopen_for_writing(store: Store, options: OpenOptions) -> None:
@@ -207,25 +213,37 @@ def release(store: Store) -> None:
         store.users -= 1
         if store.users:
             return
-        for key, known in list(_stores.items()):
-            if known is store:
-                del _stores[key]
+        with _table:
+            _forget(store)
         store.close()
         log.debug("%s: closed", store.path)
 
 
+def moving(store: Store, path: Path) -> None:
+    """Note that the store's path is about to name the file at `path`: whoever opens it must find this very store."""
+    found = path.stat()
+    with _table:
+        _stores[found.st_dev, found.st_ino] = store
+
+
 def moved(store: Store) -> None:
-    """Note that the store's path names another inode now (after compaction)."""
-    with _guard:
-        for key, known in list(_stores.items()):
-            if known is store:
-                del _stores[key]
-        _register(store)
+    """Note which file the store's path names now (after compaction, or after it failed)."""
+    found = store.path.stat()
+    with _table:
+        _forget(store)
+        _stores[found.st_dev, found.st_ino] = store
+
+
+def _forget(store: Store) -> None:
+    for key, known in list(_stores.items()):
+        if known is store:
+            del _stores[key]
 
 
 def open_stores() -> list[Store]:
     """Return the stores that are open in this process."""
-    return list(dict.fromkeys(_stores.values()))
+    with _table:
+        return list(dict.fromkeys(_stores.values()))
 
 
 # --- forks ------------------------------------------------------------------------------------------------
@@ -249,16 +267,35 @@ def _watch_forks() -> None:
 
 
 def _before_fork() -> None:
-    _guard.acquire()
     for before, _ in _fork_hooks:
         before()
+    while not _hold_writers():
+        time.sleep(0.001)
     for store in open_stores():
-        store.writer.before_fork()
         store.env.before_fork()
+    _table.acquire()
+
+
+def _hold_writers() -> bool:
+    """Take the guard and every writer's turn, or nothing: a thread in a transaction may be waiting for the guard."""
+    _guard.acquire()
+    held: list[Store] = []
+    for store in open_stores():
+        if not store.writer.before_fork(timeout=0.05):
+            for other in held:
+                other.writer.after_fork(child=False)
+            _guard.release()
+            return False
+        held.append(store)
+    return True
 
 
 def _after_fork(child: bool) -> None:
-    global _guard
+    global _guard, _table
+    if child:
+        _table = threading.Lock()
+    else:
+        _table.release()
     for store in open_stores():
         store.env.after_fork(child=child)
         store.writer.after_fork(child=child)

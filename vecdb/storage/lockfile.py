@@ -21,13 +21,14 @@ class LockFile:
     @contextlib.contextmanager
     def held(self, timeout: float) -> Iterator[None]:
         """Hold the lock for the block, waiting for at most `timeout` seconds."""
-        descriptor = self._open()
+        descriptor, process = self._open(), os.getpid()
         platform.lock(descriptor, exclusive=True, timeout=timeout, refuse=self._refuse)
         try:
-            platform.write_at_start(descriptor, platform.describe_self().ljust(200))
+            with contextlib.suppress(OSError):  # on a full disk: the name helps those who wait, no commit depends on it
+                platform.write_at_start(descriptor, platform.describe_self().ljust(200))
             yield
         finally:
-            if self._descriptor == descriptor:
+            if self._descriptor == descriptor and process == os.getpid():  # not in the child of a fork: see `abandon`
                 platform.unlock(descriptor)
 
     def _open(self) -> int:

@@ -203,13 +203,15 @@ class Writer:
     def turn(self, timeout: float) -> Iterator[None]:
         """Be the only writing thread of this process for the block."""
         if self.transaction is not None and self.transaction.is_mine():
+            self.transaction.check()
             raise TransactionError("this call cannot be made inside a transaction", hint="End the transaction first.")
-        if not self._turn.acquire(timeout=timeout):
+        turn = self._turn  # the child of a fork gets another, and must give this one back if it leaves the block
+        if not turn.acquire(timeout=timeout):
             self._give_up_turn(timeout)
         try:
             yield
         finally:
-            self._turn.release()
+            turn.release()
 
     def _give_up_turn(self, timeout: float) -> None:
         raise LockedError(
@@ -223,8 +225,9 @@ class Writer:
     @contextlib.contextmanager
     def begin_transaction(self, timeout: float) -> Iterator[Transaction]:
         """Hold the writer lock for the block; commit at its end, or throw everything away if it raises."""
-        if self.transaction is not None and self.transaction.is_mine():
+        if self._own_transaction():
             raise TransactionError("transactions cannot be nested", hint="Use the one that is open.")
+        self.transaction = None  # at most one from before a fork, which ended there
         with self.turn(timeout), self._lock.held(timeout):
             transaction = Transaction(self, self._env)
             self.transaction = transaction
@@ -237,26 +240,32 @@ class Writer:
 
     # --- forks and closing ---
 
-    def before_fork(self) -> None:
-        """Let a commit of another thread end; take back a transaction of this one, to be replayed on its next use."""
+    def _own_transaction(self) -> Transaction | None:
+        """Return the transaction that this thread of this process began, if it is still open."""
         transaction = self.transaction
-        if transaction is not None and transaction.is_mine():
+        return transaction if transaction is not None and transaction.is_mine() and not transaction.forked else None
+
+    def before_fork(self, timeout: float) -> bool:
+        """Let a commit of another thread end; take back a transaction of this one, to be replayed on its next use.
+
+        Returns False, having changed nothing, if the other thread takes longer than `timeout` seconds.
+        """
+        transaction = self._own_transaction()
+        if transaction is not None:
             transaction.suspend()
-        else:
-            self._turn.acquire()
+        elif not self._turn.acquire(timeout=timeout):
+            return False
         self._guard.acquire()
+        return True
 
     def after_fork(self, *, child: bool) -> None:
         if child:
             self._turn, self._guard = threading.Lock(), threading.Lock()
             self._queue = []
-            if self.transaction is not None:
-                self.transaction.disown()
-                self.transaction = None
             self._lock.abandon()
-            return
+            return  # a transaction of this thread stays, so that what its block does here raises `ForkedError`
         self._guard.release()
-        if self.transaction is None or not self.transaction.is_mine():
+        if self._own_transaction() is None:
             self._turn.release()
 
     def close(self) -> None:
@@ -282,11 +291,17 @@ class Transaction:
         self._broken = False
 
     def is_mine(self) -> bool:
-        return self._thread == threading.get_ident() and self._pid == os.getpid()
+        """Whether this thread began it, be it before a fork."""
+        return self._thread == threading.get_ident()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is the child of a fork, where nothing of it may be used."""
+        return self._pid != os.getpid()
 
     def check(self) -> None:
         """Raise unless this transaction may be used here and now."""
-        if self._pid != os.getpid():
+        if self.forked:
             raise ForkedError(
                 "the transaction was begun before a fork", hint="Begin a new one in the child.", what="transaction"
             )
@@ -354,11 +369,7 @@ class Transaction:
         if tx is not None:
             self._env.abort(tx)
 
-    def disown(self) -> None:
-        """In the child of a fork: nothing here may be touched again."""
-        self._over = True
-
     def end(self) -> None:
         self._over = True
-        if self._pid == os.getpid():
+        if not self.forked:
             self.suspend()
