@@ -56,7 +56,8 @@ def loads(line: bytes | str, *, path: str, number: int | None = None) -> Any:
         Naming `path` and `number`, for anything that is not JSON.
     """
     try:
-        return json.loads(line, object_hook=_decode)
+        text = line if isinstance(line, str) else line.decode()
+        return (_WITH_FLOATS if _KEY in text else _PLAIN).decode(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise SourceError(
             f"{place(path, number)} is not valid JSON: {_reason(error)}.",
@@ -80,6 +81,20 @@ def _reason(error: ValueError | RecursionError) -> str:
     return str(error).rstrip(".")
 
 
+def _decode(found: dict[str, Any]) -> Any:
+    if len(found) == 1 and _KEY in found:
+        word = found[_KEY]
+        if not isinstance(word, str) or word not in _FLOATS:
+            raise ValueError(f'"{_KEY}" must be one of {", ".join(_FLOATS)}')
+        return _FLOATS[word]
+    return found
+
+
+# Made once: json.loads with a hook makes a decoder for each line, and a hook is called for each object.
+_PLAIN = json.JSONDecoder()
+_WITH_FLOATS = json.JSONDecoder(object_hook=_decode)
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return {_KEY: "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"}
@@ -88,12 +103,3 @@ def _encode(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_encode(item) for item in value]
     return value
-
-
-def _decode(found: dict[str, Any]) -> Any:
-    if len(found) == 1 and _KEY in found:
-        word = found[_KEY]
-        if not isinstance(word, str) or word not in _FLOATS:
-            raise ValueError(f'"{_KEY}" must be one of {", ".join(_FLOATS)}')
-        return _FLOATS[word]
-    return found
