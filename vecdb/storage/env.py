@@ -85,7 +85,7 @@ class Environment:
         self.durability = durability
         self.timeout = timeout
         self.opened = 0
-        """How often the file was (re)opened: views and caches made under another count are dead."""
+        """How often the file was mapped: views and caches made under another count are dead."""
         self.writer_lock = LockFile(path.with_name(path.name + "-writer"))
         self._create = create
         self._map_size = map_size
@@ -240,9 +240,13 @@ class Environment:
             os.close(kept)
 
     def share_again(self) -> None:
-        """Go back from sole use to sharing the file."""
-        if self._descriptor is not None:
+        """Go back from sole use to sharing the file; the lock is given up for a moment, as in `_try_sole_use`."""
+        with self.exclusive():
+            if self._descriptor is None:
+                return
             platform.lock(self._descriptor, exclusive=False, timeout=self.timeout, refuse=self._busy)
+            if not os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
+                self._shut()
 
     def _shut(self) -> None:
         env, self._env, self._tables = self._env, None, {}
@@ -294,8 +298,13 @@ class Environment:
         with self.exclusive():
             self.open()
             assert self._env is not None
-            with self.translated():
-                self._env.set_mapsize(0)
+            self.opened += 1
+            try:
+                with self.translated():
+                    self._env.set_mapsize(0)
+            except BaseException:
+                self._shut()  # the old map is gone, the new one was refused
+                raise
 
     @staticmethod
     def _begin(env: lmdb.Environment) -> lmdb.Transaction:
@@ -324,9 +333,10 @@ class Environment:
             self._wait_for_gate()
             nested = self._owner is not None
             self._owner = threading.get_ident()
-            while self._leases:
-                self._gate.wait()
         try:
+            with self._gate:
+                while self._leases:
+                    self._gate.wait()
             yield
         finally:
             if not nested:
@@ -419,9 +429,11 @@ class Environment:
             assert self._env is not None
             self._env.reader_check()
             size = int(self._env.info()["map_size"]) * 2
+            self.opened += 1
             try:
                 self._env.set_mapsize(size)
             except (lmdb.Error, MemoryError) as error:
+                self._shut()  # LMDB gave up the old map before it asked for the new one
                 raise MapFullError(
                     f"{self.path}: the memory map is full and cannot grow to {size} bytes",
                     hint="Raise the limit on the process's address space.",
