@@ -36,6 +36,7 @@ STRIP = 64
 """Rows whose values are computed, and compared with the floor, before any of them is looked at singly."""
 
 _AHEAD = 8192  # bytes: the hardware stops prefetching at page ends; asking two pages ahead gained 15 % of bandwidth
+_PIECE = 192  # components asked for and summed at a time: more requests at once than the core can track stall it
 _ROWS_AHEAD = 4  # of a list; rows of another block are asked for at a wrong address, which is harmless
 _SMALL_POOL = 64
 
@@ -113,17 +114,38 @@ def _prefetch(address: int, size: int) -> None:
 
 
 @helper
+def _dot_single(components: F32, wanted: F32) -> np.float32:
+    total = np.float32(0.0)
+    for j in range(components.shape[0]):
+        total += components[j] * wanted[j]
+    return total
+
+
+@helper
 def _products_single(address: int, rows: int, query: F32, ahead: int, out: F32) -> None:
     """Write the inner products of the query with `rows` float32 rows."""
     d = query.shape[0]
     for row in range(rows):
-        base = address + row * 4 * d
-        _prefetch(base + ahead, 4 * d)
-        components = floats_at(base, d)
+        place = address + 4 * d * row
+        if d <= _PIECE:
+            _prefetch(place + ahead, 4 * d)
+            out[row] = _dot_single(floats_at(place, d), query)
+            continue
         total = np.float32(0.0)
-        for j in range(d):
-            total += components[j] * query[j]
+        for start in range(0, d, _PIECE):
+            count = min(_PIECE, d - start)
+            _prefetch(place + 4 * start + ahead, 4 * count)
+            wanted = floats_at(query.ctypes.data + 4 * start, count)  # cheaper than cutting a slice
+            total += _dot_single(floats_at(place + 4 * start, count), wanted)
         out[row] = total
+
+
+@helper
+def _dot_half(components: npt.NDArray[np.uint16], wanted: F32) -> np.float32:
+    total = np.float32(0.0)
+    for j in range(components.shape[0]):
+        total += half_to_single(components[j]) * wanted[j]
+    return total
 
 
 @helper
@@ -131,13 +153,27 @@ def _products_half(address: int, rows: int, query: F32, ahead: int, out: F32) ->
     """`_products_single` for float16 rows."""
     d = query.shape[0]
     for row in range(rows):
-        base = address + row * 2 * d
-        _prefetch(base + ahead, 2 * d)
-        components = halves_at(base, d)
+        place = address + 2 * d * row
+        if d <= 2 * _PIECE:
+            _prefetch(place + ahead, 2 * d)
+            out[row] = _dot_half(halves_at(place, d), query)
+            continue
         total = np.float32(0.0)
-        for j in range(d):
-            total += half_to_single(components[j]) * query[j]
+        for start in range(0, d, 2 * _PIECE):
+            count = min(2 * _PIECE, d - start)
+            _prefetch(place + 2 * start + ahead, 2 * count)
+            wanted = floats_at(query.ctypes.data + 4 * start, count)  # cheaper than cutting a slice
+            total += _dot_half(halves_at(place + 2 * start, count), wanted)
         out[row] = total
+
+
+@helper
+def _square_single(components: F32, wanted: F32) -> np.float32:
+    total = np.float32(0.0)
+    for j in range(components.shape[0]):
+        difference = components[j] - wanted[j]
+        total += difference * difference
+    return total
 
 
 @helper
@@ -145,14 +181,27 @@ def _squares_single(address: int, rows: int, query: F32, ahead: int, out: F32) -
     """Write the squared distances of the query to `rows` float32 rows."""
     d = query.shape[0]
     for row in range(rows):
-        base = address + row * 4 * d
-        _prefetch(base + ahead, 4 * d)
-        components = floats_at(base, d)
+        place = address + 4 * d * row
+        if d <= _PIECE:
+            _prefetch(place + ahead, 4 * d)
+            out[row] = _square_single(floats_at(place, d), query)
+            continue
         total = np.float32(0.0)
-        for j in range(d):
-            difference = components[j] - query[j]
-            total += difference * difference
+        for start in range(0, d, _PIECE):
+            count = min(_PIECE, d - start)
+            _prefetch(place + 4 * start + ahead, 4 * count)
+            wanted = floats_at(query.ctypes.data + 4 * start, count)  # cheaper than cutting a slice
+            total += _square_single(floats_at(place + 4 * start, count), wanted)
         out[row] = total
+
+
+@helper
+def _square_half(components: npt.NDArray[np.uint16], wanted: F32) -> np.float32:
+    total = np.float32(0.0)
+    for j in range(components.shape[0]):
+        difference = half_to_single(components[j]) - wanted[j]
+        total += difference * difference
+    return total
 
 
 @helper
@@ -160,13 +209,17 @@ def _squares_half(address: int, rows: int, query: F32, ahead: int, out: F32) -> 
     """`_squares_single` for float16 rows."""
     d = query.shape[0]
     for row in range(rows):
-        base = address + row * 2 * d
-        _prefetch(base + ahead, 2 * d)
-        components = halves_at(base, d)
+        place = address + 2 * d * row
+        if d <= 2 * _PIECE:
+            _prefetch(place + ahead, 2 * d)
+            out[row] = _square_half(halves_at(place, d), query)
+            continue
         total = np.float32(0.0)
-        for j in range(d):
-            difference = half_to_single(components[j]) - query[j]
-            total += difference * difference
+        for start in range(0, d, 2 * _PIECE):
+            count = min(2 * _PIECE, d - start)
+            _prefetch(place + 2 * start + ahead, 2 * count)
+            wanted = floats_at(query.ctypes.data + 4 * start, count)  # cheaper than cutting a slice
+            total += _square_half(halves_at(place + 2 * start, count), wanted)
         out[row] = total
 
 
