@@ -212,9 +212,18 @@ class Database:
 
     def _write(self, operation: Callable[[WriteTx], R], entry: CollectionEntry | None = None) -> R:
         store = self._writable()
-        result = store.writer.run(operation, timeout=self._timeout)
-        if entry is not None and self._automatic and store.writer.transaction is None:
-            housekeeping.after_write(store, entry, self._timeout)
+        if entry is None or not self._automatic:
+            return store.writer.run(operation, timeout=self._timeout)
+        outcome: list[housekeeping.Outcome] = []
+
+        def tracked(write: WriteTx) -> R:
+            result = operation(write)
+            outcome[:] = [housekeeping.outcome(write, entry)]
+            return result
+
+        result = store.writer.run(tracked, timeout=self._timeout)
+        if outcome and store.writer.transaction is None:
+            housekeeping.after_write(store, entry, outcome[0], self._timeout)
         return result
 
     @contextlib.contextmanager

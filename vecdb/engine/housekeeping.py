@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from vecdb.errors import CancelledError
 from vecdb.storage.handles import Store
@@ -21,28 +22,36 @@ REPACK_SHARE = 1 / 3
 _DUE_DEAD = 256
 _PAUSE = 1.0
 """Seconds between attempts while history keeps most of the dead."""
-_TIDY_EVERY = 64
+_TIDY_EVERY = 16
 log = logging.getLogger("vecdb")
 
 
 Step = Callable[[WriteTx], bool]
 
 
-def after_write(store: Store, entry: CollectionEntry, timeout: float) -> None:
-    """Do what housekeeping the counts of a collection say is due."""
-    with store.reader.snapshot() as snapshot:
-        if entry.name not in snapshot.state.catalog.collections:
-            return
-        counts, counters = snapshot.counts(entry.id), snapshot.state.counters
-        due = [
-            space
-            for space in entry.spaces.values()
-            if (found := counts.spaces.get(space.id)) is not None and _is_due(store, space, found, counters.horizon)
-        ]
-    for space in due:
-        useful = store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
-        log.debug("%s: settled the dead of space %s: %s", store.path, space.name, useful)
-    if counters.seq % _TIDY_EVERY == 0:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a commit left behind, as far as housekeeping wants to know."""
+
+    seq: int
+    horizon: int
+    spaces: Mapping[int, SpaceCounts]
+
+
+def outcome(write: WriteTx, entry: CollectionEntry) -> Outcome:
+    """Note the counts that a commit is about to make true."""
+    pending = _pending(write, entry)
+    return Outcome(write.seq, write.counters.horizon, {} if pending is None else dict(pending.spaces))
+
+
+def after_write(store: Store, entry: CollectionEntry, left: Outcome, timeout: float) -> None:
+    """Do what housekeeping a commit's counts say is due; nothing is read to find out."""
+    for space in entry.spaces.values():
+        counts = left.spaces.get(space.id)
+        if counts is not None and _is_due(store, space, counts, left.horizon):
+            useful = store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
+            log.debug("%s: settled the dead of space %s: %s", store.path, space.name, useful)
+    if left.seq % _TIDY_EVERY == 0:
         for step in _tidy_steps(entry):
             store.writer.maintain(step, timeout=timeout)
 

@@ -7,7 +7,7 @@ Keys of ``columns``, after the collection: ``i`` + chunk -> its directory line, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from vecdb.storage.tx import Tx
 CHUNK_ROWS: Final = 16_384
 DELTA_ROWS: Final = 1_024
 """Rows evaluated one by one from their records; past this they are sealed into a chunk."""
+_SEALED_AT_ONCE: Final = 512
+"""A batch of so many rows becomes a chunk of its own, made of the metadata at hand."""
 _SMALL_CHUNK: Final = 4_096
 _MANY_SMALL: Final = 8
 
@@ -177,7 +179,7 @@ class ColumnWriter:
     ) -> int:
         """Take in the new metadata of `rows`, of which `changed` had some before; return the new size of the delta."""
         delta -= self.forget(changed)
-        if len(rows) >= DELTA_ROWS:
+        if len(rows) >= _SEALED_AT_ONCE:
             self._seal(rows, metadatas)
             return delta
         stamp = u64(self.version)
@@ -261,6 +263,8 @@ class ColumnWriter:
         chosen = {line for line in lines if 3 * line.stale > line.rows or (everything and line.stale)}
         if len(small) > (1 if everything else _MANY_SMALL):
             chosen.update(small)
+        if not everything:
+            chosen = set(_up_to_one_chunk(chosen))
         if not chosen:
             return False
         rows = np.sort(np.concatenate([self._fresh_rows(line) for line in chosen])).tolist()
@@ -272,6 +276,16 @@ class ColumnWriter:
     def _fresh_rows(self, line: ChunkLine) -> Numbers:
         rows: Numbers = open_chunk(self.tx, self.collection, line, self._cache).rows
         return rows[~read_stale(self.tx, self.collection, line)]
+
+
+def _up_to_one_chunk(lines: Iterable[ChunkLine]) -> Iterator[ChunkLine]:
+    """Yield the oldest lines whose fresh rows fill one chunk: what one tidying may rewrite."""
+    room = CHUNK_ROWS
+    for line in sorted(lines, key=lambda line: line.id):
+        room -= line.rows - line.stale
+        if room < 0:
+            return
+        yield line
 
 
 def drop_columns(tx: Tx, collection: int) -> None:

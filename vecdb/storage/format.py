@@ -224,6 +224,17 @@ def decode_record_payload(data: memoryview) -> StoredRecord:
     return StoredRecord(version, refs, bytes(data[start : start + length]), bytes(data[start + length :]))
 
 
+def decode_metadata(place: bytes, value: Buffer) -> dict[str, Any]:
+    """Return only the metadata of the record at `place`; what sealing columns needs of thousands of records."""
+    data = unseal(place, value, "record")
+    try:
+        _, count, length = _RECORD.unpack_from(data)
+    except struct.error as error:
+        raise CorruptionError("a record is shorter than its header says", what="record") from error
+    metadata: dict[str, Any] = unpack(data[_RECORD.size + count * _REF.size + length :], "record")[0]
+    return metadata
+
+
 # --- vector blocks ----------------------------------------------------------------------------------------
 
 BLOCK_CLASSES: Final = (64 << 10, 256 << 10, 1 << 20)

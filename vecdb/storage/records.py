@@ -6,9 +6,10 @@ Keys of ``ids``: collection + typed id -> row. Keys of ``records``: collection +
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vecdb.errors import CorruptionError
-from vecdb.storage.format import Buffer, StoredRecord, decode_record, read_u64, u32, u32_u64
+from vecdb.storage.format import Buffer, StoredRecord, decode_metadata, decode_record, read_u64, u32, u32_u64
 from vecdb.storage.tx import Tx
 
 
@@ -48,6 +49,15 @@ def read_record(tx: Tx, collection: int, row: int) -> StoredRecord:
     if value is None:
         raise CorruptionError(f"the record at row {row} is missing", what="record", where=key.hex())
     return decode_record(key, value)
+
+
+def read_metadata(tx: Tx, collection: int, row: int) -> dict[str, Any]:
+    """Return the metadata of the record at `row`."""
+    key = record_key(collection, row)
+    value = tx.get("records", key)
+    if value is None:
+        raise CorruptionError(f"the record at row {row} is missing", what="record", where=key.hex())
+    return decode_metadata(key, value)
 
 
 def stored_bytes(tx: Tx, collection: int, row: int) -> bytes:

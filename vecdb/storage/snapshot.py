@@ -19,7 +19,7 @@ from vecdb.storage.columnstore import ColumnView, load_columns
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES, block_capacity
 from vecdb.storage.history import Change, changes_after
-from vecdb.storage.records import read_record
+from vecdb.storage.records import read_metadata
 from vecdb.storage.spaces import BlockCache, SpaceView, load_view
 from vecdb.storage.state import (
     Catalog,
@@ -90,7 +90,7 @@ class State:
                     collection,
                     before,
                     self._caches.chunks,
-                    lambda row: read_record(tx, collection, row).content()[0],
+                    lambda row: read_metadata(tx, collection, row),
                 )
             return self._columns[collection]
 

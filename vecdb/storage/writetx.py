@@ -27,7 +27,7 @@ from vecdb.storage.history import (
     write_deaths,
     write_image,
 )
-from vecdb.storage.records import id_place, record_key, stored_bytes
+from vecdb.storage.records import id_place, read_metadata, record_key, stored_bytes
 from vecdb.storage.spaces import read_segments
 from vecdb.storage.state import (
     Catalog,
@@ -229,7 +229,7 @@ class WriteTx:
             self.version,
             self._chunks,
             self._take_chunk,
-            lambda row: self.read(pending, row)[1].content()[0],
+            lambda row: read_metadata(self.tx, number, row),
         )
 
     def _take_chunk(self) -> int:
@@ -351,7 +351,8 @@ class WriteTx:
         if self.retention <= 0:
             return limit
         cutoff = time.time() - self.retention
-        over = self.counters.history_bytes > max(HISTORY_FLOOR, self._data_bytes() // 2)
+        taken = self.counters.history_bytes
+        over = taken > HISTORY_FLOOR and taken > self._data_bytes() // 2
         horizon = self.counters.horizon
         while horizon < limit and horizon - self.counters.horizon < _STEPS:
             entry = read_log(self.tx, horizon + 1)
