@@ -170,6 +170,7 @@ def export(
     database: str,
     collection: str,
     target: str,
+    *,
     kind: str | None,
     spaces: Sequence[str],
     no_vectors: bool,

@@ -35,6 +35,7 @@ def delete(
     database: str,
     collection: str,
     ids: Sequence[str],
+    *,
     where: Any,
     erase: bool,
     int_ids: bool,

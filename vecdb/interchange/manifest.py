@@ -10,9 +10,11 @@
       SPACE.rows.npy       (n,) int64: the line of records.jsonl.gz, from 0, that vector i belongs to
 
 Ids keep their type: a JSON string or a JSON number. Floats that JSON has no word for are written as described in
-`vecdb.interchange.codec`. Vectors stand in the order in which equal scores are ranked. File names of spaces are their
-percent-encoded names; the manifest says which file belongs to which space, and only plain names inside the directory
-are followed. The same content gives the same bytes.
+`vecdb.interchange.codec`. Vectors stand in the order of their records. Equal scores are ranked by the age of the
+vectors, which is the same order unless vectors were replaced or added later; those rank by record order after an
+import. The version of a record is written for information: an imported record begins at 1. File names of spaces are
+their percent-encoded names; the manifest says which file belongs to which space, and only plain names inside the
+directory are followed. The same content gives the same bytes.
 """
 
 from __future__ import annotations
