@@ -115,6 +115,14 @@ def test_the_real_kernels_load(fresh):
     assert fresh.wait(240), fresh.failure()
 
 
+def test_warmup_reports_every_kernel_and_its_progress():
+    seen = []
+    done = loader.warmup(lambda count, total: seen.append((count, total)))
+    assert {"canonical.canonical_rows", "exact_scan.scan_blocks"} <= {warmed.kernel for warmed in done}
+    assert seen[-1] == (len(done), len(done))
+    assert all(warmed.from_cache for warmed in loader.warmup())
+
+
 # --- forks and exits --------------------------------------------------------------------------------------
 
 

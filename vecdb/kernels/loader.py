@@ -16,6 +16,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from vecdb.types import Progress
+
+if TYPE_CHECKING:
+    from vecdb.kernels._jit import Warmed
 from typing import Any
 
 from vecdb.types import Progress
@@ -152,6 +158,29 @@ def warmup(progress: Progress | None = None) -> list[Any]:
 def failure() -> BaseException | None:
     """Return the error that ended loading, or None."""
     return _loader.error
+
+
+def warmup(progress: Progress | None = None) -> list[Warmed]:
+    """Compile every kernel now, or load it from the cache, so that no later process has to wait for the compiler.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each kernel.
+
+    Returns
+    -------
+    list of Warmed
+        Per kernel: its name, the seconds it took, and whether it came from the cache.
+
+    Raises
+    ------
+    ImportError
+        If numba cannot be imported.
+    """
+    from vecdb.kernels import _jit  # imports numba, which this module does not
+
+    return _jit.warmup(progress)
 
 
 def before_fork() -> None:
