@@ -22,9 +22,6 @@ from vecdb.types import Progress
 
 if TYPE_CHECKING:
     from vecdb.kernels._jit import Warmed
-from typing import Any
-
-from vecdb.types import Progress
 
 __all__ = [
     "after_fork_in_child",
@@ -138,23 +135,6 @@ def wait(timeout: float | None = None) -> bool:
     return ready()
 
 
-def warmup(progress: Progress | None = None) -> list[Any]:
-    """Compile every kernel, or load it from the cache, so that later processes start fast.
-
-    Parameters
-    ----------
-    progress : callable, optional
-        Called as ``progress(done, total)`` after each kernel.
-
-    Returns
-    -------
-    list
-        One entry for each kernel: its name, the seconds it took, and whether it came from the cache.
-    """
-    done: list[Any] = importlib.import_module("vecdb.kernels._jit").warmup(progress)
-    return done
-
-
 def failure() -> BaseException | None:
     """Return the error that ended loading, or None."""
     return _loader.error
@@ -202,8 +182,7 @@ def after_fork_in_child() -> None:
         parent.guard = threading.Lock()
     else:
         _loader = _Loader()
-    if parent.ready or parent.thread is not None:
-        _reset_kernel_locks()
+    _reset_kernel_locks()
 
 
 def _reset_kernel_locks() -> None:
