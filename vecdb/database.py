@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from vecdb.collection import Collection
 from vecdb.engine import housekeeping, inspection
 from vecdb.engine.guard import Guard
-from vecdb.engine.names import check_name, check_number, check_option
+from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
 from vecdb.errors import (
     ClosedError,
     CollectionMissingError,
@@ -33,6 +33,7 @@ from vecdb.storage import copying, handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
 from vecdb.storage.state import CollectionEntry
+from vecdb.storage.writer import Transaction
 from vecdb.storage.writetx import WriteTx, read_whole_log
 from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
@@ -111,14 +112,13 @@ def open(
     """
     check_option("mode", mode, ("a", "r", "x"))
     check_option("durability", durability, handles.DURABILITIES)
-    check_number("timeout", timeout, 0)
     check_number("retention", retention, 0)
     if map_size is not None:
-        check_number("map_size", map_size, 1 << 16)
+        map_size = check_count("map_size", map_size, 1 << 16)
     if mode == "r" and durability == "bulk":
         check_option("durability", durability, ("full", "relaxed"))
-    options = OpenOptions(mode, durability, timeout, retention, map_size, allow_remote)
-    return Database(handles.acquire(path, options), options, automatic=automatic)
+    options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
+    return Database(handles.acquire(check_path(path), options), options, automatic=automatic)
 
 
 class Database:
@@ -163,7 +163,15 @@ class Database:
         return self._store is None
 
     def close(self) -> None:
-        """Close the database; a second call does nothing. Waits for reads and writes of other threads."""
+        """Close the database; a second call does nothing. Waits for reads and writes of other threads.
+
+        Raises
+        ------
+        TransactionError
+            Inside a transaction, which has to end first.
+        """
+        if self._store is not None and self._store.users == 1:  # other handles keep the file open for the transaction
+            self._refuse_in_transaction("close")
         with self._closing:
             store, self._store = self._store, None
         if store is not None:
@@ -196,15 +204,22 @@ class Database:
 
     # --- reading and writing, for collections ---
 
+    def _own_transaction(self) -> Transaction | None:
+        """Return the transaction that this thread has open."""
+        return self._opened().writer.own_transaction()
+
+    def _refuse_in_transaction(self, call: str) -> None:
+        if self._own_transaction() is not None:
+            raise TransactionError(f"{call} cannot run inside a transaction", hint="End the transaction first.")
+
     @contextlib.contextmanager
     def _read(self, *, own_writes: bool = False) -> Iterator[Snapshot]:
         """Yield the newest commit, or inside this thread's transaction, its own uncommitted state."""
         store = self._opened()
-        transaction = store.writer.transaction
-        if own_writes and transaction is not None and transaction.is_mine():
+        transaction = store.writer.own_transaction() if own_writes else None
+        if transaction is not None:
             with store.env.translated():
-                write = transaction.write_tx()
-                write.flush()
+                write = transaction.flushed()
                 yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
             return
         with store.reader.snapshot() as snapshot:
@@ -223,7 +238,7 @@ class Database:
 
         result = store.writer.run(tracked, timeout=self._timeout)
         if outcome and store.writer.transaction is None:
-            housekeeping.after_write(store, entry, outcome[0], self._timeout)
+            housekeeping.after_write(store, entry, outcome[0])
         return result
 
     @contextlib.contextmanager
@@ -326,9 +341,10 @@ class Database:
             If `seq` is not kept any more.
         """
         check_name("tag", name)
+        wanted = None if seq is None else check_count("seq", seq, 0)
 
         def put(write: WriteTx) -> int:
-            chosen = write.counters.seq if seq is None else int(seq)
+            chosen = write.counters.seq if wanted is None else wanted
             check_seq(write.counters, chosen)
             if name in write.catalog.tags:
                 raise ExistsError(f"tag {name!r} exists", hint="Remove it with untag(name).", kind="tag", name=name)
@@ -354,6 +370,8 @@ class Database:
 
     def commits(self, limit: int | None = None) -> list[Commit]:
         """Return the kept part of the commit log, newest last; with `limit` only so many of the newest."""
+        if limit is not None:
+            limit = check_count("limit", limit, 0)
         with self._read() as snapshot:
             named: dict[int, list[str]] = {}
             for name, tag in snapshot.state.catalog.tags.items():
@@ -409,9 +427,8 @@ class Database:
         """
         store = self._writable()
         check_option("keep", keep, ("tags", "window", "nothing"))
-        if store.writer.transaction is not None and store.writer.transaction.is_mine():
-            raise TransactionError("compact cannot run inside a transaction", hint="End the transaction first.")
-        wait = self._timeout if timeout is None else timeout
+        self._refuse_in_transaction("compact")
+        wait = self._timeout if timeout is None else check_timeout(timeout)
         store.require_sole_use(wait)
         if keep == "nothing":
             for name in self.tags():
@@ -431,7 +448,7 @@ class Database:
         ExistsError
             If `path` exists.
         """
-        size = copying.backup(self._opened(), Path(path), inspection.prove_file)
+        size = copying.backup(self._opened(), check_path(path), inspection.prove_file)
         if progress is not None:
             progress(size, size)
         return size

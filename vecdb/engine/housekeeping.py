@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from vecdb.errors import CancelledError
+from vecdb.errors import CancelledError, LockedError, StorageError
 from vecdb.storage.handles import Store
 from vecdb.storage.state import CollectionEntry, SpaceCounts
 from vecdb.storage.writetx import Pending, WriteTx
@@ -44,16 +44,31 @@ def outcome(write: WriteTx, entry: CollectionEntry) -> Outcome:
     return Outcome(write.seq, write.counters.horizon, {} if pending is None else dict(pending.spaces))
 
 
-def after_write(store: Store, entry: CollectionEntry, left: Outcome, timeout: float) -> None:
-    """Do what housekeeping a commit's counts say is due; nothing is read to find out."""
+def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
+    """Do what housekeeping a commit's counts say is due; nothing is read to find out.
+
+    The write itself is durable already, so housekeeping that cannot be done now is left to a later one: it waits for
+    no lock, and a full disk or a damaged block is logged, to be met again by whoever needs that space or block.
+    """
+    try:
+        for name, step in _due_steps(store, entry, left):
+            useful = store.writer.maintain(step, timeout=0.0)
+            log.debug("%s: %s: %s", store.path, name, "done" if useful else "nothing to do")
+    except LockedError:
+        log.debug("%s: housekeeping put off, another writer was quicker", store.path)
+    except StorageError as error:
+        log.warning("%s: housekeeping failed: %s", store.path, error)
+
+
+def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str, Step]]:
     for space in entry.spaces.values():
         counts = left.spaces.get(space.id)
         if counts is not None and _is_due(store, space, counts, left.horizon):
-            useful = store.writer.maintain(_settle_step(entry, space, REPACK_SHARE), timeout=timeout)
-            log.debug("%s: settled the dead of space %s: %s", store.path, space.name, useful)
+            yield f"settle the dead of space {space.name}", _settle_step(entry, space, REPACK_SHARE)
     if left.seq % _TIDY_EVERY == 0:
-        for step in _tidy_steps(entry):
-            store.writer.maintain(step, timeout=timeout)
+        for space in entry.spaces.values():
+            yield f"merge the segments of space {space.name}", _merge_step(entry, space)
+        yield f"tidy the columns of {entry.name}", _tidy_columns_step(entry)
 
 
 def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bool:
@@ -66,12 +81,6 @@ def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bo
         return False
     store.settled[space.id] = (now, counts.dead, horizon)
     return True
-
-
-def _tidy_steps(entry: CollectionEntry) -> Iterator[Step]:
-    for space in entry.spaces.values():
-        yield _merge_step(entry, space)
-    yield _tidy_columns_step(entry)
 
 
 def _settle_step(entry: CollectionEntry, space: Space, threshold: float) -> Step:

@@ -125,7 +125,7 @@ _fork_hooks: list[tuple[Callable[[], None], Callable[[bool], None]]] = []
 
 def acquire(path: str | os.PathLike[str], options: OpenOptions) -> Store:
     """Return the process's store on `path`, opening it if it is not open yet."""
-    target = Path(os.path.abspath(os.fspath(path)))
+    target = Path(os.path.realpath(os.fspath(path)))  # lock files lie beside the file, whatever name led to it
     if not options.allow_remote:
         platform.refuse_remote(target)
     with _guard:
@@ -146,6 +146,8 @@ def _prepare(target: Path, options: OpenOptions) -> None:
         raise FileAccessError(f"{target} is a directory", hint="Name a file, such as 'news.vecdb'.", path=str(target))
     if options.mode == "r" and not exists:
         raise FileAccessError(f"{target} does not exist", hint="Open it with mode='a' to create it.", path=str(target))
+    if options.durability == "bulk" and any(store.target == target for store in open_stores()):
+        raise ExistsError(f"{target} is being loaded already", hint="Use that handle.", kind="file", name=str(target))
     if exists and (options.mode == "x" or options.durability == "bulk"):
         why = (
             "mode='x' creates a new file"
@@ -169,13 +171,21 @@ def _find(target: Path) -> Store | None:
 
 
 def _start(target: Path, options: OpenOptions) -> Store:
-    path = target if options.durability != "bulk" else target.with_name(f"{target.name}.loading-{os.getpid()}")
+    path = target if options.durability != "bulk" else _loading_name(target)
     store = Store(path, target, options)
     store.start()
     _register(store)
     _watch_forks()
     log.debug("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
     return store
+
+
+def _loading_name(target: Path) -> Path:
+    """Return where a bulk load is written until it is published, cleared of what a dead process may have left there."""
+    path = target.with_name(f"{target.name}.loading-{os.getpid()}")
+    for suffix in ("", "-lock", "-writer"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return path
 
 
 def _register(store: Store) -> None:
