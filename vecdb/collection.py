@@ -33,6 +33,11 @@ __all__ = ["Collection"]
 Encoder = Callable[[list[str]], Any]
 
 
+def _condition(where: Where | None) -> conditions.Condition | None:
+    """Return the checked condition, None where every record satisfies it."""
+    return None if where is None or where == {} else conditions.parse(where)
+
+
 class Collection:
     """Records with unique ids, and their vectors in any number of spaces.
 
@@ -110,6 +115,7 @@ class Collection:
             If a value is out of its bounds.
         """
         space = spaces.make_space(name, dim, metric, dtype, model, revision, role)
+        queries.check_encoder(encode)
         added = self._database._write(spaces.add_space(self._key, space))
         if encode is not None:
             self.set_encoder(name, encode)
@@ -117,10 +123,7 @@ class Collection:
 
     def set_encoder(self, space: str, encode: Encoder | None) -> None:
         """Give, or with None take away, the callable that embeds query texts for `space` in this process."""
-        if encode is not None and not callable(encode):
-            raise ParameterError(
-                "encode is not callable", hint="Pass a function list[str] -> array.", name="encode", got=repr(encode)
-            )
+        queries.check_encoder(encode)
         found = find_space(self._entry(), space)
         encoders = self._database._encoders
         if encode is None:
@@ -231,6 +234,10 @@ class Collection:
         WriteResult
             Sums over all batches, and the last seq.
         """
+        if not isinstance(batches, Iterable):
+            raise ParameterError(
+                f"batches is a {type(batches).__name__}, expected an iterable of dicts", name="batches", got=batches
+            )
         total = WriteResult(self._database.seq)
         for batch in batches:
             if cancel is not None and cancel():
@@ -306,6 +313,8 @@ class Collection:
         """
         if (ids is None) == (where is None):
             raise ParameterError("delete takes either ids or where", hint="Give one of the two.", name="ids")
+        if erase:
+            self._database._refuse_in_transaction("delete(erase=True)")
         result = self._delete_where(where) if where is not None else self._delete_ids(ids, missing_ok=missing_ok)
         if erase:
             from vecdb.engine.housekeeping import forget
@@ -364,7 +373,20 @@ class Collection:
             return view.find(key) is not None
 
     def _view(self, as_of: int | str | None = None) -> reading.OpenView:
-        return reading.OpenView(self._database._read(own_writes=True), self._key, as_of)
+        """Open the newest state, this thread's transaction included, or a past one, which it cannot have changed."""
+        return reading.OpenView(self._database._read(own_writes=as_of is None), self._key, as_of)
+
+    def _scan_opener(self, as_of: int | str | None) -> reading.OpenAt:
+        """Return what opens the chunks of a scan; one that sees a transaction's own writes ends with it."""
+        database = self._database
+        transaction = database._own_transaction() if as_of is None else None
+
+        def open_at(seq: int | str | None) -> reading.OpenView:
+            if transaction is not None:
+                transaction.check()
+            return reading.OpenView(database._read(own_writes=transaction is not None), self._key, seq)
+
+        return open_at
 
     @overload
     def get(
@@ -422,7 +444,7 @@ class Collection:
 
     def count(self, where: Where | None = None, *, as_of: int | str | None = None) -> int:
         """Return how many records there are, or how many satisfy `where`."""
-        condition = conditions.parse(where) if where else None
+        condition = _condition(where)
         with self._view(as_of) as view:
             return view.live if condition is None else len(view.select(condition).rows)
 
@@ -456,16 +478,14 @@ class Collection:
             If it is continued in the child of a fork.
         """
         if limit is not None:
-            check_count("limit", limit, 0)
-        plan = reading.ScanPlan(
-            conditions.parse(where) if where else None, limit, reading.parse_order_by(order_by), vectors, as_of
-        )
-        return reading.scan(lambda seq: self._view(seq), plan)
+            limit = check_count("limit", limit, 0)
+        plan = reading.ScanPlan(_condition(where), limit, reading.parse_order_by(order_by), vectors, as_of)
+        return reading.scan(self._scan_opener(as_of), plan)
 
     def history(self, id: Id) -> list[RecordVersion]:
-        """Return the kept states of a record, oldest first; `record` is None where it did not exist."""
+        """Return the kept, committed states of a record, oldest first; `record` is None where it was deleted."""
         key = id_key(id)
-        with self._view() as view:
+        with reading.OpenView(self._database._read(), self._key, None) as view:
             return reading.history(view, key)
 
     # --- search ---
@@ -539,9 +559,9 @@ class Collection:
             `like` names no record, or one without a vector in the space.
         """
         wanted = search.check_k(k, allow_large=allow_large)
-        check_count("offset", offset, 0)
-        search.check_tuning(recall, effort, timeout)
-        condition = conditions.parse(where) if where else None
+        offset = check_count("offset", offset, 0)
+        search.check_tuning(recall, effort, timeout, min_score)
+        condition = _condition(where)
         if isinstance(q, Mapping):
             space, q = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -69,9 +69,9 @@ def id_list(ids: object) -> tuple[tuple[Id, ...], bool]:
     """Return ids as a tuple, and whether a single one was given."""
     if isinstance(ids, (str, int, np.integer)) and not isinstance(ids, bool):
         return (ids,), True  # type: ignore[return-value]
-    if isinstance(ids, np.ndarray):
+    if isinstance(ids, np.ndarray) and ids.ndim == 1:
         return tuple(ids.tolist()), False
-    if isinstance(ids, (bytes, Mapping)) or not isinstance(ids, Iterable):
+    if isinstance(ids, (bytes, Mapping, np.ndarray)) or not isinstance(ids, Iterable):
         raise IdError(
             f"ids is a {type(ids).__name__}, expected a sequence of str or int", hint="Pass a list.", got=repr(ids)[:80]
         )
@@ -162,7 +162,7 @@ def unknown_space(name: object, spaces: Mapping[str, Space], collection: str) ->
     from vecdb.storage.state import CollectionEntry
 
     try:
-        find_space(CollectionEntry(0, collection, spaces), name)  # type: ignore[arg-type]
+        find_space(CollectionEntry(0, collection, spaces), name)
     except LookupError as error:
         return error
     raise AssertionError(name)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
 
 from vecdb.errors import ParameterError
 
@@ -39,7 +44,7 @@ def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
 
 def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
     """Refuse what is not a number within bounds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
         raise ParameterError(
             f"{name} is {value!r}, expected a number from {low} to {high}", name=name, got=value, allowed=(low, high)
         )
@@ -47,8 +52,24 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
 
 def check_count(name: str, value: object, low: int) -> int:
     """Return an int of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ParameterError(
             f"{name} is {value!r}, expected an int of at least {low}", name=name, got=value, allowed=f">= {low}"
         )
-    return value
+    return int(value)
+
+
+def check_timeout(value: float) -> float:
+    """Return a time-out in seconds that every lock understands; infinity becomes some centuries."""
+    check_number("timeout", value, 0)
+    return min(float(value), threading.TIMEOUT_MAX)
+
+
+def check_path(path: object) -> Path:
+    """Return `path` as an absolute one if a file may be called so."""
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ParameterError(
+            f"{path!r} is not the path of a file", hint="Name a file, such as 'news.vecdb'.", name="path", got=path
+        )
+    return Path(os.path.abspath(name))

@@ -6,7 +6,7 @@ has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -271,7 +271,7 @@ def rules_for(rules: WriteRules, if_version: object, batch: Batch) -> WriteRules
     """Return `rules` with the expected versions of a batch."""
     if if_version is None:
         return rules
-    values = [if_version] * len(batch) if isinstance(if_version, int) else list(if_version)  # type: ignore[call-overload]
+    values: list[Any] = list(if_version) if isinstance(if_version, Iterable) else [if_version] * len(batch)
     bad = [
         value
         for value in values

@@ -94,6 +94,14 @@ def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[
     return vector, row
 
 
+def check_encoder(encode: object) -> None:
+    """Refuse an encoder that cannot be called; None stands for "no encoder"."""
+    if encode is not None and not callable(encode):
+        raise ParameterError(
+            "encode is not callable", hint="Pass a function list[str] -> array.", name="encode", got=repr(encode)
+        )
+
+
 def encode(q: Any, space: Space, encoders: Mapping[int, Callable[[list[str]], Any]]) -> npt.NDArray[Any]:
     """Return the vectors of query texts, made by the encoder of their space in this process."""
     encoder = encoders.get(space.id)

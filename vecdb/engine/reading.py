@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -79,6 +79,10 @@ def spaces_named(view: CollectionView, names: Sequence[str] | str) -> list[Space
     """Return the spaces whose vectors were asked for."""
     if names == "all":
         return list(view.entry.spaces.values())
+    if not isinstance(names, Iterable):
+        raise ParameterError(
+            f"vectors is {names!r}, expected names of spaces or 'all'", name="vectors", got=names, allowed="names"
+        )
     return [find_space(view.entry, name) for name in ([names] if isinstance(names, str) else names)]
 
 

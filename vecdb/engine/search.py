@@ -7,8 +7,9 @@ are never fewer hits than matches.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -233,19 +234,21 @@ INCLUDABLE = ("metadata", "text", "vectors")
 
 def check_include(include: Sequence[str]) -> frozenset[str]:
     """Return what hits should carry."""
-    wanted = frozenset([include] if isinstance(include, str) else include)
-    if not wanted <= set(INCLUDABLE):
+    wanted = [include] if isinstance(include, str) or not isinstance(include, Iterable) else list(include)
+    unknown = [part for part in wanted if part not in INCLUDABLE]
+    if unknown:
         raise ParameterError(
-            f"include holds {sorted(map(str, wanted - set(INCLUDABLE)))}, expected some of {INCLUDABLE}",
-            name="include",
-            got=list(include),
-            allowed=INCLUDABLE,
+            f"include holds {unknown}, expected some of {INCLUDABLE}", name="include", got=wanted, allowed=INCLUDABLE
         )
-    return wanted
+    return frozenset(wanted)
 
 
-def check_tuning(recall: float | None, effort: int | None, timeout: float | None) -> None:
-    """Refuse impossible wishes for speed or recall."""
+def check_tuning(
+    recall: float | None, effort: int | None, timeout: float | None, min_score: float | None = None
+) -> None:
+    """Refuse impossible wishes for speed, recall or scores."""
+    if min_score is not None:
+        check_number("min_score", min_score, -math.inf)
     if recall is not None:
         check_number("recall", recall, 1e-9, 1.0)
     if effort is not None:

@@ -59,7 +59,7 @@ class CollectionView:
         self.next_row = self.counts.next_row
         self.live = self.counts.live
         self._changed: dict[int, int] = {}
-        self._born: Mapping[int, tuple[int, int]] = {}
+        self._born: Mapping[int, tuple[int, int]] | None = None
         self._past_ids: dict[bytes, int] | None = None
         if self.seq != snapshot.seq:
             self._go_back()
@@ -181,10 +181,10 @@ class CollectionView:
         """Return which positions of a space hold no live vector at this seq; None if every one does."""
         if not self.is_past:
             return view.dead(self.tx)
-        born = self._born.get(view.space.id, (0, 0) if self._born else None)
         hidden = view.dead_as_of(self.tx, self.seq)
-        if born is None:
+        if self._born is None:  # the collection did not change since
             return hidden
+        born = self._born.get(view.space.id, (0, 0))  # a space that was not there yet had no vectors
         mask = np.zeros(len(view), np.bool_) if hidden is None else hidden
         mask[view.count_before(self.tx, born[0]) :] = True
         return mask

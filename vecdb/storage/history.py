@@ -151,7 +151,9 @@ def forget_commit(tx: Tx, collection: int, seq: int) -> int:
     return change.cost
 
 
-def forget_collection(tx: Tx, collection: int) -> None:
-    """Drop all history of a collection."""
+def forget_collection(tx: Tx, collection: int) -> int:
+    """Drop all history of a collection; return what keeping it cost."""
+    cost = sum(read_change(key, value).cost for key, value in tx.range("history", b"c" + u32_u64(collection, 0)[:4]))
     for letter in (b"c", b"r"):
         tx.delete_range("history", letter + u32_u64(collection, 0)[:4])
+    return cost

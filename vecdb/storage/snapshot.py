@@ -175,9 +175,9 @@ def entry_by_number(catalog: Catalog, number: int, name: str) -> CollectionEntry
     )
 
 
-def find_collection(catalog: Catalog, name: str) -> CollectionEntry:
+def find_collection(catalog: Catalog, name: object) -> CollectionEntry:
     """Return a collection of the catalog by name."""
-    entry = catalog.collections.get(name)
+    entry = catalog.collections.get(name) if isinstance(name, str) else None
     if entry is None:
         known = sorted(catalog.collections)
         raise CollectionMissingError(
@@ -189,9 +189,9 @@ def find_collection(catalog: Catalog, name: str) -> CollectionEntry:
     return entry
 
 
-def find_space(entry: CollectionEntry, name: str) -> Space:
+def find_space(entry: CollectionEntry, name: object) -> Space:
     """Return a space of a collection by name."""
-    space = entry.spaces.get(name)
+    space = entry.spaces.get(name) if isinstance(name, str) else None
     if space is None:
         known = list(entry.spaces)
         raise SpaceMissingError(

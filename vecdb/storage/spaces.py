@@ -132,6 +132,7 @@ class TailBuffer:
     def __init__(self, start: int, space: Space, room: int) -> None:
         self.start = start
         self.count = 0
+        self.lock = threading.Lock()
         self.vectors = np.empty((room, space.dim), dtype=space.dtype)
         self.rows = np.empty(room, np.uint64)
         self.scales = np.empty(room, np.float32)
@@ -383,9 +384,15 @@ def load_view(
 
 
 def _load_tail(tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | None, room: int) -> TailBuffer:
-    tail = previous.tail if previous is not None and previous.tail.start == counts.tail_start else None
-    if tail is None or (previous is not None and tail.count > previous.tail_count):
-        tail = TailBuffer(counts.tail_start, space, min(room, max(16, counts.next_ordinal - counts.tail_start)))
+    if previous is not None and previous.tail.start == counts.tail_start:
+        with previous.tail.lock:  # two readers of different commits may start from the same view
+            if previous.tail.count == previous.tail_count:
+                return _extend_tail(tx, space, counts, previous.tail)
+    fresh = TailBuffer(counts.tail_start, space, min(room, max(16, counts.next_ordinal - counts.tail_start)))
+    return _extend_tail(tx, space, counts, fresh)
+
+
+def _extend_tail(tx: Tx, space: Space, counts: SpaceCounts, tail: TailBuffer) -> TailBuffer:
     prefix = u32_u64(space.id, 0)[:4]
     for key, value in tx.range("tail", prefix, u32_u64(space.id, tail.start + tail.count)):
         if read_u64(key[4:]) != tail.start + tail.count:

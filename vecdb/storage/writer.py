@@ -74,6 +74,11 @@ class Writer:
         self._queue: list[_Job[Any]] = []
         self._lock: LockFile = env.writer_lock
 
+    def own_transaction(self) -> Transaction | None:
+        """Return the transaction that the calling thread has open."""
+        transaction = self.transaction
+        return transaction if transaction is not None and transaction.is_mine() else None
+
     def run(self, operation: Operation[R], *, timeout: float) -> R:
         """Run `operation` in a commit of its own seq and return its result once it is durable.
 
@@ -315,12 +320,36 @@ class Transaction:
     def write_tx(self) -> WriteTx:
         """Return the open write transaction, running the operations again if it had to be given up."""
         self.check()
-        if self._write is None:
-            self._tx = self._env.begin_write()
-            self._write = self._writer.begin(self._tx)
-            for operation in self._operations:
-                operation(self._write)
+        while self._write is None:
+            try:
+                self._write = self._replay()
+            except NeedsGrowth:
+                self.suspend()
+                self._env.grow()
+            except BaseException:
+                self.suspend()
+                raise
         return self._write
+
+    def _replay(self) -> WriteTx:
+        self._tx = self._env.begin_write()
+        with self._env.translated():
+            write = self._writer.begin(self._tx)
+            for operation in self._operations:
+                operation(write)
+        return write
+
+    def flushed(self) -> WriteTx:
+        """Return the open write transaction with everything done so far where its own reads find it."""
+        while True:
+            write = self.write_tx()
+            try:
+                with self._env.translated():
+                    write.flush()
+                return write
+            except NeedsGrowth:
+                self.suspend()
+                self._env.grow()
 
     def apply(self, operation: Operation[R]) -> R:
         """Run one operation in the transaction."""

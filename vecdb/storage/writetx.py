@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.errors import CorruptionError
+from vecdb.errors import CorruptionError, TransactionError
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import StoredRecord, decode_record, pack_sealed, read_u64, u32, u64, unpack_sealed
@@ -102,6 +102,8 @@ class WriteTx:
         self._catalog_changed = False
         self._pending: dict[int, Pending] = {}
         self._notes: list[str] = []
+        self._forgotten = 0
+        self._overwrote = False
         self._next_block = counters.next_block
         self._next_chunk = counters.next_chunk
 
@@ -150,7 +152,7 @@ class WriteTx:
         for table in ("ids", "records"):
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
-        forget_collection(self.tx, entry.id)
+        self._forgotten += forget_collection(self.tx, entry.id)
         self.tx.delete("meta", collection_key(entry.id))
         self._pending.pop(entry.id, None)
         left = {name: other for name, other in self._catalog.collections.items() if other.id != entry.id}
@@ -197,7 +199,11 @@ class WriteTx:
     def remember(self, pending: Pending, row: int, value: bytes) -> None:
         """Keep a record's stored bytes from before this commit, if anyone may still want to read them."""
         self.dirty = True
-        if self.keeps_history and row < pending.before.next_row and row not in pending.changed:
+        if row >= pending.before.next_row or row in pending.changed:
+            return
+        if not self.keeps_history:
+            self._overwrote = True
+        else:
             pending.changed.add(row)
             pending.cost += write_image(self.tx, pending.entry.id, row, self.seq, value)
 
@@ -275,6 +281,11 @@ class WriteTx:
     # --- tags ---
 
     def add_tag(self, name: str, seq: int) -> None:
+        if self._overwrote:
+            raise TransactionError(
+                f"tag {name!r} comes too late: this transaction has changed records of which no history is kept",
+                hint="Tag before the first write of the transaction, or open with a retention.",
+            )
         self.catalog = replace(self._catalog, tags={**self._catalog.tags, name: Tag(seq, time.time())})
         self.note(f"tag {name!r} at {seq}")
 
@@ -309,9 +320,8 @@ class WriteTx:
         self._put_log()
         if self._catalog_changed:
             write_catalog(self.tx, self._catalog)
-        self._put_counters(
-            self.seq, self.counters.history_bytes + sum(pending.cost for pending in self._pending.values())
-        )
+        grown = sum(pending.cost for pending in self._pending.values()) - self._forgotten
+        self._put_counters(self.seq, max(0, self.counters.history_bytes + grown))
         self._advance_horizon()
         return self.seq
 
