@@ -200,6 +200,16 @@ def test_a_space_with_another_identity_is_refused(db, docs, tmp_path):
     assert list(other.spaces) == ["s"] and len(other) == 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"vectors": {"s": X}}, {"text": "t"}, {"metadata": []}, {"existing": True}, {"merge": True}, {"normalise": True}],
+)
+def test_an_export_says_itself_what_is_what(db, docs, tmp_path, given):
+    export_data(docs, tmp_path / "out")
+    with pytest.raises(ParameterError, match="no meaning for an export"):
+        import_data(db.create_collection("back"), tmp_path / "out", **given)
+
+
 def test_file_names_of_spaces_never_meet():
     names = ["a", "A", "a.rows", "records", "manifest", "..", "../up", ".hidden", "x" * 300, "x" * 299 + "y", "CON/1"]
     pairs = space_files(names)

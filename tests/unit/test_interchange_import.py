@@ -291,6 +291,41 @@ def test_ids_that_come_twice_in_different_batches_are_found(tmp_path, docs):
     assert docs.get([2], vectors="all")[0].vectors["s"].tolist() == [2, 1, 2]
 
 
+def test_ids_of_somebody_else_are_no_duplicates(tmp_path, docs):
+    """The import began with an empty collection, failed at once, and others wrote before it was run again."""
+    path = with_line(tmp_path, 3, "{")
+    with pytest.raises(SourceError, match="line 3"):
+        import_data(docs, path, batch=5)
+    docs.upsert([1], metadata=[{"mine": True}])
+    with pytest.raises(SourceError, match="line 3"):
+        import_data(docs, path, batch=1)
+    assert [record.metadata for record in docs.get([0, 1])] == [{"v": [0, 1.0, 2.0]}, {"v": [1, 1.0, 2.0]}]
+
+
+def test_an_import_in_a_transaction_is_all_or_nothing(tmp_path, db, docs, files):
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        import_data(docs, files[0], vectors={"s": files[1]}, batch=10, progress=lambda done, _: 1 / (20 - done))
+    assert len(docs) == 0
+    with db.transaction():
+        result = import_data(docs, files[0], vectors={"s": files[1]}, text="text", batch=10)
+    assert (result.resumed, result.inserted) == (0, ROWS)
+    assert stored(docs) == expected()
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_rows_are_counted_over_records_without_vectors(docs):
+    lines = [{"id": n, "v": [n, 0, 0] if n % 2 else None} for n in range(10)]
+    lines[9]["v"] = [0, 0, 0]
+    with pytest.raises(ZeroVectorError, match="row 9") as caught:
+        import_data(docs, lines, vectors={"s": "@v"}, normalise=True, batch=4)
+    assert caught.value.row == 9
+    import_data(docs, [{"id": n} for n in range(10)])
+    lines[9]["v"] = [float("nan"), 0, 0]
+    with pytest.raises(NonFiniteError, match="row 9") as caught:
+        import_data(docs, lines, vectors={"s": "@v"}, existing=True, batch=4)
+    assert caught.value.row == 9
+
+
 def test_different_lengths_store_nothing(docs, files):
     with pytest.raises(SourceError, match=r"24 vectors, but .* 25 records"):
         import_data(docs, files[0], vectors={"s": vectors(24)}, batch=5)

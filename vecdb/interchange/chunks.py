@@ -8,13 +8,14 @@ count the records of the source from 0 and do not depend on how it was cut into 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.errors import DimensionError, DTypeError
+from vecdb.errors import DimensionError, DTypeError, VecdbError
 from vecdb.types import Id
 
 __all__ = ["Block", "Chunk", "Fields", "Limits", "NumberedRecords", "RecordSource", "stack"]
@@ -85,6 +86,23 @@ class Block:
         for place, row in zip(self.at.tolist(), self.rows, strict=True):
             out[place] = row
         return out
+
+    @contextmanager
+    def places_in_errors(self) -> Iterator[None]:
+        """Let an error about row i of the block name the record's place in the chunk."""
+        try:
+            yield
+        except VecdbError as error:
+            if self.at is None:
+                raise
+            raise error.__class__(error.message, hint=error.hint, **self._moved(error)) from error
+
+    def _moved(self, error: VecdbError) -> dict[str, Any]:
+        data = {name: getattr(error, name) for name in error.fields}
+        for name in set(data) & {"row", "position", "first", "second"}:
+            if self.at is not None and type(data[name]) is int and 0 <= data[name] < len(self.at):
+                data[name] = int(self.at[data[name]])
+        return data
 
     def after(self, count: int) -> Block:
         """Return the block of the records from place `count` on."""

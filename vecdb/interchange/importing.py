@@ -108,6 +108,8 @@ def import_data(
         Parquet or Arrow without pyarrow.
     """
     if restore.is_export(source):
+        given = {"vectors": vectors, "text": text, "metadata": metadata}
+        _refuse_choices({**given, "existing": existing, "merge": merge, "normalise": normalise})
         return _restored(collection, source, batch, batch_bytes, resume, progress, cancel)
     source, vectors = _vectors_alone(collection, source, dict(vectors or {}))
     keep_nulls = _keeps_nulls(source) if nulls is None else nulls
@@ -164,6 +166,19 @@ def inspect_source(
         return sources.facts()
     finally:
         sources.close()
+
+
+def _refuse_choices(given: Mapping[str, Any]) -> None:
+    """An export says itself what is what."""
+    chosen = [name for name, value in given.items() if value not in (None, False) and value != {}]
+    if chosen:
+        raise ParameterError(
+            f"{chosen[0]} has no meaning for an export, which holds everything as it was.",
+            hint="leave it out.",
+            name=chosen[0],
+            got=given[chosen[0]],
+            allowed="nothing",
+        )
 
 
 def _restored(

@@ -46,7 +46,7 @@ def duplicate(error: RecordExistsError, chunk: Chunk, name: str) -> DuplicateIdE
     first: Any = given[0] if given else None
     place = chunk.ids.index(first) if first in chunk.ids else 0
     return DuplicateIdError(
-        f"{_where(chunk, place, name)}: id {first!r} came before in the same source.",
+        f"{_where(chunk, place, name)}: id {first!r} came before in the same source, or was written meanwhile.",
         hint="make the ids unique; the batches before this one are committed.",
         id=first,
         second=chunk.first + place,

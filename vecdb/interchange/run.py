@@ -71,8 +71,8 @@ class Job:
         return replace(chunk, vectors={s: self._converted(s, block) for s, block in blocks.items() if block.rows.size})
 
     def _converted(self, space: str, block: Block) -> Block:
-        rows = as_vectors(block.rows, normalise=space in self.normalise, where=block.where)
-        return replace(block, rows=rows)
+        with block.places_in_errors():
+            return replace(block, rows=as_vectors(block.rows, normalise=space in self.normalise, where=block.where))
 
     def write(self, chunk: Chunk, *, insert: bool) -> _Done:
         count = len(chunk.ids)
@@ -91,7 +91,8 @@ class Job:
         seq = 0
         for space, block in chunk.vectors.items():
             ids = chunk.ids if block.at is None else [chunk.ids[place] for place in block.at.tolist()]
-            seq = self.collection.set_vectors(space, ids, block.rows, trust=self.trust).seq
+            with block.places_in_errors():
+                seq = self.collection.set_vectors(space, ids, block.rows, trust=self.trust).seq
         return _Done(seq, 0, len(chunk.ids))
 
 
@@ -196,13 +197,17 @@ class _Run:
             self.updated += done.updated
             seq = done.seq
         self.point = Checkpoint(rows, seq, last, self.point.fresh)
-        self._keeper.save(self.point)
+        if job.collection.database.seq >= seq:  # else a transaction of the caller holds the rows back
+            self._keeper.save(self.point)
         self._progress(rows)
 
     def _left_to_write(self, chunk: Chunk) -> Chunk:
         """Drop what a killed run committed without noting it; the first record that is not stored ends the search."""
-        known = stored_prefix(self._job.collection, chunk, existing=self._job.existing, merge=self._job.merge)
+        collection = self._job.collection
+        known = stored_prefix(collection, chunk, existing=self._job.existing, merge=self._job.merge)
         self._comparing = known == len(chunk.ids)
+        if len(collection) > self.point.rows + known:  # somebody else wrote since: an id that is there is no duplicate
+            self.point = replace(self.point, fresh=False)
         return chunk.after(known)
 
     def _located(self, chunk: Chunk, action: Callable[[], Any]) -> Any:
