@@ -59,6 +59,16 @@ def test_a_dict_with_more_keys_is_not_a_float():
     assert loads('{"$float": "NaN", "b": 1}', path="x") == {"$float": "NaN", "b": 1}
 
 
+def test_a_byte_order_mark_is_passed_over():
+    assert loads(b'\xef\xbb\xbf{"a": 1}', path="x") == {"a": 1}
+
+
+def test_without_a_line_number_the_file_is_named():
+    with pytest.raises(SourceError, match=r"^manifest\.json is not valid JSON") as caught:
+        loads("{", path="manifest.json")
+    assert caught.value.line is None
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

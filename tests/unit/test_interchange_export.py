@@ -287,6 +287,39 @@ def test_a_full_disk_is_named(plain, tmp_path, monkeypatch):
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["out", "out.jsonl.gz", "out.npz", "out.npy", "out.fvecs", "out.parquet", "out.arrow"])
+def test_every_file_is_on_disk_before_it_has_its_name(plain, tmp_path, monkeypatch, name):
+    """Without the syncs a power cut could leave a complete name over missing bytes."""
+    real, synced = os.fsync, set()
+
+    def remember(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        assert not (tmp_path / name).exists() or os.fstat(descriptor).st_ino == tmp_path.stat().st_ino
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    export_data(plain, tmp_path / name)
+    target = tmp_path / name
+    files = [target, *target.iterdir()] if target.is_dir() else [target]
+    assert {path.stat().st_ino for path in files} | {tmp_path.stat().st_ino} <= synced
+
+
+def test_replacing_an_export_never_leaves_none(plain, tmp_path, monkeypatch):
+    """If the new files cannot be made durable, the old ones are still there."""
+    export_data(plain, tmp_path / "out")
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    plain.delete(["a"])
+
+    def fail(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(FileAccessError, match="Input/output error"):
+        export_data(plain, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    assert not leftovers(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "problem"),
     [
