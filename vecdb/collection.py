@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy.typing as npt
 
-from vecdb.engine import queries, reading, search, spaces
+from vecdb.engine import housekeeping, queries, reading, search, spaces
 from vecdb.engine import where as conditions
 from vecdb.engine.batch import Batch, id_list, make_batch, space_batch, unique_keys, upsert_arguments
 from vecdb.engine.inspection import collection_stats
 from vecdb.engine.names import check_count
-from vecdb.engine.operations import WriteRules, delete_ids, delete_rows, missing_records, rules_for, write_batch
-from vecdb.engine.view import CollectionView
+from vecdb.engine.operations import WriteRules, delete_ids, delete_where, missing_records, rules_for, write_batch
 from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
 from vecdb.storage.format import id_key
-from vecdb.storage.snapshot import Snapshot, State, find_space
+from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
-from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, RecordVersion, Space, Where, WriteResult
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 Encoder = Callable[[list[str]], Any]
+Ids: TypeAlias = Sequence[Id] | npt.NDArray[Any] | Id
 
 
 def _condition(where: Where | None) -> conditions.Condition | None:
@@ -143,7 +142,7 @@ class Collection:
 
     def upsert(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         vectors: Mapping[str, Any] | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         texts: Sequence[str | None] | str | None = None,
@@ -195,7 +194,7 @@ class Collection:
 
     def insert(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         vectors: Mapping[str, Any] | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         texts: Sequence[str | None] | str | None = None,
@@ -256,9 +255,7 @@ class Collection:
                 progress(total.inserted + total.updated, None)
         return total
 
-    def set_vectors(
-        self, space: str, ids: Sequence[Id] | npt.NDArray[Any] | Id, vectors: Any, *, trust: bool = False
-    ) -> WriteResult:
+    def set_vectors(self, space: str, ids: Ids, vectors: Any, *, trust: bool = False) -> WriteResult:
         """Give existing records a vector in `space`, in place of one they may have; nothing else of them changes.
 
         Raises
@@ -274,7 +271,7 @@ class Collection:
 
     def set_metadata(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         metadata: Sequence[Mapping[str, Any]] | Mapping[str, Any],
         *,
         merge: bool = False,
@@ -285,12 +282,7 @@ class Collection:
         return self._write_batch(batch, rules, trust=False)
 
     def delete(
-        self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id | None = None,
-        *,
-        where: Where | None = None,
-        missing_ok: bool = False,
-        erase: bool = False,
+        self, ids: Ids | None = None, *, where: Where | None = None, missing_ok: bool = False, erase: bool = False
     ) -> WriteResult:
         """Delete records by id, or all that satisfy `where`, in one commit.
 
@@ -317,9 +309,7 @@ class Collection:
             self._database._refuse_in_transaction("delete(erase=True)")
         result = self._delete_where(where) if where is not None else self._delete_ids(ids, missing_ok=missing_ok)
         if erase:
-            from vecdb.engine.housekeeping import forget
-
-            forget(self._database._writable(), "tags", self._database._timeout)
+            housekeeping.forget(self._database._writable(), "tags", self._database._timeout)
         return result
 
     def _delete_ids(self, ids: Any, *, missing_ok: bool) -> WriteResult:
@@ -333,15 +323,8 @@ class Collection:
                 "delete(where={}) would delete every record", hint="Use drop_collection, or name a condition."
             )
         condition = conditions.parse(where)
-
-        def choose(write: WriteTx, pending: Pending) -> list[int]:
-            write.flush()
-            store = self._database._opened()
-            state = State(write.tx, write.counters, store.reader.private_caches(), None)
-            view = CollectionView(Snapshot(write.tx, state), pending.entry)
-            return [int(row) for row in view.select(condition).rows]
-
-        return self._database._write(delete_rows(self._key, choose), self._entry())
+        operation = delete_where(self._key, condition, self._database._opened().reader)
+        return self._database._write(operation, self._entry())
 
     def _batch(self, ids: object, vectors: Any, metadata: object, texts: object) -> Batch:
         return make_batch(ids, vectors, metadata, texts, self._entry().spaces, self.name)
@@ -391,7 +374,7 @@ class Collection:
     @overload
     def get(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         *,
         vectors: Sequence[str] | str = ...,
         missing_ok: Literal[False] = ...,
@@ -400,7 +383,7 @@ class Collection:
     @overload
     def get(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         *,
         vectors: Sequence[str] | str = ...,
         missing_ok: bool,
@@ -408,7 +391,7 @@ class Collection:
     ) -> list[Record | None]: ...
     def get(
         self,
-        ids: Sequence[Id] | npt.NDArray[Any] | Id,
+        ids: Ids,
         *,
         vectors: Sequence[str] | str = (),
         missing_ok: bool = False,
@@ -487,6 +470,11 @@ class Collection:
         key = id_key(id)
         with reading.OpenView(self._database._read(), self._key, None) as view:
             return reading.history(view, key)
+
+    def vector_order(self, space: str, *, as_of: int | str | None = None) -> list[Id]:
+        """Return the ids of the records with a vector in `space`, the oldest vector first: how equal scores rank."""
+        with self._view(as_of) as view:
+            return reading.vector_order(view, find_space(view.entry, space))
 
     # --- search ---
 
@@ -609,6 +597,6 @@ class Collection:
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
         """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
-        from vecdb.engine.housekeeping import optimize
-
-        return optimize(self._database._writable(), [self._entry()], self._database._timeout, progress, cancel)
+        return housekeeping.optimize(
+            self._database._writable(), [self._entry()], self._database._timeout, progress, cancel
+        )

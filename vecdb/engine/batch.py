@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from vecdb.arrays import as_matrix
 from vecdb.blocks import row_scales
-from vecdb.errors import ArgumentError, DimensionError, DuplicateIdError, IdError, MetadataError, ParameterError
+from vecdb.errors import (
+    ArgumentError,
+    DimensionError,
+    DuplicateIdError,
+    IdError,
+    MetadataError,
+    NonFiniteError,
+    ParameterError,
+    VectorRangeError,
+    ZeroVectorError,
+)
 from vecdb.metadata import normalise_metadata, validate_text
 from vecdb.storage.format import id_key
 from vecdb.types import Id, Space
@@ -177,10 +187,22 @@ def space_batch(space: Space, values: Any, count: int, single: bool) -> SpaceBat
         places = np.array([place for place, value in enumerate(values) if value is not None], np.int64)
         values = [value for value in values if value is not None]
     where = f"vectors of space {space.name!r}"
-    matrix = as_matrix(values, space.dim, metric=space.metric, dtype=space.dtype, where=where, allow_single=single)
+    try:
+        matrix = as_matrix(values, space.dim, metric=space.metric, dtype=space.dtype, where=where, allow_single=single)
+    except (NonFiniteError, VectorRangeError, ZeroVectorError) as error:
+        row: int | None = vars(error).get("row")
+        if len(places) == count or row is None:
+            raise
+        raise _at_position(error, int(places[row])) from None
     if len(matrix) != len(places):
         raise _wrong_count(space, len(matrix), count)
     return SpaceBatch(space, places, matrix, row_scales(space.metric, matrix))
+
+
+def _at_position(error: ArgumentError, position: int) -> ArgumentError:
+    """Return the error with the record's position in the batch, where records without a vector were left out."""
+    data = {name: getattr(error, name) for name in error.fields} | {"row": position}
+    return type(error)(f"record {position} of the batch: {error.message}", hint=error.hint, **data)
 
 
 def _wrong_count(space: Space, got: int, count: int) -> DimensionError:

@@ -77,7 +77,8 @@ def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bo
         return False
     when, dead, seen = store.settled.get(space.id, (0.0, 0, -1))
     now = time.monotonic()
-    if counts.dead - dead < max(_DUE_DEAD, counts.live // 2) and (horizon == seen or now - when < _PAUSE):
+    grown = counts.dead - (dead if dead <= counts.dead else 0)  # fewer than then: that attempt gave space back
+    if grown < max(_DUE_DEAD, counts.live // 2) and (horizon == seen or now - when < _PAUSE):
         return False
     store.settled[space.id] = (now, counts.dead, horizon)
     return True

@@ -14,10 +14,12 @@ import numpy as np
 
 from vecdb.engine.batch import Batch, SpaceBatch
 from vecdb.engine.guard import Review
+from vecdb.engine.view import CollectionView
+from vecdb.engine.where import Condition
 from vecdb.errors import ConflictError, ParameterError, RecordExistsError, RecordMissingError, SpaceMissingError
 from vecdb.storage.format import StoredRecord, encode_record, pack_body
 from vecdb.storage.records import find_rows, record_key
-from vecdb.storage.snapshot import entry_by_number
+from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import Id, WriteResult
 
@@ -248,14 +250,15 @@ def delete_ids(
     return operation
 
 
-def delete_rows(
-    collection: tuple[int, str], choose: Callable[[WriteTx, Pending], Sequence[int]]
-) -> Callable[[WriteTx], WriteResult]:
-    """Return the operation that deletes the records whose rows `choose` names inside the commit."""
+def delete_where(collection: tuple[int, str], condition: Condition, reader: Reader) -> Callable[[WriteTx], WriteResult]:
+    """Return the operation that deletes the records that satisfy `condition` at the moment of the commit."""
 
     def operation(write: WriteTx) -> WriteResult:
         pending = write.pending(entry_by_number(write.catalog, *collection))
-        return _delete_rows(write, pending, choose(write, pending))
+        write.flush()
+        state = State(write.tx, write.counters, reader.private_caches(), None)
+        selection = CollectionView(Snapshot(write.tx, state), pending.entry).select(condition)
+        return _delete_rows(write, pending, [int(row) for row in selection.rows])
 
     return operation
 

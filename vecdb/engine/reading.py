@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 
+import numpy as np
+
 from vecdb.engine.order import Order, parse_order
 from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
@@ -16,7 +18,7 @@ from vecdb.storage.format import decode_record
 from vecdb.storage.history import images_of
 from vecdb.storage.records import record_key
 from vecdb.storage.snapshot import Snapshot, find_space
-from vecdb.types import Record, RecordVersion, Space
+from vecdb.types import Id, Record, RecordVersion, Space
 
 _CHUNK = 512
 
@@ -155,6 +157,14 @@ def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: Iterator[list[in
                     "the iterator was made before a fork", hint="Scan anew in the child.", what="iterator"
                 )
             yield record
+
+
+def vector_order(view: CollectionView, space: Space) -> list[Id]:
+    """Return the ids of the records with a vector in `space`, by ordinal."""
+    space_view = view.space(space)
+    hidden = view.hidden(space_view)
+    positions = np.arange(len(space_view)) if hidden is None else np.flatnonzero(~hidden)
+    return [view.record(row).id for row in space_view.rows_at(view.tx, positions.astype(np.int64)).tolist()]
 
 
 def history(view: CollectionView, key: bytes) -> list[RecordVersion]:

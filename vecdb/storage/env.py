@@ -586,9 +586,7 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
             path=str(path),
         )
     if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return FileAccessError(
-            f"{path}: {error}", hint="Open it with mode='r', or check its permissions.", path=str(path)
-        )
+        return FileAccessError(f"{path}: {error}", hint="Check its permissions, or use mode='r'.", path=str(path))
     return StorageError(f"{path}: {error}")
 
 
