@@ -558,7 +558,8 @@ class Collection:
             for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None))
             if value is not None
         }
-        encoded = self._encoded(q, space) if queries.is_text(q) else q
+        encoders = self._database._encoders
+        encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             chosen = queries.choose_space(view.entry, space)
             asked_for = queries.settle(view, chosen, encoded, like, text=isinstance(q, str))
@@ -584,10 +585,6 @@ class Collection:
                 return hits[0]
             return HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
 
-    def _encoded(self, q: Any, space: str | None) -> npt.NDArray[Any]:
-        """Return the vectors of query texts, made by the encoder of their space."""
-        return queries.encode(q, queries.choose_space(self._entry(), space), self._database._encoders)
-
     # --- upkeep ---
 
     def stats(self) -> dict[str, Any]:
@@ -597,6 +594,5 @@ class Collection:
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
         """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
-        return housekeeping.optimize(
-            self._database._writable(), [self._entry()], self._database._timeout, progress, cancel
-        )
+        database = self._database
+        return housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
