@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ def limit_file_size(size):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+def address_space():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def write_until_full(path, room, seed):
@@ -181,7 +186,7 @@ def test_a_map_that_cannot_grow(tmp_path):
             docs.add_space("s", dim=256, metric="l2")
             docs.upsert(list(range(400)), {"s": ROWS}, trust=True)
             assert docs.search(ROWS[7], k=1).ids == [7]
-            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            used = address_space()
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
             resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), hard))
             written, said = 1, ""
@@ -206,7 +211,7 @@ def test_an_address_space_too_small_for_the_default_map(tmp_path):
     path = tmp_path / "limited.vecdb"
 
     def scenario():
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        used = address_space()
         resource.setrlimit(resource.RLIMIT_AS, (used + (6 << 30), resource.RLIM_INFINITY))
         with vecdb.open(path) as db:
             db.create_collection("c")

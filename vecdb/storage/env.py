@@ -44,6 +44,8 @@ from vecdb.storage.tx import Tx
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
 MAX_READERS: Final = 512
 _SPARE_READERS: Final = 8
+_READER_CHECK_EVERY: Final = 64
+"""Write transactions between two looks for killed readers."""
 _LARGEST_MAP: Final = 1 << 40
 _SMALLEST_MAP: Final = 1 << 30
 
@@ -96,6 +98,7 @@ class Environment:
         self._kept: int | None = None
         self._gate = threading.Condition(threading.RLock())
         self._leases = 0
+        self._begun = 0
         self._held = threading.local()
         self._owner: int | None = None
         self._closed = False
@@ -375,6 +378,7 @@ class Environment:
             try:
                 with self.translated():
                     assert self._env is not None
+                    self._clear_dead_readers(self._env)
                     return Tx(self._env.begin(write=True), self._tables)
             except _MapResized:
                 self._leave()
@@ -386,6 +390,12 @@ class Environment:
                 self._leave()
                 raise
         raise StorageError(f"{self.path}: the memory map keeps changing its size")
+
+    def _clear_dead_readers(self, env: lmdb.Environment) -> None:
+        """Now and then free the slots of killed readers: no page that they could still read is used again."""
+        self._begun += 1
+        if self._begun % _READER_CHECK_EVERY == 0:
+            env.reader_check()
 
     def _map_for_writing(self) -> None:
         if self._writable and self._env is not None:

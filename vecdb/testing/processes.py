@@ -123,6 +123,16 @@ class Child(Link):
             raise StateError(f"the child failed:\n{said['failed']}")
         return said["result"]
 
+    def running(self) -> bool:
+        """Return whether the child is still at work; raises its error if it failed."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if not pid:
+                return True
+            self.code = os.waitstatus_to_exitcode(status)
+        self.result()
+        return False
+
     def kill(self) -> None:
         """Send SIGKILL and wait until it is gone."""
         if self.code is None:

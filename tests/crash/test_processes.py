@@ -1,0 +1,391 @@
+"""Several processes on one file: locks that name their holder, reads that never tear, space that comes back."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.testing.processes import Child
+
+ROWS = np.random.default_rng(2).standard_normal((500, 256)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "shared.vecdb"
+    with vecdb.open(file) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=256, metric="l2")
+        docs.upsert(list(range(500)), {"s": ROWS}, trust=True)
+    return file
+
+
+def holding(path):
+    """Return a child that holds a transaction on the file until it is told to end it."""
+
+    def work(link):
+        with vecdb.open(path) as db, db.transaction():
+            db.collection("docs").upsert(["held"], {"s": ROWS[:1]}, trust=True)
+            link.send("inside")
+            link.receive()
+        return "committed"
+
+    child = Child(work)
+    assert child.receive() == "inside"
+    return child
+
+
+# --- the writer lock --------------------------------------------------------------------------------------
+
+
+def test_a_second_writer_waits_and_then_learns_who_writes(path):
+    with holding(path) as child, vecdb.open(path, timeout=0.3) as db:
+        docs = db.collection("docs")
+        for write in (
+            lambda: docs.upsert(["x"], {"s": ROWS[:1]}, trust=True),
+            lambda: docs.delete([0]),
+            lambda: db.tag("t"),
+            lambda: db.transaction().__enter__(),
+            lambda: db.optimize(),
+        ):
+            with pytest.raises(vecdb.LockedError, match=f"process {child.pid}") as caught:
+                write()
+            assert str(child.pid) in caught.value.holder and caught.value.waited >= 0.3
+        assert "held" not in docs and len(docs) == 500
+        child.send("end")
+        docs.upsert(["x"], {"s": ROWS[:1]}, trust=True)
+        assert child.result() == "committed"
+        assert "held" in docs and "x" in docs and db.check().ok
+
+
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_opening_and_reading_wait_for_nobody(path, mode):
+    """Also where the process that opens has never seen the file."""
+    with holding(path) as child, vecdb.open(path, mode=mode, timeout=0.0) as db:
+        assert db.collection("docs").search(ROWS[3], k=1).ids == [3]
+        assert db.check().ok and "held" not in db.collection("docs")
+        child.send("end")
+        child.result()
+        assert "held" in db.collection("docs")
+
+
+def test_a_writer_killed_in_its_transaction_holds_up_nobody(path):
+    child = holding(path)
+    child.close()
+    with vecdb.open(path, timeout=0.5) as db:
+        assert "held" not in db.collection("docs")
+        db.collection("docs").upsert(["x"], {"s": ROWS[:1]}, trust=True)
+        assert db.check().ok
+
+
+def test_a_killed_writer_is_not_named_after_somebody_else_took_the_lock(path):
+    holding(path).close()
+    with holding(path) as second, vecdb.open(path, timeout=0.1) as db:
+        with pytest.raises(vecdb.LockedError, match=f"process {second.pid}"):
+            db.tag("t")
+        second.send("end")
+        second.result()
+
+
+def test_two_processes_create_one_file(tmp_path):
+    """Whoever is second finds the database that the first made."""
+    for turn in range(10):
+        path = tmp_path / f"{turn}.vecdb"
+
+        def work(link, path=path):
+            link.receive()
+            with vecdb.open(path) as db:
+                return db.uuid
+
+        children = [Child(work) for _ in range(4)]
+        try:
+            for child in children:
+                child.send("go")
+            assert len({child.result() for child in children}) == 1
+        finally:
+            for child in children:
+                child.close()
+
+
+# --- compaction -------------------------------------------------------------------------------------------
+
+
+def test_compaction_is_refused_while_another_process_has_the_file_open(path):
+    def work(link):
+        with vecdb.open(path) as db:
+            link.send("open")
+            link.receive()
+            db.collection("docs").upsert(["of the child"], {"s": ROWS[:1]}, trust=True)
+            return len(db.collection("docs"))
+
+    with Child(work) as child, vecdb.open(path) as db:
+        assert child.receive() == "open"
+        docs = db.collection("docs")
+        docs.delete(list(range(100)))
+        with pytest.raises(vecdb.LockedError, match=f"process {child.pid}"):
+            db.compact(timeout=0.2)
+        docs.upsert(["of the parent"], {"s": ROWS[:1]}, trust=True)
+        child.send("go on")
+        assert child.result() == 402
+        assert db.compact()["bytes_after"] > 0
+        assert "of the child" in docs and "of the parent" in docs and db.check().ok
+
+
+def test_a_reader_in_another_process_is_reason_enough(path):
+    def work(link):
+        with vecdb.open(path, mode="r") as db:
+            link.send("open")
+            link.receive()
+            return db.collection("docs").search(ROWS[9], k=1).ids
+
+    with Child(work) as child, vecdb.open(path) as db:
+        child.receive()
+        with pytest.raises(vecdb.LockedError):
+            db.compact(timeout=0.1)
+        child.send("go on")
+        assert child.result() == [9]
+
+
+def test_whoever_opens_during_the_swap_gets_the_new_file(path):
+    """The writer stands still between copy and rename; another process opens, waits, and its write is kept."""
+
+    def compacting(link):
+        from vecdb.storage import copying
+
+        real = copying._swap
+
+        def slow(*arguments):
+            link.send("about to swap")
+            link.receive()
+            real(*arguments)
+
+        copying._swap = slow
+        with vecdb.open(path) as db:
+            db.compact()
+        return "compacted"
+
+    def opening(link):
+        with vecdb.open(path) as db:
+            db.collection("docs").upsert(["late"], {"s": ROWS[:1]}, trust=True)
+            return len(db.collection("docs"))
+
+    with Child(compacting) as first:
+        assert first.receive() == "about to swap"
+        with Child(opening) as second:
+            time.sleep(0.2)
+            first.send("go on")
+            assert second.result() == 501
+            assert first.result() == "compacted"
+    with vecdb.open(path) as db:
+        assert "late" in db.collection("docs") and db.check().ok
+
+
+def test_compactions_and_writers_race(path):
+    """Three processes write and compact all the time; nothing is lost, and somebody gets to compact."""
+
+    def work(number):
+        compacted = 0
+        chance = random.Random(number)
+        with vecdb.open(path, timeout=30) as db:
+            docs = db.collection("docs")
+            for turn in range(12):
+                docs.upsert([f"{number}.{turn}"], {"s": ROWS[turn : turn + 1]}, trust=True)
+                docs.delete([number * 30 + turn])
+        for _ in range(15):
+            with vecdb.open(path, timeout=30) as db:
+                db.collection("docs").upsert([f"{number} again"], {"s": ROWS[:1]}, trust=True)
+                try:
+                    db.compact(timeout=chance.uniform(0, 0.05))
+                    compacted += 1
+                except vecdb.LockedError:
+                    pass
+        return compacted
+
+    children = [Child(lambda _, number=number: work(number)) for number in range(3)]
+    try:
+        assert sum(child.result(60) for child in children) > 0
+    finally:
+        for child in children:
+            child.close()
+    with vecdb.open(path) as db:
+        docs = db.collection("docs")
+        assert len(docs) == 500 - 36 + 36 + 3
+        assert all(f"{number}.{turn}" in docs for number in range(3) for turn in range(12))
+        assert db.check().ok
+
+
+# --- space ------------------------------------------------------------------------------------------------
+
+
+def test_deleting_most_and_compacting_gives_the_space_back(tmp_path):
+    path = tmp_path / "space.vecdb"
+    rng = np.random.default_rng(0)
+    with vecdb.open(path) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=256, metric="cosine")
+        for start in range(0, 10_000, 1000):
+            ids = list(range(start, start + 1000))
+            rows = rng.standard_normal((1000, 256)).astype(np.float32)
+            docs.upsert(
+                ids, {"s": rows}, metadata=[{"n": n} for n in ids], texts=[f"text {n}" for n in ids], trust=True
+            )
+        docs.delete(where={"n": {"$gte": 1000}})
+        sizes = db.compact()
+        assert sizes["bytes_after"] <= 0.15 * sizes["bytes_before"], sizes
+        assert path.stat().st_size == sizes["bytes_after"]
+        assert len(docs) == 1000 and db.check().ok
+
+
+def live_bytes(db):
+    """What the live data takes in a compact copy."""
+    copy = db.path.with_name(f"{db.path.name}-copied")
+    size = db.backup(copy)
+    copy.unlink()
+    return size
+
+
+def rewrite(db, turn, count=20):
+    docs = db.collection("docs")
+    start = turn * count % 500
+    ids = list(range(start, min(start + count, 500)))
+    docs.upsert(ids, {"s": ROWS[ids] + turn}, trust=True)
+
+
+@pytest.mark.parametrize("rewrites", [1000, pytest.param(10_000, marks=pytest.mark.full)])
+def test_rewrites_under_live_readers_keep_the_file_small(path, rewrites):
+    """Readers that renew their snapshots keep nothing for long; the file stays below twice its live data."""
+
+    def reading(link):
+        with vecdb.open(path, mode="r") as db:
+            docs = db.collection("docs")
+            link.send("reading")
+            while os.getppid() == parent:
+                docs.search(ROWS[1], k=5)
+                for _ in docs.scan(limit=100):
+                    pass
+
+    parent = os.getpid()
+    children = [Child(reading) for _ in range(2)]
+    try:
+        for child in children:
+            child.receive()
+        with vecdb.open(path, retention=0.0) as db:
+            for turn in range(rewrites):
+                rewrite(db, turn)
+            stats = db.stats()
+            assert path.stat().st_size <= 2 * live_bytes(db), (path.stat().st_size, stats)
+            assert db.check().ok
+    finally:
+        for child in children:
+            child.close()
+
+
+def test_a_reader_killed_in_mid_read_does_not_pin_space(path):
+    """Its slot is cleared while the writer goes on, without anybody opening the file anew."""
+
+    def reading(link):
+        with vecdb.open(path, mode="r") as db, db._read():
+            link.send("inside")
+            time.sleep(60)
+
+    with vecdb.open(path, retention=0.0) as db:
+        db.collection("docs").upsert(["warm"], {"s": ROWS[:1]}, trust=True)
+        child = Child(reading)
+        child.receive()
+        rewrite(db, 0)  # the fork closed the file here: open it before the reader dies
+        child.close()
+        for turn in range(400):
+            rewrite(db, turn)
+        assert db.stats()["oldest_reader_lag"] < 100
+
+
+# --- soak -------------------------------------------------------------------------------------------------
+
+
+def soak_reader(path, seed):
+    """Read consistent snapshots for ever; end with an error at the first torn or stale one.
+
+    Every commit rewrites a part of the records and stamps the number of the commit into a marker record, so a
+    snapshot is whole if every record has the vector that its own stamp says, and the newest stamp is the marker's.
+    """
+    chance = random.Random(seed)
+    with vecdb.open(path, mode="r") as db:
+        docs = db.collection("docs")
+        newest = 0
+        while os.getppid() != 1:
+            before = db.seq
+            seen = {record.id: record for record in docs.get([*range(500), "marker"], vectors="s")}
+            after = db.seq
+            assert newest <= before <= after
+            newest = after
+            marker = seen.pop("marker").metadata["turn"]
+            stamps = {key: record.metadata["turn"] for key, record in seen.items()}
+            assert max(stamps.values()) == marker and len(seen) == 500
+            assert all(stamps[key] == last_turn(key, marker) for key in seen), "torn"
+            rows = np.stack([ROWS[key] + np.float32(stamps[key]) for key in seen])
+            stored = np.stack([seen[key].vectors["s"] for key in seen])
+            assert stored.tobytes() == rows.tobytes()
+            check_search(docs, chance.randrange(500))
+
+
+def last_turn(key, marker):
+    """The last commit up to `marker` that wrote `key`: commit t writes ids 20 t ... 20 t + 19, modulo 500."""
+    part = key // 20
+    return marker - (marker - part) % 25 if marker >= part else 0
+
+
+def check_search(docs, key):
+    """Ranks agree with the distances of the vectors that the same search returns."""
+    query = docs.get([key], vectors="s")[0].vectors["s"]
+    hits = docs.search(query, k=3, include=("vectors",))
+    distances = [float(((hit.vectors["s"].astype(np.float64) - query) ** 2).sum()) for hit in hits]
+    assert distances == sorted(distances)
+
+
+def soak_writer(path, link):
+    with vecdb.open(path, retention=0.0) as db:
+        docs = db.collection("docs")
+        turn = 0
+        while os.getppid() != 1:
+            turn += 1
+            start = turn * 20 % 500
+            ids = list(range(start, start + 20))
+            rows = np.concatenate([ROWS[ids] + np.float32(turn), ROWS[:1]])
+            docs.upsert([*ids, "marker"], {"s": rows}, metadata=[{"turn": turn}] * 21, trust=True)
+            if turn % 10 == 0:
+                link.send(turn)
+
+
+@pytest.mark.parametrize(
+    "seconds", [4, pytest.param(30, marks=pytest.mark.full), pytest.param(600, marks=pytest.mark.nightly)]
+)
+def test_soak(path, seconds):
+    """Eight readers and a writer, one reader killed each second and replaced: no torn or stale read, a small file."""
+    with vecdb.open(path, retention=0.0) as db:
+        docs = db.collection("docs")
+        ids = [*range(500), "marker"]
+        docs.upsert(ids, {"s": np.concatenate([ROWS, ROWS[:1]])}, metadata=[{"turn": 0}] * 501, trust=True)
+    chance = random.Random(seconds)
+    readers = [Child(lambda _, seed=seed: soak_reader(path, seed)) for seed in range(8)]
+    writer = Child(lambda link: soak_writer(path, link))
+    try:
+        for turn in range(seconds):
+            time.sleep(1.0)
+            victim = chance.randrange(8)
+            assert readers[victim].running()
+            readers[victim].close()
+            readers[victim] = Child(lambda _, turn=turn: soak_reader(path, 100 + turn))
+        for reader in readers:
+            assert reader.running()
+        assert writer.receive() > 0
+    finally:
+        for child in (*readers, writer):
+            child.close()
+    with vecdb.open(path, retention=0.0) as db:
+        assert db.check().ok
+        assert path.stat().st_size <= 1.5 * live_bytes(db), (path.stat().st_size, live_bytes(db), db.stats())
