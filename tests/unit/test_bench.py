@@ -85,6 +85,9 @@ def test_forced_blas_kernels_are_lifted_together_and_threads_are_set():
     changed = machine.environment({"HOME": "/h", **forced}, root=Path("/r"), blas_threads=1)
     assert not set(changed) & set(forced)
     assert changed["HOME"] == "/h" and changed["PYTHONPATH"] == "/r"
+    assert "PYTHONDONTWRITEBYTECODE" not in machine.environment(
+        {"PYTHONDONTWRITEBYTECODE": "1"}, root=ROOT, blas_threads=1
+    )
     assert {changed[name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")} == {"1"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tools.bench.peers import TARGETS, InsertTarget, absences
 
 BAR = at_least(1)
 DIM = 384
+THREADS = 8
+GROUPED = f"vecdb, {THREADS} threads"
 
 
 def run(bench: Bench) -> Outcome:
@@ -26,7 +29,8 @@ def run(bench: Bench) -> Outcome:
         "at the end of each batch: vecdb durability full, sqlite-vec WAL with synchronous=FULL, LanceDB by add "
         "(which does not sync the files it writes). Ids are integers. vecdb's and sqlite-vec's are unique, and "
         "vecdb also checks the vectors against the space's model.",
-        "A round of a case writes as many batches as add up to the rows given; the ratio is to the better peer.",
+        f"A round writes {bench.size(100, 3)} batches of one row, {bench.size(20, 2)} of 100, or one large one. "
+        f"`{GROUPED}` writes as many single rows; threads of one process may share a commit.",
     ]
     return outcome
 
@@ -42,6 +46,8 @@ def _measure(bench: Bench, vectors: data.F32, rows: int, commits: int, with_meta
             for first in range(0, held, held // 2):
                 _add(store, vectors, first, held // 2, with_metadata)
         works = {name: _writer(store, vectors, held, rows, commits, with_metadata) for name, store in stores.items()}
+        if rows == 1:
+            works[GROUPED] = _together(stores["vecdb"], vectors, commits, with_metadata)
         timings = alternate(works, bench.repetitions(7))
     finally:
         for store in stores.values():
@@ -71,15 +77,34 @@ def _writer(store: InsertTarget, vectors: data.F32, held: int, rows: int, commit
     return write
 
 
+def _together(store: InsertTarget, vectors: data.F32, commits: int, with_metadata: bool) -> Work:
+    """Return the writer of single rows by several threads at once; its ids are above everyone's."""
+    firsts = count(1 << 40)
+
+    def write(batches: int) -> None:
+        for _ in range(batches):
+            _add(store, vectors, next(firsts), 1, with_metadata)
+
+    def all_threads() -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(write, [len(range(place, commits, THREADS)) for place in range(THREADS)]))
+
+    return all_threads
+
+
 def _report(outcome: Outcome, case: str, timings: dict[str, Timing], amount: int) -> None:
-    peers = {name: timing for name, timing in timings.items() if name != "vecdb"}
-    for name, timing in timings.items():
-        if name != "vecdb" or not peers:
-            outcome.add(rate(case, name, timing, amount, "rows/s"))
-            continue
-        best = min(peers, key=lambda name: peers[name].seconds)
-        ratio = peers[best].over(timing)
-        outcome.add(rate(case, name, timing, amount, "rows/s", ratio=ratio, against=best, bar=BAR))
+    own = [name for name in timings if name.startswith("vecdb")]
+    peers = [name for name in timings if name not in own]
+    for name in own:
+        for peer in peers:
+            more = {
+                "ratio": timings[peer].over(timings[name]),
+                "against": peer,
+                "bar": BAR if name == "vecdb" else None,
+            }
+            outcome.add(rate(case, name, timings[name], amount, "rows/s", **more))
+    for name in peers or own:
+        outcome.add(rate(case, name, timings[name], amount, "rows/s"))
 
 
 if __name__ == "__main__":

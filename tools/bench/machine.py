@@ -29,12 +29,14 @@ LIBRARIES = (
 )
 FORCED_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS")
 """Variables that make a BLAS choose other kernels than the processor's own; they come in pairs, so all of them go."""
+_UNCOMPILED = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+"""Variables under which a checkout is compiled at each import, while installed packages are not."""
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def environment(base: Mapping[str, str], *, root: Path, blas_threads: int) -> dict[str, str]:
-    """Return `base` changed for a benchmark: this checkout importable, BLAS at its own speed on so many threads."""
-    changed = {name: value for name, value in base.items() if name not in FORCED_KERNELS}
+    """Return `base` changed for a benchmark: this checkout importable and kept compiled, BLAS at its own speed."""
+    changed = {name: value for name, value in base.items() if name not in FORCED_KERNELS + _UNCOMPILED}
     changed |= dict.fromkeys(_THREADS, str(blas_threads))
     return changed | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
 
