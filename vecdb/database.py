@@ -390,6 +390,9 @@ class Database:
 
     def check(self, progress: Progress | None = None) -> CheckReport:
         """Prove every checksum, every reference and every count; damage is listed in the report, not raised."""
+        damage = inspection.check_pages(self._opened().env)
+        if damage is not None:
+            return damage
         with self._read() as snapshot:
             return inspection.check(snapshot, progress)
 

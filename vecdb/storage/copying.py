@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from vecdb.errors import ExistsError, FileAccessError
+from vecdb.errors import CorruptionError, ExistsError, FileAccessError
 from vecdb.storage import platform
 from vecdb.storage.env import Environment
 from vecdb.storage.failpoints import visit
@@ -42,6 +42,11 @@ def backup(store: Store, target: Path, prove: Callable[[Path], None]) -> int:
 
 
 def _copy(env: Environment, temporary: Path, prove: Callable[[Path], None]) -> None:
+    problems = env.damaged_pages()
+    if problems:  # LMDB would end the process over them
+        raise CorruptionError(
+            f"{env.path} is damaged: {problems[0]}", hint="Restore from a backup.", what="page", where=str(env.path)
+        )
     temporary.unlink(missing_ok=True)
     env.copy(temporary)
     os.chmod(temporary, 0o600)

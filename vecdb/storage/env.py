@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +37,7 @@ from vecdb.storage.failpoints import visit
 from vecdb.storage.filecheck import inspect_file
 from vecdb.storage.format import LMDB_ENGINE
 from vecdb.storage.lockfile import LockFile
+from vecdb.storage.pagewalk import damaged_pages
 from vecdb.storage.tx import Tx
 
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
@@ -117,7 +116,7 @@ class Environment:
     def _open(self) -> None:
         self._descriptor = self._hold_file()
         try:
-            empty = not inspect_file(self.path, self._descriptor, _walk_pages)
+            empty = not inspect_file(self.path, self._descriptor)
             if empty or not self._open_map():
                 self._fill()
                 if not self._open_map():
@@ -467,6 +466,15 @@ class Environment:
         with self._counted() as env, self.translated():
             env.copy(os.fspath(target), compact=True)
 
+    def damaged_pages(self) -> list[str]:
+        """Return what is wrong with the tree pages of the newest commit."""
+        while True:
+            with self.lease() as tx:
+                assert self._descriptor is not None
+                problems = damaged_pages(self._descriptor, tx.raw.id())
+                if problems is not None:
+                    return problems
+
     def reader_check(self) -> int:
         with self._counted() as env, self.translated():
             return int(env.reader_check())
@@ -598,12 +606,3 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
     if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FileAccessError(f"{path}: {error}", hint="Check its permissions, or use mode='r'.", path=str(path))
     return StorageError(f"{path}: {error}")
-
-
-def _walk_pages(path: Path) -> list[str]:
-    """Have LMDB's own checker walk the tree by plain reads."""
-    verify = importlib.import_module("lmdb.verify")
-    try:
-        return [str(problem) for problem in verify.verify(os.fspath(path))]
-    except (verify.VerifyError, ArithmeticError, LookupError, ValueError, OSError, struct.error) as error:
-        return [f"its pages cannot be walked ({error})"]

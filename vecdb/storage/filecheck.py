@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from vecdb.errors import CorruptionError, NotADatabaseError
-from vecdb.storage import platform
+from vecdb.storage import pagewalk, platform
 
 _LMDB_MAGIC: Final = 0xBEEFC0DE
 _META = struct.Struct("<II")
 _META_TAIL = struct.Struct("<QQ")
 
 
-Walk = Callable[[Path], list[str]]
-"""Lists what is wrong with a file's pages without mapping it."""
+_SMALL: Final = 1024
+"""Tree pages up to which opening walks all of them: some ten milliseconds. Of larger files `check` does."""
 
 
-def inspect_file(path: Path, descriptor: int, walk: Walk) -> bool:
-    """Refuse what is not an LMDB file of our engine, and a file that lost its end, before anything maps it.
+def inspect_file(path: Path, descriptor: int) -> bool:
+    """Refuse what is not an LMDB file of our engine, lost its end, or has damaged pages, before anything maps it.
 
     Returns False for an empty file.
     """
@@ -36,9 +35,25 @@ def inspect_file(path: Path, descriptor: int, walk: Walk) -> bool:
     if not metas:
         raise NotADatabaseError(f"{path} is not a vecdb database", hint="Choose another path.", path=str(path))
     last_page, _, page = max(metas, key=lambda meta: meta[1])
-    if size < (last_page + 1) * page:
-        _check_short_file(path, walk)
+    short = size < (last_page + 1) * page  # which is sound if the pages behind the end are free
+    problems = _walk(descriptor, None if short else _SMALL)
+    if problems:
+        what = "is cut short" if short else "is damaged"
+        raise CorruptionError(
+            f"{path} {what}: {problems[0]}", hint="Restore from a backup.", what="file", where=str(path)
+        )
     return True
+
+
+def _walk(descriptor: int, most: int | None) -> list[str]:
+    """Return what is wrong with the newest commit, if none comes while it is looked at: then its pages change."""
+    problems: list[str] | None = []
+    for _ in range(8):
+        commit = pagewalk.newest_commit(descriptor)
+        problems = pagewalk.damaged_pages(descriptor, commit, most)
+        if not problems or pagewalk.newest_commit(descriptor) == commit:
+            return problems or []
+    return []  # somebody writes all the time, and LMDB goes along with what is there
 
 
 def _page_bytes(head: bytes) -> int:
@@ -55,12 +70,3 @@ def _read_meta(head: bytes, start: int) -> tuple[int, int, int] | None:
         return None
     last_page, transaction = _META_TAIL.unpack_from(head, start + 136)
     return last_page, transaction, _page_bytes(head)
-
-
-def _check_short_file(path: Path, walk: Walk) -> None:
-    """Refuse a file that ends before its last page, unless the pages behind the end are free."""
-    problems = walk(path)
-    if problems:
-        raise CorruptionError(
-            f"{path} is cut short: {problems[0]}", hint="Restore from a backup.", what="file", where=str(path)
-        )

@@ -46,7 +46,10 @@ def u32_u64(first: int, second: int) -> bytes:
 
 
 def read_u64(data: Buffer) -> int:
-    return int(_U64.unpack(data)[0])
+    try:
+        return int(_U64.unpack(data)[0])
+    except struct.error as error:
+        raise CorruptionError(f"a stored number has {len(data)} bytes, expected 8", what="number") from error
 
 
 def split_u32_u64(data: Buffer) -> tuple[int, int]:
@@ -183,8 +186,13 @@ class StoredRecord:
         return metadata, text
 
 
+_EMPTY_BODY: Final = pack(({}, None))
+
+
 def pack_body(metadata: Mapping[str, Any], text: str | None, position: int) -> bytes:
     """Pack what a record carries; at most 1 MB together."""
+    if text is None and not metadata:
+        return _EMPTY_BODY
     try:
         body = pack((metadata, text))
     except (ValueError, TypeError, OverflowError) as error:
@@ -222,6 +230,17 @@ def decode_record_payload(data: memoryview) -> StoredRecord:
     if start + length > len(data):
         raise CorruptionError("a record is shorter than its header says", what="record")
     return StoredRecord(version, refs, bytes(data[start : start + length]), bytes(data[start + length :]))
+
+
+def decode_id(place: bytes, value: Buffer) -> Id:
+    """Return only the id of the record at `place`; what a hit without metadata needs."""
+    data = unseal(place, value, "record")
+    try:
+        _, count, length = _RECORD.unpack_from(data)
+    except struct.error as error:
+        raise CorruptionError("a record is shorter than its header says", what="record") from error
+    start = _RECORD.size + count * _REF.size
+    return id_value(data[start : start + length])
 
 
 def decode_metadata(place: bytes, value: Buffer) -> dict[str, Any]:
