@@ -111,6 +111,7 @@ class StoreSteps:
         """Do a change in a commit of its own."""
         with suppress(VecdbError):
             self._committed(change(self, self.db.collection("things"), self.state))
+            self._compare_past(max(self.horizon, self.seq - 1))
         self.newest_agrees()
 
     def transaction(self, changes: Sequence[Change], *, commit: bool) -> None:
@@ -128,6 +129,7 @@ class StoreSteps:
                 raise _RolledBack
         if commit and done:
             self._committed(state)
+            self._compare_past(max(self.horizon, self.seq - 1))
         self.newest_agrees()
 
     def both(self, call: Callable[[], T], change: Callable[[], State]) -> tuple[T, State]:
