@@ -25,6 +25,7 @@ from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, Re
 
 if TYPE_CHECKING:
     from vecdb.database import Database
+    from vecdb.storage.writer import Transaction
 
 __all__ = ["Collection"]
 
@@ -359,17 +360,11 @@ class Collection:
         """Open the newest state, this thread's transaction included, or a past one, which it cannot have changed."""
         return reading.OpenView(self._database._read(own_writes=as_of is None), self._key, as_of)
 
-    def _scan_opener(self, as_of: int | str | None) -> reading.OpenAt:
-        """Return what opens the chunks of a scan; one that sees a transaction's own writes ends with it."""
-        database = self._database
-        transaction = database._own_transaction() if as_of is None else None
-
-        def open_at(seq: int | str | None) -> reading.OpenView:
-            if transaction is not None:
-                transaction.check()
-            return reading.OpenView(database._read(own_writes=transaction is not None), self._key, seq)
-
-        return open_at
+    def _open_for_scan(self, transaction: Transaction | None, seq: int | str | None) -> reading.OpenView:
+        """Open the state of one chunk; a scan that sees a transaction's own writes ends with it."""
+        if transaction is not None:
+            transaction.check()
+        return reading.OpenView(self._database._read(own_writes=transaction is not None), self._key, seq)
 
     @overload
     def get(
@@ -442,6 +437,8 @@ class Collection:
     ) -> Iterator[Record]:
         """Iterate over records at one seq, read in chunks; writes meanwhile do not show.
 
+        Inside a transaction it sees the transaction's own writes, later ones too, and ends with it.
+
         Parameters
         ----------
         where : mapping, optional
@@ -462,8 +459,10 @@ class Collection:
         """
         if limit is not None:
             limit = check_count("limit", limit, 0)
-        plan = reading.ScanPlan(_condition(where), limit, reading.parse_order_by(order_by), vectors, as_of)
-        return reading.scan(self._scan_opener(as_of), plan)
+        transaction = self._database._own_transaction() if as_of is None else None
+        order = reading.parse_order_by(order_by)
+        plan = reading.ScanPlan(_condition(where), limit, order, vectors, as_of, transaction is not None)
+        return reading.scan(lambda seq: self._open_for_scan(transaction, seq), plan)
 
     def history(self, id: Id) -> list[RecordVersion]:
         """Return the kept, committed states of a record, oldest first; `record` is None where it was deleted."""
@@ -579,7 +578,7 @@ class Collection:
             )
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
-                view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query)
+                view, request, lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix)
             )
             if asked_for.single:
                 return hits[0]

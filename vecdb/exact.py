@@ -25,7 +25,7 @@ Path: TypeAlias = Literal["auto", "numpy", "numba"]
 Found: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 _PATHS = ("auto", "numpy", "numba")
-_WARM_AFTER = 20_000 * 384
+_WARM_AFTER = 100_000 * 384
 """Vector components that numpy may scan in this process before the compiled path is asked for."""
 
 _scanned_by_numpy = 0

@@ -117,14 +117,14 @@ class Guard:
             self._profiles[key] = Profile.from_state(state if isinstance(state, Mapping) else {})
         return self._profiles[key]
 
-    def query_warning(
-        self, snapshot: Snapshot, collection: int, space: Space, query: npt.NDArray[np.float32]
-    ) -> str | None:
-        """Return a sentence if the query looks foreign to a space whose profile exists."""
+    def query_warnings(
+        self, snapshot: Snapshot, collection: int, space: Space, queries: npt.NDArray[np.float32]
+    ) -> list[str | None]:
+        """Return for each query a sentence if it looks foreign to a space whose profile exists."""
         counts = snapshot.counts(collection).spaces.get(space.id)
         if counts is None or not counts.profiled:
-            return None
-        return self._known(snapshot, space, counts.profiled).query_warning(query)
+            return [None] * len(queries)
+        return self._known(snapshot, space, counts.profiled).query_warnings(queries)
 
 
 def sample_vectors(snapshot: Snapshot, view: SpaceView, count: int = SAMPLE_ROWS) -> npt.NDArray[np.float32]:

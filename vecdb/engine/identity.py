@@ -22,6 +22,7 @@ from vecdb.engine.identity_numbers import (
     QUIET_MAX_DIM,
     Axes,
     Floats,
+    Screen,
     axis_count,
     batch_evidence,
     fit_axes,
@@ -125,9 +126,11 @@ class Profile:
     norm_counts: npt.NDArray[np.int64]
     similarity_counts: npt.NDArray[np.int64]
     discriminates: bool = field(init=False)
+    screen: Screen = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "discriminates", self.limits.discriminates)
+        object.__setattr__(self, "screen", Screen.of(self.axes))
 
     @property
     def dim(self) -> int:
@@ -218,7 +221,7 @@ class Profile:
             return Cusum(0.0, state.rows + len(rows)), False
         unit, norms = unit_rows(rows)
         span = self.limits.row_native - self.limits.row_foreign
-        place = (self.limits.score(row_evidence(unit[norms > 0], self.axes)) - self.limits.row_foreign) / span
+        place = (self.limits.score(self.screen.evidence(unit[norms > 0])) - self.limits.row_foreign) / span
         level, alarm = state.level, False
         for pull in (_DRIFT - np.clip(place, -1.0, 1.0)).tolist():
             level = max(0.0, level + pull)
@@ -227,15 +230,19 @@ class Profile:
 
     def query_warning(self, query: npt.NDArray[Any]) -> str | None:
         """Return a sentence if one query, shape (d,), looks less native than any vector of the sample; else None."""
-        self._check(query[None])
+        return self.query_warnings(query[None])[0]
+
+    def query_warnings(self, queries: npt.NDArray[Any]) -> list[str | None]:
+        """Return `query_warning` of each query, shape (n, d), at the cost of one product."""
+        self._check(queries)
         if not self.limits.rows_discriminate:
-            return None
-        unit, norms = unit_rows(query[None])
-        if norms[0] == 0:
-            return None
-        score = float(self.limits.score(row_evidence(unit, self.axes))[0])
-        if score >= self.limits.row_limit:
-            return None
+            return [None] * len(queries)
+        unit, norms = unit_rows(queries)
+        scores = self.limits.score(self.screen.evidence(unit))
+        foreign = (scores < self.limits.row_limit) & (norms > 0)
+        return [self._sentence(float(score)) if odd else None for score, odd in zip(scores, foreign, strict=True)]
+
+    def _sentence(self, score: float) -> str:
         return (
             f"the query does not look like this space's vectors (score {score:.2f}, limit "
             f"{self.limits.row_limit:.2f}); was it embedded by another model?"

@@ -193,6 +193,8 @@ class _Application:
         dead: dict[int, list[int]] = {}
         for item in self.old:
             for space, ordinal in item.record.refs.items():
+                if space not in self.pending.spaces:  # dropped since the record was written
+                    continue
                 if self.rules.merge and space not in refs[item.place]:
                     refs[item.place][space] = ordinal
                 else:
@@ -206,23 +208,17 @@ class _Application:
         return self.write.append_vectors(self.pending, part.space, part.vectors, chosen, part.scales)
 
     def _put_records(self, rows: Sequence[int], refs: Sequence[dict[int, int]]) -> None:
-        number = self.pending.entry.id
+        number, keys, bodies = self.pending.entry.id, self.batch.keys, self.bodies
         versions = [1] * len(rows)
         for item in self.old:
             versions[item.place] = item.record.version + 1
-        alive = self.pending.spaces
-        items = []
-        for place, row in enumerate(rows):
-            key = record_key(number, row)
-            kept = (
-                refs[place]
-                if all(space in alive for space in refs[place])
-                else {s: o for s, o in refs[place].items() if s in alive}
-            )
-            items.append(
-                (key, encode_record(key, versions[place], kept, self.batch.keys[place], self.bodies[place][0]))
-            )
-        self.write.put_records(items)
+        places = [record_key(number, row) for row in rows]
+        self.write.put_records(
+            [
+                (key, encode_record(key, versions[at], refs[at], keys[at], bodies[at][0]))
+                for at, key in enumerate(places)
+            ]
+        )
 
     def _put_columns(self, rows: Sequence[int]) -> None:
         touched = [place for place, (_, metadata) in enumerate(self.bodies) if metadata is not None]

@@ -101,6 +101,8 @@ class ScanPlan:
     order: Order | None
     vectors: Sequence[str] | str
     as_of: int | str | None
+    own_writes: bool = False
+    """Whether rows may vanish meanwhile, because the scan sees what its own transaction does."""
 
 
 OpenAt = Callable[[int | str | None], OpenView]
@@ -150,6 +152,8 @@ def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: Iterator[list[in
     process = os.getpid()
     for rows in chunks:
         with open_at(seq) as view:
+            if plan.own_writes:
+                rows = view.still_there(rows)
             records = list(view.present_many(rows, spaces_named(view, plan.vectors)))
         for record in records:
             if os.getpid() != process:

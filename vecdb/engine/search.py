@@ -26,6 +26,7 @@ from vecdb.storage.spaces import SpaceView
 from vecdb.types import MAX_K, CancelCheck, Hit, Hits, Plan, Space
 
 Bools = npt.NDArray[np.bool_]
+Warner = Callable[[npt.NDArray[np.float32]], list[str | None]]
 _FEW = 16
 """With fewer than one allowed row in so many, only the checksums under those rows are verified."""
 
@@ -58,7 +59,7 @@ class _Allowed:
     decoded: tuple[str, ...] = ()
 
 
-def search(view: CollectionView, request: SearchRequest, warn: Callable[[Any], str | None]) -> list[Hits]:
+def search(view: CollectionView, request: SearchRequest, warn: Warner) -> list[Hits]:
     """Return the hits of each query."""
     began = time.perf_counter()
     space_view = view.space(request.space)
@@ -75,7 +76,7 @@ def search(view: CollectionView, request: SearchRequest, warn: Callable[[Any], s
     found = [_trim(request, positions, scores) for positions, scores in answers]
     rows = space_view.rows_at(view.tx, np.concatenate([positions for positions, _ in found])).tolist()
     maker = _HitMaker(view, request)
-    warnings = [(text,) if (text := warn(query)) is not None else () for query in request.queries]
+    warnings = [() if text is None else (text,) for text in warn(request.queries)]
     return [
         Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=said)
         for hits, said in zip(maker.lists(rows, [scores for _, scores in found]), warnings, strict=True)
@@ -200,6 +201,8 @@ class _HitMaker:
     def _read(self, row: int) -> tuple[Any, ...]:
         """Return id, metadata, text and vectors of a record, as far as they were asked for."""
         include, space = self._request.include, self._request.space
+        if not include:
+            return self._view.id(row), None, None, None
         stored = self._view.record(row)
         metadata, text = stored.content() if include & {"metadata", "text"} else (None, None)
         vectors = None

@@ -20,11 +20,11 @@ from vecdb.storage.columns import ColumnChunk
 from vecdb.storage.columnstore import ChunkView
 from vecdb.storage.format import StoredRecord, decode_record
 from vecdb.storage.history import read_image
-from vecdb.storage.records import find_row, find_rows, iterate_rows, read_record, record_key
+from vecdb.storage.records import find_row, find_rows, iterate_rows, read_id, read_record, record_key
 from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import Record, Space
+from vecdb.types import Id, Record, Space
 
 Rows = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
@@ -102,10 +102,18 @@ class CollectionView:
             return read_record(self.tx, self.number, row)
         return decode_record(record_key(self.number, row), read_image(self.tx, self.number, row, changed_at))
 
+    def id(self, row: int) -> Id:
+        """Return the id of the record at `row`; the rest of it is not decoded."""
+        return self.record(row).id if row in self._changed else read_id(self.tx, self.number, row)
+
     def metadata(self, row: int) -> dict[str, Any]:
         return self.record(row).content()[0]
 
     # --- many records ---
+
+    def still_there(self, rows: Sequence[int]) -> list[int]:
+        """Return those of `rows` that hold a record now."""
+        return [row for row in rows if self.tx.get("records", record_key(self.number, row)) is not None]
 
     def rows_from(self, start: int, limit: int) -> list[int]:
         """Return the next live rows from `start` on, at most `limit`."""

@@ -186,7 +186,7 @@ class ColumnWriter:
         keys = [_key(self.collection, b"d", row) for row in sorted(rows)]
         self.tx.put_many("columns", [(key, seal(key, stamp)) for key in keys])
         delta += len(rows)
-        return self.seal_delta() if delta > DELTA_ROWS else delta
+        return self.seal_delta(dict(zip(rows, metadatas, strict=True))) if delta > DELTA_ROWS else delta
 
     def forget(self, rows: Sequence[int]) -> int:
         """Take rows out of the delta or mark them stale in their chunk; return how many left the delta."""
@@ -247,11 +247,15 @@ class ColumnWriter:
         self.tx.put("columns", key, seal(key, encode_columns(rows, metadatas)))
         self._put_line(ChunkLine(number, int(rows[0]), int(rows[-1]), len(rows), 0, self.version))
 
-    def seal_delta(self) -> int:
-        """Move the delta into a chunk; return the new size of the delta, which is 0."""
+    def seal_delta(self, known: Mapping[int, Mapping[str, Any]] | None = None) -> int:
+        """Move the delta into a chunk; return the new size of the delta, which is 0.
+
+        `known` holds metadata that need not be read again.
+        """
+        known = known or {}
         rows = [read_u64(key[5:]) for key, _ in self.tx.range("columns", _prefix(self.collection, b"d"))]
         if rows:
-            self._seal(rows, [self._metadata_of(row) for row in rows])
+            self._seal(rows, [known[row] if row in known else self._metadata_of(row) for row in rows])
             visit("columns.sealed")
             self.tx.delete_range("columns", _prefix(self.collection, b"d"))
         return 0

@@ -8,6 +8,7 @@ ever extended behind what an older view can see. Views of the map are used under
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ from vecdb.storage.history import read_deaths
 from vecdb.storage.state import SpaceCounts
 from vecdb.storage.tx import Tx
 from vecdb.types import Space
+
+_FEW = 64
+"""Positions looked up one by one: for a handful, plain Python beats arrays."""
 
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint64]
@@ -122,6 +126,9 @@ class BlockCache:
         self.verify_sides(block)
 
     def verify_sides(self, block: Block) -> None:
+        """Check the chunks under a block's record rows, scales and ordinals."""
+        if block.ref.id in self.sound:
+            return
         width = block.vectors.shape[1] * block.vectors.itemsize
         self.verify_bytes(block, block.ref.rows * width, min(len(block.payload), block.ref.rows * (width + 16) + 8))
 
@@ -180,6 +187,7 @@ class SpaceView:
         self.starts: Places = np.concatenate(([0], np.cumsum([ref.rows for ref in refs], dtype=np.int64))).astype(
             np.int64
         )
+        self._starts_list: list[int] = self.starts.tolist()
         self.firsts = np.array([ref.first for ref in refs], np.uint64)
         self.tail = tail
         self.tail_count = counts.next_ordinal - counts.tail_start
@@ -296,6 +304,8 @@ class SpaceView:
         """Return the record rows at `positions`."""
         if self._rows is not None:
             return self._rows[positions]
+        if len(positions) <= _FEW:
+            return np.array([self._row_at(tx, position) for position in positions.tolist()], np.uint64)
         out = np.empty(len(positions), np.uint64)
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         in_tail = positions >= self.sealed
@@ -306,6 +316,14 @@ class SpaceView:
             self.cache.verify_sides(blocks[number])
             out[chosen] = blocks[number].rows[positions[chosen] - self.starts[number]]
         return out
+
+    def _row_at(self, tx: Tx, position: int) -> int:
+        if position >= self.sealed:
+            return int(self.tail.rows[position - self.sealed])
+        number = bisect_right(self._starts_list, position) - 1
+        block = self.open_blocks(tx)[number]
+        self.cache.verify_sides(block)
+        return int(block.rows[position - self._starts_list[number]])
 
     # --- life and death ---
 
