@@ -578,7 +578,7 @@ class Collection:
             )
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
-                view, request, lambda query: guard.query_warning(snapshot, self._number, chosen, query)
+                view, request, lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix)
             )
             if asked_for.single:
                 return hits[0]

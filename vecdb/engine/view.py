@@ -115,10 +115,6 @@ class CollectionView:
         """Return those of `rows` that hold a record now."""
         return [row for row in rows if self.tx.get("records", record_key(self.number, row)) is not None]
 
-    def still_there(self, rows: Sequence[int]) -> list[int]:
-        """Return those of `rows` that hold a record now."""
-        return [row for row in rows if self.tx.get("records", record_key(self.number, row)) is not None]
-
     def rows_from(self, start: int, limit: int) -> list[int]:
         """Return the next live rows from `start` on, at most `limit`."""
         found: list[int] = []
