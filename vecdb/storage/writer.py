@@ -19,6 +19,7 @@ from vecdb.storage.env import Environment, NeedsGrowth
 from vecdb.storage.failpoints import visit
 from vecdb.storage.lockfile import LockFile
 from vecdb.storage.snapshot import Reader
+from vecdb.storage.state import read_counters
 from vecdb.storage.tx import Tx
 from vecdb.storage.writetx import WriteTx
 
@@ -29,10 +30,11 @@ Operation = Callable[[WriteTx], R]
 class _Job(Generic[R]):
     """One caller's operation and what became of it."""
 
-    __slots__ = ("_result", "done", "error", "operation")
+    __slots__ = ("_result", "done", "error", "operation", "timeout")
 
-    def __init__(self, operation: Operation[R]) -> None:
+    def __init__(self, operation: Operation[R], timeout: float) -> None:
         self.operation = operation
+        self.timeout = timeout
         self.error: BaseException | None = None
         self.done = False
         self._result: Any = None
@@ -72,6 +74,8 @@ class Writer:
         self._turn = threading.Lock()
         self._guard = threading.Lock()
         self._queue: list[_Job[Any]] = []
+        self._aim = 0
+        """Version that the group in the making will have."""
         self._lock: LockFile = env.writer_lock
 
     def own_transaction(self) -> Transaction | None:
@@ -90,12 +94,12 @@ class Writer:
         transaction = self.transaction
         if transaction is not None and transaction.is_mine():
             return transaction.apply(operation)
-        job = _Job(operation)
-        with self._guard:
-            self._queue.append(job)
-        if not self._turn.acquire(timeout=timeout):
-            self._give_up(job, timeout)
-            self._turn.acquire()
+        job = _Job(operation, timeout)
+        try:
+            self._wait_for_turn(job)
+        except BaseException:
+            self._withdraw(job)  # a call that was interrupted must not be carried out by the next leader
+            raise
         try:
             if not job.done:
                 self._lead(job, timeout)
@@ -103,19 +107,30 @@ class Writer:
             self._turn.release()
         return job.value()
 
-    def _give_up(self, job: _Job[Any], timeout: float) -> None:
-        """Leave the queue, unless a leader is committing the job right now."""
+    def _wait_for_turn(self, job: _Job[Any]) -> None:
+        """Join the queue and take the turn; leave again after the time-out, unless a leader is committing the job."""
         with self._guard:
-            if job in self._queue:
-                self._queue.remove(job)
-                holder = "a transaction of another thread of this process"
-                raise LockedError(
-                    f"{self._env.path}: the writer lock is held by {holder}; waited {timeout:.1f} s",
-                    hint="End the transaction, or pass a longer timeout.",
-                    path=str(self._env.path),
-                    holder=holder,
-                    waited=timeout,
-                )
+            self._queue.append(job)
+        if self._turn.acquire(timeout=job.timeout):
+            return
+        if self._withdraw(job):
+            holder = "a transaction of another thread of this process"
+            raise LockedError(
+                f"{self._env.path}: the writer lock is held by {holder}; waited {job.timeout:.1f} s",
+                hint="End the transaction, or pass a longer timeout.",
+                path=str(self._env.path),
+                holder=holder,
+                waited=job.timeout,
+            )
+        self._turn.acquire()
+
+    def _withdraw(self, job: _Job[Any]) -> bool:
+        """Take a job out of the queue; False if a leader has it already."""
+        with self._guard:
+            if job not in self._queue:
+                return False
+            self._queue.remove(job)
+            return True
 
     def _lead(self, own: _Job[Any], timeout: float) -> None:
         with self._guard:
@@ -125,11 +140,17 @@ class Writer:
                 self._commit_group(jobs)
         except LockedError as error:
             for job in jobs:
-                job.settle(error)
+                if job.timeout <= timeout:
+                    job.settle(error)
+            self._put_back(jobs, own)  # whoever has more patience waits on
         except BaseException:
-            with self._guard:  # interrupted: the others' jobs go back, each to be led by its own caller
-                self._queue[:0] = [job for job in jobs if job is not own and not job.done]
+            self._put_back(jobs, own)
             raise
+
+    def _put_back(self, jobs: list[_Job[Any]], own: _Job[Any]) -> None:
+        """Give the jobs of others that were not run back to the queue, each to be led by its own caller."""
+        with self._guard:
+            self._queue[:0] = [job for job in jobs if job is not own and not job.done]
 
     def _commit_group(self, jobs: list[_Job[Any]]) -> None:
         waiting = list(jobs)
@@ -150,6 +171,9 @@ class Writer:
                     for job in waiting:
                         job.settle(error)
                     return
+                if self._reached():  # interrupted just behind the commit: nobody may run these again
+                    for job in waiting:
+                        job.settle()
                 raise
             if failed is None:
                 for job in waiting:
@@ -159,8 +183,14 @@ class Writer:
             self._env.abort(tx)
             waiting.remove(failed)
 
+    def _reached(self) -> bool:
+        """Whether the group that was run last is in the file; the caller holds the writer lock."""
+        with self._env.lease() as tx:
+            return 0 < self._aim <= read_counters(tx).version
+
     def _run_all(self, tx: Tx, jobs: list[_Job[Any]]) -> _Job[Any] | None:
         """Run every job; return the first that failed, which is then settled."""
+        self._aim = 0
         visit("write.begin")
         write = self.begin(tx)
         for place, job in enumerate(jobs):
@@ -174,6 +204,7 @@ class Writer:
             except Exception as error:  # the caller's error: reported to that caller, the rest of the group goes on
                 job.settle(error)
                 return job
+        self._aim = write.version
         return None
 
     def begin(self, tx: Tx) -> WriteTx:
@@ -232,7 +263,8 @@ class Writer:
         """Hold the writer lock for the block; commit at its end, or throw everything away if it raises."""
         if self._own_transaction():
             raise TransactionError("transactions cannot be nested", hint="Use the one that is open.")
-        self.transaction = None  # at most one from before a fork, which ended there
+        if self.transaction is not None and self.transaction.forked:
+            self.transaction = None  # it ended with the fork
         with self.turn(timeout), self._lock.held(timeout):
             transaction = Transaction(self, self._env)
             self.transaction = transaction

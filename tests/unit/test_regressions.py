@@ -1,0 +1,136 @@
+"""Defects that were found by reading and by attack; each must stay away."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vecdb
+from vecdb.errors import LockedError
+from vecdb.storage.env import Environment
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Any:
+    with vecdb.open(tmp_path / "a.vecdb", timeout=5.0) as opened:
+        docs = opened.create_collection("docs")
+        docs.add_space("s", dim=4, metric="cosine")
+        yield opened
+
+
+def in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
+    """Run `work` in a thread; the list takes its result or its error."""
+    out: list[Any] = []
+
+    def run() -> None:
+        try:
+            out.append(work())
+        except BaseException as error:  # handed to the test
+            out.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, out
+
+
+def until(condition: Any) -> None:
+    for _ in range(5000):
+        if condition():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("never happened")
+
+
+# --- who writes -------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_survives_another_thread_that_asks_for_one(db: vecdb.Database) -> None:
+    docs, writer = db.collection("docs"), db._opened().writer
+    asked = threading.Event()
+
+    def other() -> None:
+        asked.set()
+        with db.transaction():
+            docs.upsert("theirs")
+
+    with db.transaction():
+        docs.upsert("mine")
+        thread, out = in_thread(other)
+        asked.wait()
+        thread.join(0.05)
+        assert writer.transaction is not None
+        docs.upsert("mine too")
+    thread.join()
+    assert out == [None]
+    assert {record.id for record in docs.scan()} == {"mine", "mine too", "theirs"}
+
+
+def test_a_call_that_was_interrupted_while_waiting_is_not_carried_out_later(
+    db: vecdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, writer = db.collection("docs"), db._opened().writer
+
+    class Interrupted:
+        def acquire(self, timeout: float = -1) -> bool:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_turn", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            docs.upsert("never")
+    docs.upsert("later")
+    assert "never" not in docs
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_an_interrupted_leader_lets_no_job_run_twice_or_get_lost(
+    db: vecdb.Database, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    docs, writer = db.collection("docs"), db._opened().writer
+    commit, interrupted = Environment.commit, threading.Event()
+
+    def interrupted_commit(self: Environment, tx: Any) -> None:
+        if interrupted.is_set():
+            return commit(self, tx)
+        interrupted.set()
+        if behind:  # the signal arrives while the flush is under way, and is seen when it returns
+            tx.raw.commit()
+        raise KeyboardInterrupt
+
+    with writer._guard:
+        pass
+    writer._turn.acquire()
+    leader, first = in_thread(lambda: docs.insert("leader"))
+    until(lambda: len(writer._queue) == 1)
+    follower, second = in_thread(lambda: docs.insert("follower"))
+    until(lambda: len(writer._queue) == 2)
+    monkeypatch.setattr(Environment, "commit", interrupted_commit)
+    writer._turn.release()
+    leader.join()
+    follower.join()
+    results = [*first, *second]
+    assert sum(isinstance(result, KeyboardInterrupt) for result in results) == 1
+    assert sum(isinstance(result, vecdb.WriteResult) for result in results) == 1
+    assert len(docs) == (2 if behind else 1)
+    assert db.check().ok
+
+
+def test_an_impatient_leader_does_not_fail_a_patient_follower(db: vecdb.Database) -> None:
+    docs, writer = db.collection("docs"), db._opened().writer
+    with vecdb.open(db.path, timeout=0.05) as hasty:
+        theirs = hasty.collection("docs")
+        with writer._env.writer_lock.__class__(writer._env.writer_lock.path).held(1.0):
+            writer._turn.acquire()
+            leader, first = in_thread(lambda: theirs.upsert("hasty"))
+            until(lambda: len(writer._queue) == 1)
+            follower, second = in_thread(lambda: docs.upsert("patient"))
+            until(lambda: len(writer._queue) == 2)
+            writer._turn.release()
+            leader.join()
+        follower.join()
+    assert isinstance(first[0], LockedError)
+    assert isinstance(second[0], vecdb.WriteResult)
+    assert [record.id for record in docs.scan()] == ["patient"]
