@@ -92,7 +92,7 @@ FLIPS = {"everywhere": flips_everywhere, "blocks": flips_in_our_blocks, "trees":
 
 @pytest.mark.parametrize("where", sorted(FLIPS))
 def test_flipped_bits(sound, tmp_path, where):
-    ends = hold(sound, FLIPS[where](sound[0], 60, seed=1), tmp_path)
+    ends = hold(sound, FLIPS[where](sound[0], 45, seed=1), tmp_path)
     assert ends["reported"] > 0
 
 
