@@ -71,7 +71,7 @@ def make_batch(
         keys,
         _metadatas(metadata, len(keys), single),
         _texts(texts, len(keys), single),
-        tuple(_vectors(vectors or {}, len(keys), spaces, collection, single)),
+        tuple(_vectors({} if vectors is None else vectors, len(keys), spaces, collection, single)),
     )
 
 
