@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -113,7 +114,10 @@ def _records(collection: vecdb.Collection, when: str | None) -> list[Any]:
             record.version,
             record.metadata,
             record.text,
-            {space: [str(vector.dtype), vector.tobytes().hex()] for space, vector in sorted(record.vectors.items())},
+            {
+                space: [str(vector.dtype), hashlib.sha256(vector.tobytes()).hexdigest()[:20]]
+                for space, vector in sorted(record.vectors.items())
+            },
         ]
         for record in collection.scan(vectors="all", as_of=when)
     ]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 import vecdb
+from vecdb.errors import VecdbError
 from vecdb.testing.workload import Workload
 
 __all__ = ["Kill", "Outcome", "Trial", "run_child", "verify"]
@@ -166,8 +167,11 @@ def verify(db: vecdb.Database, workload: Workload, acknowledged: int, found: int
         return [f"{acknowledged} steps were acknowledged, {found} are in the file"]
     while workload.number < found:
         workload.take(workload.next_step())
-    report = db.check()
-    return [*report.problems, *workload.differences(db)]
+    problems = list(db.check().problems)
+    try:
+        return problems + workload.differences(db)
+    except VecdbError as error:
+        return [*problems, f"{type(error).__name__}: {error}"]
 
 
 def stray_files(path: Path) -> list[str]:
