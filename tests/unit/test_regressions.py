@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 import vecdb
-from vecdb.errors import LockedError
+from vecdb.errors import CorruptionError, LockedError
 from vecdb.storage.env import Environment
+from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers
+from vecdb.storage.records import record_key
+from vecdb.storage.spaces import segment_key
+from vecdb.storage.state import collection_key
 
 
 @pytest.fixture
@@ -134,3 +138,80 @@ def test_an_impatient_leader_does_not_fail_a_patient_follower(db: vecdb.Database
     assert isinstance(first[0], LockedError)
     assert isinstance(second[0], vecdb.WriteResult)
     assert [record.id for record in docs.scan()] == ["patient"]
+
+
+# --- hostile files ----------------------------------------------------------------------------------------
+
+
+def test_stored_numbers_are_whole_and_bounded() -> None:
+    assert stored_numbers([0, (1 << 63) - 1], "x") == (0, (1 << 63) - 1)
+    hostile: list[Any] = [[True], [-1], [1 << 63], ["1"], [1.0], [None], "12", 7, None, {}]
+    for wrong in hostile:
+        with pytest.raises(CorruptionError):
+            stored_numbers(wrong, "x")
+    with pytest.raises(CorruptionError):
+        stored_numbers([1, 2], "x", 3)
+
+
+HOSTILE_META = [
+    (b"state", ["1", 0, 0, 1, 1, 0]),
+    (b"state", [1, 1, 0, 1, 1, -5]),
+    (b"catalog", {"next": [1, 1], "tags": {}, "collections": [["x", "docs", []]]}),
+    (b"catalog", {"next": [1, 1], "tags": {}, "collections": [[1 << 40, "docs", []]]}),
+    (b"catalog", {"next": [1, 1], "tags": {"t": ["now", 1.0]}, "collections": []}),
+    (b"catalog", {"next": [1, 1], "tags": {}, "collections": [[1, 7, []]]}),
+    (
+        b"catalog",
+        {"next": [2, 2], "tags": {}, "collections": [[1, "d", [["s", 3.5, "l2", "float32", "", "", "both", 1]]]]},
+    ),
+    (b"header", {"magic": "vecdb", "format": 1}),
+    (collection_key(1), [1, 1, 1, 1, [[1, [1 << 60, 1, 0, 1 << 62, 0, 0, []]]]]),
+    (collection_key(1), [1, "many", 1, 1, []]),
+    (collection_key(1), [1, 1, 1, 1, []]),
+    (collection_key(1), [1, 1, 1, 1, [[1, [1, 1, 0, 0, 0, 0, [float("nan"), 1.0]]]]]),
+]
+
+
+@pytest.mark.parametrize(("key", "plain"), HOSTILE_META)
+def test_values_of_a_wrong_shape_are_damage(tmp_path: Path, key: bytes, plain: Any) -> None:
+    with vecdb.open(tmp_path / "a.vecdb") as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=4)
+        docs.upsert("a", vectors={"s": [1, 2, 3, 4]})
+        poison(db, "meta", key, pack_sealed(key, plain))
+    with pytest.raises(CorruptionError), vecdb.open(tmp_path / "a.vecdb") as db:
+        db.collection("docs").search([1, 2, 3, 4])
+
+
+def poison(db: vecdb.Database, table: str, key: bytes, value: bytes) -> None:
+    """Store a value behind everybody's back."""
+    env = db._opened().env
+    with db._opened().writer.turn(1.0), env.writer_lock.held(1.0):
+        tx = env.begin_write()
+        tx.put(table, key, value)
+        env.commit(tx)
+
+
+def test_hostile_segments_allocate_nothing(tmp_path: Path) -> None:
+    for blocks in ([[1, 1 << 20, 1 << 60, 0, 1 << 61]], [[1, 99, 1, 0, 0]], [[1, 65536, 2, 0, 0]], [["1"] * 5], 3):
+        path = tmp_path / "a.vecdb"
+        with vecdb.open(path) as db:
+            docs = db.create_collection("docs", exist_ok=True)
+            if not docs.spaces:
+                docs.add_space("s", dim=4)
+                docs.upsert("a", vectors={"s": [1, 2, 3, 4]})
+                docs.optimize()
+            poison(db, "segments", segment_key(1, 0), pack_sealed(segment_key(1, 0), blocks))
+        with vecdb.open(path) as db, pytest.raises(CorruptionError):
+            db.collection("docs").search([1, 2, 3, 4])
+
+
+def test_a_reference_beyond_the_space_is_damage(db: vecdb.Database) -> None:
+    docs = db.collection("docs")
+    docs.upsert("a", vectors={"s": [1, 2, 3, 4]})
+    key = record_key(1, 0)
+    for ordinal in (1, 1 << 40, (1 << 64) - 1):
+        poison(db, "records", key, encode_record(key, 1, {1: ordinal}, b"sa", pack_body({}, None, 0)))
+        with pytest.raises(CorruptionError):
+            docs.get("a", vectors="all")
+        assert not db.check().ok

@@ -118,8 +118,9 @@ def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArr
     owners = space_view.rows(view.tx)
     if not len(rows):
         return np.zeros(len(owners), np.bool_)
-    if int(rows[-1]) <= 16 * len(owners) + (1 << 20):  # a mask over rows is quicker while rows are not very sparse
-        wanted = np.zeros(max(int(rows[-1]), int(owners.max(initial=0))) + 1, np.bool_)
+    last = max(int(rows[-1]), int(owners.max(initial=0)))
+    if last <= 16 * len(owners) + (1 << 20):  # a mask over rows is quicker while rows are not very sparse
+        wanted = np.zeros(last + 1, np.bool_)
         wanted[rows] = True
         return wanted[owners]
     places = np.minimum(np.searchsorted(rows, owners), len(rows) - 1)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vecdb.errors import CorruptionError
 from vecdb.storage.columns import ColumnChunk, encode_columns
 from vecdb.storage.failpoints import visit
-from vecdb.storage.format import pack_sealed, read_u64, seal, u32, u64, unpack_sealed, unseal
+from vecdb.storage.format import pack_sealed, read_u64, seal, stored_numbers, u32, u64, unpack_sealed, unseal
 from vecdb.storage.tx import Tx
 
 CHUNK_ROWS: Final = 16_384
@@ -80,10 +80,8 @@ def read_lines(tx: Tx, collection: int) -> list[ChunkLine]:
     """Return the directory of chunks, oldest first."""
     lines = []
     for key, value in tx.range("columns", _prefix(collection, b"i")):
-        try:
-            lines.append(ChunkLine(read_u64(key[5:]), *unpack_sealed(key, value, "column directory")))
-        except TypeError as error:
-            raise CorruptionError("a column directory line has a wrong shape", what="column directory") from error
+        plain = unpack_sealed(key, value, "column directory")
+        lines.append(ChunkLine(read_u64(key[5:]), *stored_numbers(plain, "column directory", 5)))
     return lines
 
 

@@ -153,6 +153,16 @@ def unpack(data: Buffer, what: str) -> Any:
         raise CorruptionError(f"{what} cannot be decoded: {error}", what=what) from error
 
 
+def stored_numbers(values: Any, what: str, count: int | None = None) -> tuple[int, ...]:
+    """Return decoded values that must all be ints from 0 to 2^63 - 1, `count` of them."""
+    sound = isinstance(values, (list, tuple)) and all(
+        type(value) is int and 0 <= value < _I64_SHIFT for value in values
+    )
+    if not sound or (count is not None and len(values) != count):
+        raise CorruptionError(f"{what} does not hold the numbers that it should", what=what)
+    return tuple(values)
+
+
 def pack_sealed(key: bytes, value: Any) -> bytes:
     return seal(key, pack(value))
 
@@ -182,11 +192,17 @@ class StoredRecord:
         return id_value(self.key)
 
     def content(self) -> tuple[dict[str, Any], str | None]:
-        metadata, text = unpack(self.body, "record")
-        return metadata, text
+        return _content(self.body)
 
 
 _EMPTY_BODY: Final = pack(({}, None))
+
+
+def _content(body: Buffer) -> tuple[dict[str, Any], str | None]:
+    plain = unpack(body, "record")
+    if not isinstance(plain, list) or len(plain) != 2 or type(plain[0]) is not dict:
+        raise CorruptionError("a record holds something else than metadata and text", what="record")
+    return plain[0], plain[1]
 
 
 def pack_body(metadata: Mapping[str, Any], text: str | None, position: int) -> bytes:
@@ -250,8 +266,7 @@ def decode_metadata(place: bytes, value: Buffer) -> dict[str, Any]:
         _, count, length = _RECORD.unpack_from(data)
     except struct.error as error:
         raise CorruptionError("a record is shorter than its header says", what="record") from error
-    metadata: dict[str, Any] = unpack(data[_RECORD.size + count * _REF.size + length :], "record")[0]
-    return metadata
+    return _content(data[_RECORD.size + count * _REF.size + length :])[0]
 
 
 # --- vector blocks ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from vecdb.storage.format import (
     pack_sealed,
     read_u64,
     seal,
+    stored_numbers,
     u32_u64,
     u64,
     unpack_numbers,
@@ -64,7 +65,8 @@ def read_change(key: bytes, value: Any) -> Change:
     plain = unpack_sealed(key, value, "history entry")
     try:
         next_row, live, spaces, rows, cost = plain
-        counts = {number: (born, alive) for number, born, alive in spaces}
+        counts = {number: (born, alive) for number, born, alive in (stored_numbers(each, "history") for each in spaces)}
+        stored_numbers([next_row, live, cost], "history")
         return Change(read_u64(key[5:]), next_row, live, counts, unpack_numbers(rows, "history entry"), cost)
     except (TypeError, ValueError) as error:
         raise CorruptionError(f"a history entry has a wrong shape: {error}", what="history") from error

@@ -13,7 +13,7 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from vecdb.errors import CollectionMissingError, SnapshotExpiredError, SpaceMissingError
+from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.columns import ColumnChunk
 from vecdb.storage.columnstore import ColumnView, load_columns
 from vecdb.storage.env import Environment
@@ -26,6 +26,7 @@ from vecdb.storage.state import (
     CollectionEntry,
     CollectionState,
     Counters,
+    SpaceCounts,
     read_catalog,
     read_collection,
     read_counters,
@@ -75,10 +76,17 @@ class State:
         """Return the view of a space."""
         with self._lock:
             if space.id not in self._spaces:
-                counts = self.collection(tx, collection).spaces[space.id]
+                counts = self.counts_of(tx, collection, space)
                 before = self._previous.known_spaces().get(space.id) if self._previous is not None else None
                 self._spaces[space.id] = load_view(tx, space, counts, before, self._caches.blocks, tail_room(space))
             return self._spaces[space.id]
+
+    def counts_of(self, tx: Tx, collection: int, space: Space) -> SpaceCounts:
+        """Return the counts of a space."""
+        counts = self.collection(tx, collection).spaces.get(space.id)
+        if counts is None:
+            raise CorruptionError(f"space {space.name!r} has lost its counts", what="collection state")
+        return counts
 
     def columns(self, tx: Tx, collection: int) -> ColumnView:
         """Return the metadata columns of a collection."""

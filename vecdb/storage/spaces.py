@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, VectorMissingError
 from vecdb.storage.format import (
+    BLOCK_CLASSES,
     CHUNK,
     Block,
     BlockRef,
@@ -25,6 +26,7 @@ from vecdb.storage.format import (
     open_block,
     pack_sealed,
     read_u64,
+    stored_numbers,
     u32_u64,
     u64,
     unpack_sealed,
@@ -74,9 +76,19 @@ def read_segments(tx: Tx, space: int, start: int = 0) -> list[Segment]:
 def _segment(key: bytes, value: Any) -> Segment:
     plain = unpack_sealed(key, value, "segment")
     try:
-        return Segment(read_u64(key[4:]), tuple(BlockRef(*fields) for fields in plain))
-    except TypeError as error:
+        blocks = tuple(_block_ref(fields) for fields in plain)
+        if not blocks:
+            raise ValueError("no blocks")
+        return Segment(read_u64(key[4:]), blocks)
+    except (TypeError, ValueError) as error:
         raise CorruptionError("a segment has a wrong shape", what="segment", where=key.hex()) from error
+
+
+def _block_ref(fields: Any) -> BlockRef:
+    ref = BlockRef(*stored_numbers(fields, "segment", 5))
+    if ref.size_class not in BLOCK_CLASSES or not 0 < ref.rows <= min(ref.size_class, ref.last - ref.first + 1):
+        raise ValueError(f"block {ref.id}")
+    return ref
 
 
 class BlockCache:
@@ -267,6 +279,13 @@ class SpaceView:
 
     def positions_of(self, tx: Tx, ordinals: Numbers) -> Places:
         """Return where `ordinals` lie; -1 for those that are no longer here."""
+        if len(ordinals) and int(ordinals.max()) >= self.counts.next_ordinal:
+            raise CorruptionError(
+                f"something refers to vector {int(ordinals.max())} of space {self.space.name!r}, "
+                f"which has {self.counts.next_ordinal}",
+                what="reference",
+                where=self.space.name,
+            )
         if self.sealed == self.counts.tail_start:  # nothing was ever removed: ordinals are positions
             return ordinals.astype(np.int64)
         out = ordinals.astype(np.int64) - self.counts.tail_start + self.sealed
@@ -391,6 +410,7 @@ def load_view(
         if counts.tail_start > start
         else []
     )
+    _check_refs(space, counts, (*known[-1:], *new))
     tail = _load_tail(tx, space, counts, previous, room)
     view = SpaceView(space, counts, (*known, *new), tail, blocks)
     if view.sealed + view.tail_count < counts.live:
@@ -399,6 +419,19 @@ def load_view(
         )
     _load_deaths(tx, view, previous)
     return view
+
+
+def _check_refs(space: Space, counts: SpaceCounts, refs: Sequence[BlockRef]) -> None:
+    """Blocks must follow each other without an overlap and end before the tail."""
+    end = 0
+    for ref in refs:
+        if ref.first < end or ref.last >= counts.tail_start:
+            raise CorruptionError(
+                f"vector block {ref.id} of space {space.name!r} overlaps what lies beside it",
+                what="segment",
+                where=space.name,
+            )
+        end = ref.last + 1
 
 
 def _load_tail(tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | None, room: int) -> TailBuffer:

@@ -5,6 +5,7 @@ Keys of the ``meta`` table: ``header``, ``catalog``, ``state``, and ``c`` + coll
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
-from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, u32, unpack_sealed
+from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, stored_numbers, u32, unpack_sealed
 from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
 
@@ -141,10 +142,7 @@ def read_counters(tx: Tx) -> Counters:
     value = tx.get("meta", STATE)
     if value is None:
         raise CorruptionError("the database has lost its counters", what="state")
-    fields = unpack_sealed(STATE, value, "state")
-    if not isinstance(fields, list) or len(fields) != len(Counters.__slots__):
-        raise CorruptionError("the stored counters have a wrong shape", what="state")
-    return Counters(*fields)
+    return Counters(*stored_numbers(unpack_sealed(STATE, value, "state"), "state", len(Counters.__slots__)))
 
 
 def write_counters(tx: Tx, counters: Counters) -> None:
@@ -175,6 +173,8 @@ def read_header(tx: Tx, path: str) -> dict[str, Any]:
             found=header.get("format"),
             supported=FORMAT_VERSION,
         )
+    if not isinstance(header.get("uuid"), str):
+        raise CorruptionError(f"{path} has lost its identity", what="header", where=path)
     return header
 
 
@@ -209,17 +209,36 @@ def catalog_from_plain(plain: Any) -> Catalog:
     """Invert `catalog_to_plain`."""
     try:
         entries = [
-            CollectionEntry(number, name, {space.name: space for space in (_space(fields) for fields in spaces)})
+            CollectionEntry(
+                _number(number), _text(name), {space.name: space for space in (_space(fields) for fields in spaces)}
+            )
             for number, name, spaces in plain["collections"]
         ]
-        tags = {name: Tag(*fields) for name, fields in plain["tags"].items()}
-        return Catalog({entry.name: entry for entry in entries}, tags, *plain["next"])
+        tags = {_text(name): Tag(_number(seq, 1 << 63), float(when)) for name, (seq, when) in plain["tags"].items()}
+        return Catalog({entry.name: entry for entry in entries}, tags, *map(_number, plain["next"]))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CorruptionError(f"the stored catalog has a wrong shape: {error}", what="catalog") from error
 
 
+def _number(value: Any, most: int = 0xFFFF_FFFF) -> int:
+    """Return a number of the catalog; collections and spaces are keys of 32 bits."""
+    number = stored_numbers([value], "catalog")[0]
+    if number > most:
+        raise ValueError(f"{number} in the place of a number up to {most}")
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in the place of a name")
+    return value
+
+
 def _space(fields: Any) -> Space:
     space = Space(*fields)
+    for name in ("name", "metric", "dtype", "model", "revision", "role"):
+        _text(getattr(space, name))
+    _number(space.dim), _number(space.id)
     if space.metric not in METRICS or space.dtype not in ("float32", "float16") or not 0 < space.dim <= 65_536:
         raise ValueError(f"space {space.name!r}")
     return space
@@ -234,15 +253,22 @@ def read_collection(tx: Tx, collection: int) -> CollectionState:
 
 
 def _space_counts(fields: list[Any]) -> SpaceCounts:
-    next_ordinal, live, dead, tail_start, epoch, profiled, cusum = fields
-    return SpaceCounts(next_ordinal, live, dead, tail_start, epoch, profiled, tuple(cusum))
+    *plain, cusum = fields
+    born, live, dead, tail, epoch, profiled = stored_numbers(plain, "collection state", 6)
+    counts = SpaceCounts(born, live, dead, tail, epoch, profiled, tuple(float(number) for number in cusum))
+    if not all(map(math.isfinite, counts.cusum)):
+        raise ValueError("a state of the guard that is not finite")
+    if counts.tail_start > counts.next_ordinal or counts.live + counts.dead > counts.next_ordinal:
+        raise ValueError("more vectors than ordinals")
+    return counts
 
 
 def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
     plain = unpack_sealed(key, value, "collection state")
     try:
-        version, next_row, live, delta, spaces = plain
-        counts = {number: _space_counts(fields) for number, fields in spaces}
+        *numbers, spaces = plain
+        counts = {_number(number): _space_counts(fields) for number, fields in spaces}
+        version, next_row, live, delta = stored_numbers(numbers, "collection state", 4)
         return CollectionState(version, next_row, live, delta, counts)
     except (TypeError, ValueError, IndexError) as error:
         raise CorruptionError(f"stored counts have a wrong shape: {error}", what="collection state") from error

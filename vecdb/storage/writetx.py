@@ -17,7 +17,16 @@ import numpy.typing as npt
 from vecdb.errors import CorruptionError, TransactionError
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
 from vecdb.storage.failpoints import visit
-from vecdb.storage.format import StoredRecord, decode_record, pack_sealed, read_u64, u32, u64, unpack_sealed
+from vecdb.storage.format import (
+    StoredRecord,
+    decode_record,
+    pack_sealed,
+    read_u64,
+    stored_numbers,
+    u32,
+    u64,
+    unpack_sealed,
+)
 from vecdb.storage.history import (
     forget_collection,
     forget_commit,
@@ -28,7 +37,7 @@ from vecdb.storage.history import (
     write_image,
 )
 from vecdb.storage.records import id_place, read_metadata, record_key, stored_bytes
-from vecdb.storage.spaces import read_segments
+from vecdb.storage.spaces import Segment, read_segments
 from vecdb.storage.state import (
     Catalog,
     CollectionEntry,
@@ -50,6 +59,8 @@ from vecdb.types import Space
 
 LOG_ENTRIES: Final = 10_000
 """Entries of the commit log that are kept at least as long as they are not behind the horizon."""
+_MANY_DEATHS: Final = 64
+"""Entries of deaths that are folded together even if no block is rewritten."""
 _STEPS: Final = 256
 """Commits forgotten per commit at most: bounds the work that one write inherits from earlier ones."""
 HISTORY_FLOOR: Final = 64 << 20
@@ -410,32 +421,53 @@ class WriteTx:
         pending.spaces[space.id] = replace(counts, tail_start=start)
         return True
 
-    def settle(self, pending: Pending, space: Space, *, threshold: float) -> bool:
-        """Fold old deaths together and repack segments in which more than `threshold` of the rows died for good."""
+    def settle(self, pending: Pending, space: Space, *, threshold: float, most: int | None = None) -> bool:
+        """Fold old deaths together and rewrite what holds more than a share of vectors that died for good.
+
+        Parameters
+        ----------
+        threshold : float
+            Dead share from which a segment (or a block, with `most`) is rewritten.
+        most : int, optional
+            At most so many blocks, those with the most dead: bounds the work, and the room that old and new blocks
+            take together. None rewrites whole segments, neighbours together, so that blocks fill up.
+        """
         old = [ordinals for seq, ordinals in read_deaths(self.tx, space.id) if seq <= self.counters.horizon]
         if not old:
             return False
         final = np.unique(np.concatenate(old))
-        chosen = [
-            segment for segment in read_segments(self.tx, space.id) if self._dead_share(segment, final) > threshold
-        ]
-        counts = pending.spaces[space.id]
-        if not chosen and len(old) < 64:
+        segments = read_segments(self.tx, space.id)
+        if most is None:
+            removed = self._repack_segments(space, segments, final, threshold)
+        else:
+            removed = self._repack_blocks(space, segments, final, threshold, most)
+        if not len(removed) and len(old) < _MANY_DEATHS:
             return False
-        gone = [final[(final >= segment.blocks[0].first) & (final <= segment.blocks[-1].last)] for segment in chosen]
-        for run in _neighbours(read_segments(self.tx, space.id), chosen):
-            self.vector_writer(space).repack(run, final)
-        removed = np.concatenate(gone) if gone else np.empty(0, np.uint64)
         settle_deaths(self.tx, space.id, self.counters.horizon, removed)
+        counts = pending.spaces[space.id]
         pending.spaces[space.id] = replace(counts, dead=counts.dead - len(removed), epoch=counts.epoch + 1)
         return True
 
-    @staticmethod
-    def _dead_share(segment: Any, final: Numbers) -> float:
-        inside = np.searchsorted(final, segment.blocks[-1].last, side="right") - np.searchsorted(
-            final, segment.blocks[0].first
-        )
-        return float(inside) / float(segment.rows)
+    def _repack_segments(self, space: Space, segments: list[Segment], final: Numbers, threshold: float) -> Numbers:
+        chosen = [segment for segment in segments if len(_dead_in(segment.blocks, final)) > threshold * segment.rows]
+        for run in _neighbours(segments, chosen):
+            self.vector_writer(space).repack(run, final)
+        return _joined([_dead_in(segment.blocks, final) for segment in chosen])
+
+    def _repack_blocks(
+        self, space: Space, segments: list[Segment], final: Numbers, threshold: float, most: int
+    ) -> Numbers:
+        shares = [
+            (len(dead) / block.rows, number, place, dead)
+            for number, segment in enumerate(segments)
+            for place, block in enumerate(segment.blocks)
+            if len(dead := _dead_in((block,), final)) > threshold * block.rows
+        ]
+        chosen = sorted(shares, key=lambda share: -share[0])[:most]
+        for number in {number for _, number, _, _ in chosen}:
+            places = sorted(place for _, owner, place, _ in chosen if owner == number)
+            self.vector_writer(space).repack_blocks(segments[number], places, final)
+        return _joined([dead for _, _, _, dead in chosen])
 
     def merge_segments(self, pending: Pending, space: Space) -> bool:
         """Join small directory entries."""
@@ -444,6 +476,15 @@ class WriteTx:
         counts = pending.spaces[space.id]
         pending.spaces[space.id] = replace(counts, epoch=counts.epoch + 1)
         return True
+
+
+def _dead_in(blocks: Sequence[BlockRef], final: Numbers) -> Numbers:
+    """Return those of `final` (ascending) that lie between the first and last ordinal of `blocks`."""
+    return final[np.searchsorted(final, blocks[0].first) : np.searchsorted(final, blocks[-1].last, side="right")]
+
+
+def _joined(parts: list[Numbers]) -> Numbers:
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
 def _neighbours(segments: Sequence[Any], chosen: Sequence[Any]) -> list[list[Any]]:
@@ -482,7 +523,10 @@ def _log_entry(key: bytes, value: Any) -> tuple[float, list[int], list[str]]:
     plain = unpack_sealed(key, value, "log entry")
     try:
         when, collections, changes = plain
-        return float(when), list(collections), list(changes)
+        numbers = list(stored_numbers(collections, "log entry"))
+        if max(numbers, default=0) >> 32:
+            raise ValueError("no collection has such a number")
+        return float(when), numbers, [str(change) for change in changes]
     except (TypeError, ValueError) as error:
         raise CorruptionError("a log entry has a wrong shape", what="log") from error
 
