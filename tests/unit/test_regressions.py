@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vecdb
+from vecdb.engine import housekeeping
 from vecdb.errors import CorruptionError, LockedError
 from vecdb.storage.env import Environment
 from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers
@@ -215,3 +217,45 @@ def test_a_reference_beyond_the_space_is_damage(db: vecdb.Database) -> None:
         with pytest.raises(CorruptionError):
             docs.get("a", vectors="all")
         assert not db.check().ok
+
+
+# --- what a process remembers -----------------------------------------------------------------------------
+
+
+def test_caches_forget_what_is_no_longer_in_the_file(db: vecdb.Database) -> None:
+    docs, reader = db.collection("docs"), db._opened().reader
+    ids, rng = [f"i{number}" for number in range(600)], np.random.default_rng(0)
+    for turn in range(12):
+        docs.upsert(ids, vectors={"s": rng.normal(size=(600, 4))}, metadata=[{"turn": turn}] * 600, trust=True)
+        assert docs.count({"turn": turn}) == 600
+        docs.search([1, 2, 3, 4])
+        housekeeping_now(db)
+    caches = reader._caches
+    with db._read() as snapshot:
+        assert set(caches.chunks) <= {chunk.line.id for chunk in snapshot.columns(1).chunks}
+        assert set(caches.blocks.blocks) <= {ref.id for ref in snapshot.space(1, docs.spaces["s"]).refs}
+        assert caches.blocks.sound <= set(caches.blocks.blocks)
+
+
+def test_views_of_dropped_collections_are_not_kept(db: vecdb.Database) -> None:
+    for turn in range(5):
+        other = db.create_collection(f"other{turn}")
+        other.add_space("s", dim=4)
+        other.upsert("a", vectors={"s": [1, 2, 3, 4]}, metadata=[{"n": 1}])
+        other.search([1, 2, 3, 4], where={"n": 1})
+        db.drop_collection(f"other{turn}")
+        assert db.collections() == ["docs"]
+    state = db._opened().reader._caches.state
+    for _ in range(3):
+        db.collection("docs").upsert("a")
+        state = db._opened().reader._caches.state
+        assert len(db.collection("docs")) == 1
+    assert state is not None
+    assert not state.known_spaces()
+    assert not state.known_columns()
+
+
+def housekeeping_now(db: vecdb.Database) -> None:
+    housekeeping.forget(db._opened(), "nothing", 1.0)
+    db.optimize()
+    db.collection("docs").search([1, 2, 3, 4], where={"none": 1})

@@ -128,6 +128,8 @@ def load_columns(
     """Return the columns at this commit, reusing the parts of `previous` that did not change."""
     known = {chunk.line: chunk for chunk in previous.chunks} if previous is not None else {}
     chunks = [known.get(line) or _chunk_view(tx, collection, line, cache) for line in read_lines(tx, collection)]
+    for number in {line.id for line in known} - {chunk.line.id for chunk in chunks}:
+        cache.pop(number, None)  # rewritten: chunk numbers never come again, so nothing would ever push it out
     old = previous.delta if previous is not None else {}
     delta = {}
     for key, value in tx.range("columns", _prefix(collection, b"d")):

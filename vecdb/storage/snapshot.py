@@ -123,7 +123,13 @@ class State:
         """Replace the older state by the views worth starting from, so that a chain of states cannot grow."""
         with self._lock:
             if self._previous is not None:
-                self._previous = _Remembered(self._previous.known_spaces(), self._previous.known_columns())
+                entries = self.catalog.collections.values()
+                spaces = {space.id for entry in entries for space in entry.spaces.values()}
+                collections = {entry.id for entry in entries}
+                self._previous = _Remembered(
+                    {number: view for number, view in self._previous.known_spaces().items() if number in spaces},
+                    {number: view for number, view in self._previous.known_columns().items() if number in collections},
+                )
 
 
 class _Remembered:

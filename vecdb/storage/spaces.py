@@ -109,6 +109,13 @@ class BlockCache:
             self.blocks[ref.id] = block
         return block
 
+    def forget(self, refs: Iterable[BlockRef]) -> None:
+        """Drop blocks that are no longer in the file; whoever still reads an older commit opens them again."""
+        for ref in refs:
+            self.blocks.pop(ref.id, None)
+            self.sound.discard(ref.id)
+            self.sound_chunks.pop(ref.id, None)
+
     def verify(self, block: Block) -> None:
         """Check every chunk of a block once per process."""
         if block.ref.id in self.sound:
@@ -399,6 +406,7 @@ def load_view(
     tx: Tx, space: Space, counts: SpaceCounts, previous: SpaceView | None, blocks: BlockCache, room: int
 ) -> SpaceView:
     """Return the view of `space` at this transaction's commit, reusing what `previous` already read."""
+    older = previous
     if previous is None or previous.counts.epoch != counts.epoch or previous.counts.next_ordinal > counts.next_ordinal:
         previous = None
     if previous is not None and previous.counts == counts:
@@ -418,6 +426,8 @@ def load_view(
             f"space {space.name!r} has fewer vectors than its counts say", what="space", where=space.name
         )
     _load_deaths(tx, view, previous)
+    if older is not None and previous is None:
+        blocks.forget(set(older.refs) - set(view.refs))
     return view
 
 
