@@ -11,14 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from vecdb.errors import CancelledError, LockedError, StorageError
+from vecdb.errors import CancelledError, LockedError, StateError, StorageError
 from vecdb.storage.handles import Store
 from vecdb.storage.state import CollectionEntry, SpaceCounts
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import CancelCheck, Progress, Space
 
-REPACK_SHARE = 1 / 3
-"""Dead share of a segment from which it is rewritten: the file stays below 1.5 times its live vectors."""
+REPACK_SHARE = 0.2
+"""Dead share of a block from which it is rewritten."""
+_REPACK_BLOCKS = 4
+"""Blocks rewritten in one step: what a write may have to wait for, and what old and new take together."""
+_BREATH = 0.25
+"""Seconds between steps, in which readers leave the commits that still hold the old blocks."""
 _DUE_DEAD = 256
 _PAUSE = 1.0
 """Seconds between attempts while history keeps most of the dead."""
@@ -53,18 +57,20 @@ def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
     try:
         for name, step in _due_steps(store, entry, left):
             useful = store.writer.maintain(step, timeout=0.0)
+            if useful and isinstance(name, Space):  # there may be more of it: look again soon
+                store.settled[name.id] = (time.monotonic() - _PAUSE + _BREATH, left.spaces[name.id].dead, -1)
             log.debug("%s: %s: %s", store.path, name, "done" if useful else "nothing to do")
-    except LockedError:
-        log.debug("%s: housekeeping put off, another writer was quicker", store.path)
+    except (LockedError, StateError) as error:  # another writer was quicker, or the database is being closed
+        log.debug("%s: housekeeping put off: %s", store.path, error)
     except StorageError as error:
         log.warning("%s: housekeeping failed: %s", store.path, error)
 
 
-def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str, Step]]:
+def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str | Space, Step]]:
     for space in entry.spaces.values():
         counts = left.spaces.get(space.id)
         if counts is not None and _is_due(store, space, counts, left.horizon):
-            yield f"settle the dead of space {space.name}", _settle_step(entry, space, REPACK_SHARE)
+            yield space, _settle_step(entry, space, REPACK_SHARE, _REPACK_BLOCKS)
     if left.seq % _TIDY_EVERY == 0:
         for space in entry.spaces.values():
             yield f"merge the segments of space {space.name}", _merge_step(entry, space)
@@ -73,7 +79,7 @@ def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[
 
 def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bool:
     """Whether enough died that rewriting may give space back, and something changed since the last attempt."""
-    if counts.dead < _DUE_DEAD or 2 * counts.dead < counts.live:
+    if counts.dead < _DUE_DEAD or 4 * counts.dead < counts.live:
         return False
     when, dead, seen = store.settled.get(space.id, (0.0, 0, -1))
     now = time.monotonic()
@@ -84,10 +90,14 @@ def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bo
     return True
 
 
-def _settle_step(entry: CollectionEntry, space: Space, threshold: float) -> Step:
+def _settle_step(entry: CollectionEntry, space: Space, threshold: float, most: int | None = None) -> Step:
     def step(write: WriteTx) -> bool:
         pending = _pending(write, entry)
-        return pending is not None and space.id in pending.spaces and write.settle(pending, space, threshold=threshold)
+        return (
+            pending is not None
+            and space.id in pending.spaces
+            and write.settle(pending, space, threshold=threshold, most=most)
+        )
 
     return step
 

@@ -5,7 +5,8 @@ Ordinals are handed out in order and never reused; blocks are written once, unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -153,6 +154,20 @@ class VectorWriter:
         for start in range(0, len(refs), WRITTEN_SEGMENT_BLOCKS):
             part = tuple(refs[start : start + WRITTEN_SEGMENT_BLOCKS])
             write_segment(self.tx, self.space.id, Segment(part[0].first, part))
+
+    def repack_blocks(self, segment: Segment, places: Sequence[int], gone: Numbers) -> None:
+        """Rewrite the blocks at `places` of a segment without the ordinals in `gone`; the others stay as they are."""
+        blocks: list[BlockRef] = []
+        for chosen, run in groupby(range(len(segment.blocks)), key=set(places).__contains__):
+            refs = [segment.blocks[place] for place in run]
+            blocks += self.write_blocks(self._survivors(ref, gone) for ref in refs) if chosen else refs
+        for place in places:
+            self.tx.delete("blocks", u64(segment.blocks[place].id))
+        visit("maintain.repack")
+        if blocks:
+            write_segment(self.tx, self.space.id, Segment(segment.base, tuple(blocks)))
+        else:
+            self.tx.delete("segments", segment_key(self.space.id, segment.base))
 
     def _survivors(self, ref: BlockRef, gone: Numbers) -> tuple[Vectors, Numbers, Scales, Numbers]:
         value = self.tx.get("blocks", u64(ref.id))

@@ -18,6 +18,7 @@ from vecdb.errors import CorruptionError, TransactionError
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import (
+    BlockRef,
     StoredRecord,
     decode_record,
     pack_sealed,
@@ -115,6 +116,7 @@ class WriteTx:
         self._notes: list[str] = []
         self._forgotten = 0
         self._overwrote = False
+        self._deaths: dict[int, list[int]] = {}
         self._next_block = counters.next_block
         self._next_chunk = counters.next_chunk
 
@@ -185,6 +187,7 @@ class WriteTx:
 
     def _drop_space_data(self, space: Space) -> None:
         drop_vectors(self.tx, space)
+        self._deaths.pop(space.id, None)
         self.tx.delete("meta", profile_key(space))
 
     # --- records ---
@@ -284,7 +287,7 @@ class WriteTx:
         if counts is None or not ordinals:
             return
         self.dirty = True
-        write_deaths(self.tx, space, self.seq, np.array(sorted(ordinals), np.uint64))
+        self._deaths.setdefault(space, []).extend(ordinals)
         pending.spaces[space] = replace(counts, live=counts.live - len(ordinals), dead=counts.dead + len(ordinals))
         width = next((row_bytes(known) for known in pending.entry.spaces.values() if known.id == space), 0)
         pending.cost += len(ordinals) * width
@@ -313,7 +316,8 @@ class WriteTx:
         self.tx.put("meta", key, pack_sealed(key, value))
 
     def flush(self) -> None:
-        """Put pending counts and names where a reader of this transaction finds them."""
+        """Put pending counts, deaths and names where a reader of this transaction finds them."""
+        self._put_deaths()
         for number, pending in self._pending.items():
             write_collection(self.tx, number, pending.state(self.version))
         if self._catalog_changed:
@@ -324,8 +328,11 @@ class WriteTx:
     def finish(self) -> int:
         """Write counts, history, log and counters; return the seq."""
         visit("write.applied")
+        self._put_deaths()
         for number, pending in self._pending.items():
-            if self.keeps_history:
+            if (
+                self.keeps_history or pending.changed
+            ):  # images that a tag of this very commit asked for, or is the last to
                 write_change(self.tx, number, self.seq, pending.before, sorted(pending.changed), pending.cost)
             write_collection(self.tx, number, pending.state(self.version))
         self._put_log()
@@ -335,6 +342,12 @@ class WriteTx:
         self._put_counters(self.seq, max(0, self.counters.history_bytes + grown))
         self._advance_horizon()
         return self.seq
+
+    def _put_deaths(self) -> None:
+        """Store the deaths gathered since the last time, each space's at once: a transaction may kill one by one."""
+        deaths, self._deaths = self._deaths, {}
+        for space, ordinals in deaths.items():
+            write_deaths(self.tx, space, self.seq, np.array(sorted(ordinals), np.uint64))
 
     def next_commit(self) -> None:
         """Begin another commit in the same transaction (group commit)."""
