@@ -559,20 +559,49 @@ def test_damaged_files_store_nothing(export, tmp_path, name, damage):
 
 
 ROWS = {
-    "descending": [4, 3, 2, 1, 0],
     "twice": [0, 1, 1, 3, 4],
+    "twice, later": [0, 4, 3, 5, 3],
     "beyond the end": [0, 1, 3, 4, 6],
+    "beyond the end, first": [6, 1, 3, 4, 5],
     "negative": [-1, 1, 3, 4, 5],
-    "a gap in order": [0, 4, 1, 3, 5],
+    "negative, later": [0, 1, 3, 4, -5],
+    "huge": [0, 1, 3, 4, 2**63 - 1],
 }
 
 
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS.keys())
-def test_rows_that_do_not_ascend_are_refused(export, tmp_path, rows):
+def test_rows_that_are_no_distinct_lines_are_refused(export, tmp_path, rows):
     np.save(export / "s.rows.npy", np.array(rows, np.int64))
     change(export, lambda m: None)
-    message, _ = refused(export, tmp_path, SourceError)
-    assert "s.rows.npy" in message
+    message, ids = refused(export, tmp_path, SourceError)
+    assert "s.rows.npy" in message and not ids
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+@pytest.mark.parametrize("rows", [[4, 3, 2, 1, 0], [0, 4, 1, 3, 5], [1, 2, 3, 5, 0], [5, 0, 1, 2, 3]])
+def test_rows_say_how_old_each_vector_is(export, tmp_path, rows, batch):
+    np.save(export / "s.rows.npy", np.array(rows, np.int64))
+    change(export, lambda m: None)
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        docs = db.create_collection("docs")
+        seen = []
+        result = import_data(docs, export, batch=batch, progress=lambda *now: seen.append(now))
+        assert (result.rows, result.inserted, result.updated, result.resumed) == (6, 6, 0, 0)
+        assert docs.vector_order("s") == rows
+        assert [record.id for record in docs.scan()] == list(range(6))
+        present = docs.get(rows, vectors="s")
+        assert np.array_equal([record.vectors["s"] for record in present], np.load(export / "s.npy"))
+        assert seen[-1][0] == seen[-1][1] > 6
+
+
+def test_a_vector_that_comes_later_and_is_refused_is_named_with_its_file(export, tmp_path):
+    np.save(export / "s.rows.npy", np.array([0, 4, 1, 3, 5], np.int64))
+    vectors = np.load(export / "s.npy")
+    vectors[3, 1] = np.nan
+    np.save(export / "s.npy", vectors)
+    change(export, lambda m: None)
+    message, ids = refused(export, tmp_path, vecdb.NonFiniteError)
+    assert "s.npy, row 3 " in message and len(ids) == 6
 
 
 @pytest.mark.parametrize("array", [np.arange(5, dtype=np.int32), np.arange(4), np.arange(10).reshape(5, 2)])

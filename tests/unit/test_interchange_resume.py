@@ -127,6 +127,61 @@ def test_a_killed_restore_continues(tmp_path, whole, moment, number):
         assert everything(docs) == whole[0]
 
 
+@pytest.fixture
+def aged(tmp_path, whole):
+    """An export whose vectors were replaced and added in an order of their own; what it gives without a kill."""
+    with vecdb.open(tmp_path / "whole.vecdb") as db:
+        docs = db.collection("docs")
+        docs.add_space("t", dim=2, metric="l2")
+        ids = [record.id for record in docs.scan()]
+        docs.set_vectors("s", ids[30:10:-1], np.ones((20, 4)), trust=True)
+        docs.set_vectors("t", ids[50:20:-3], np.ones((10, 2)))
+        docs.set_vectors("t", ids[:5], np.ones((5, 2)))
+        export_data(docs, tmp_path / "out", overwrite=True)
+        back = db.create_collection("back")
+        import_data(back, tmp_path / "out")
+        return {space: docs.vector_order(space) for space in ("s", "t")}, full(back)
+
+
+def full(docs):
+    return [
+        (record.id, record.version, record.text, {name: row.tobytes() for name, row in record.vectors.items()})
+        for record in docs.scan(vectors="all")
+    ]
+
+
+# 60 records and then 20 vectors of s and 14 of t, 7 at once: 9 + 3 + 2 batches, and a checkpoint before the first.
+@pytest.mark.crash
+@pytest.mark.parametrize(
+    ("moment", "number"), [("after", 9), ("before", 10), ("after", 10), ("before", 11), ("after", 12), ("before", 15)]
+)
+@pytest.mark.parametrize("batch", [BATCH, 4])
+def test_a_killed_restore_keeps_the_ages(tmp_path, aged, moment, number, batch):
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        db.create_collection("docs")
+    killed(tmp_path, moment, number, "export")
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        docs = db.collection("docs")
+        result = import_data(docs, tmp_path / "out", batch=batch)
+        assert result.rows == ROWS and 0 < result.resumed <= ROWS and result.updated == 0
+        assert full(docs) == aged[1]
+        assert {space: docs.vector_order(space) for space in ("s", "t")} == aged[0]
+        assert db.check().ok
+    assert not list(tmp_path.glob("*.import-*"))
+
+
+@pytest.mark.crash
+def test_a_killed_restore_into_a_filled_collection_keeps_the_ages(tmp_path, aged):
+    new_collection(tmp_path)
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        run(db.collection("docs"), tmp_path)
+    killed(tmp_path, "before", 11, "export")
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        docs = db.collection("docs")
+        import_data(docs, tmp_path / "out", batch=BATCH)
+        assert {space: docs.vector_order(space) for space in ("s", "t")} == aged[0]
+
+
 @pytest.mark.crash
 @pytest.mark.parametrize("batch", [3, 11, 100])
 def test_the_batches_may_be_cut_differently_afterwards(tmp_path, whole, batch):

@@ -2,7 +2,7 @@
 
 `import_data` reads vector files (``.npy``, ``.npz``, ``.fvecs`` and relatives), records (``.jsonl``, Parquet, Arrow)
 and tables in memory; `export_data` writes the loss-free directory ``vecdb-export/1`` and the common formats. Both
-stream: memory does not grow with the collection. Built on the public names of vecdb alone. How to use it:
+stream: no more than ids is held of the whole collection. Built on the public names of vecdb alone. How to use it:
 docs/how-to/import-and-export.md.
 """
 

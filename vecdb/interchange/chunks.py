@@ -126,6 +126,9 @@ class Chunk:
     vectors : dict of str to Block
     lines : list of int or None
         Line numbers, where the source is a text file.
+    later : str or None
+        The vector file, where the chunk brings nothing but further vectors of one space for records of chunks before
+        it; `first` then counts the rows of that file.
     """
 
     first: int
@@ -134,6 +137,7 @@ class Chunk:
     texts: list[str | None] | None = None
     vectors: dict[str, Block] = field(default_factory=dict)
     lines: list[int] | None = None
+    later: str | None = None
 
     def after(self, count: int) -> Chunk:
         """Return the chunk without its first `count` records."""
@@ -144,6 +148,7 @@ class Chunk:
             None if self.texts is None else self.texts[count:],
             {space: block.after(count) for space, block in self.vectors.items()},
             None if self.lines is None else self.lines[count:],
+            self.later,
         )
 
 
@@ -155,7 +160,7 @@ class RecordSource(Protocol):
     """How many there are, or None where only reading them all would tell."""
 
     def chunks(self, start: int, limits: Limits) -> Iterator[Chunk]:
-        """Yield the records from row `start` on."""
+        """Yield the records from row `start` on, then, counted on, rows of vectors that come later (`Chunk.later`)."""
 
     def width(self, column: str) -> tuple[int, np.dtype[Any]]:
         """Return width and element type of the vectors in a column, from the first record that has one."""

@@ -1,7 +1,7 @@
 """Export: one pass over the collection at one commit, into files that appear only when they are complete.
 
 Everything is written to a temporary sibling, synced, and renamed; what fails half-way leaves nothing behind. Memory is
-bounded by one chunk of records, whatever the size of the collection.
+bounded by one chunk of records, whatever the size of the collection; a directory also keeps the ids.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def export_data(
         Default: by the suffix of `target`; no known suffix means "directory".
 
         - "directory": ``vecdb-export/1``, loss-free: `import_data` brings back ids with their type, metadata, texts,
-          spaces, every vector bit and the order of records.
+          spaces, every vector bit, and the orders of records and of vectors (equal scores rank as they did).
         - "jsonl": one object a line (gzip if the name ends in ``.gz``) with id, text, the metadata fields, and each
           space's vector as a list of numbers under the space's name.
         - "parquet", "arrow": columns id, text, one for each metadata field and one for each space (extra ``arrow``).

@@ -193,7 +193,7 @@ def _restored(
     sources = restore.open_export(collection, os.fspath(source))
     try:
         # The vectors were accepted once; the guard would judge batches of an order it did not see then.
-        job = Job(collection, sources, frozenset(), existing=False, merge=False, trust=True)
+        job = Job(collection, sources, frozenset(), existing=False, merge=False, trust=True, ordered=True)
         return run_import(job, _limits(batch, batch_bytes, sources), ["export"], resume, progress, cancel)
     finally:
         sources.close()

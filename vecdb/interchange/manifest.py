@@ -6,15 +6,17 @@
       manifest.json        format, collection, seq, record count, spaces, and size and SHA-256 of every other file
       records.jsonl.gz     one record a line, in record order:
                            {"id": ..., "version": n, "metadata": {...}, "text": "..."}   (text only if there is one)
-      SPACE.npy            (n, dim), little-endian, the space's stored element type, every bit as stored
+      SPACE.npy            (n, dim), little-endian, the space's stored element type, every bit as stored, the vector
+                           that was stored first in the first row
       SPACE.rows.npy       (n,) int64: the line of records.jsonl.gz, from 0, that vector i belongs to
 
 Ids keep their type: a JSON string or a JSON number. Floats that JSON has no word for are written as described in
-`vecdb.interchange.codec`. Vectors stand in the order of their records. Equal scores are ranked by the age of the
-vectors, which is the same order unless vectors were replaced or added later; those rank by record order after an
-import. The version of a record is written for information: an imported record begins at 1. File names of spaces are
-their percent-encoded names; the manifest says which file belongs to which space, and only plain names inside the
-directory are followed. The same content gives the same bytes.
+`vecdb.interchange.codec`. Vectors stand in the order of their age, by which equal scores rank: the order of their
+records, except for those that were replaced or added later. An import stores records in their order, each with those of
+its vectors that ascend with it; then, space by space, the vectors from the first on that does not, in their order. So
+a fresh copy ranks equal scores as the original does. The version of a record is written for information: an imported
+record begins at 1. File names of spaces are their percent-encoded names; the manifest says which file belongs to which
+space, and only plain names inside the directory are followed. The same content gives the same bytes.
 """
 
 from __future__ import annotations

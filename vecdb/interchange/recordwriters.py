@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 import numpy as np
 
 from vecdb.errors import ParameterError
+from vecdb.interchange.ageorder import places_by_age, reorder
 from vecdb.interchange.manifest import MANIFEST, RECORDS, Manifest, SpaceFiles, digest_file, space_files
 from vecdb.interchange.npyfile import NpyWriter, flush_to_disk
 from vecdb.interchange.plan import Plan, Written
 from vecdb.interchange.records import write_line
-from vecdb.types import Record
+from vecdb.types import Id, Record
 
 __all__ = ["text_stream", "write_directory", "write_jsonl"]
 
@@ -71,18 +73,25 @@ class _SpaceWriter:
     def __init__(self, directory: str, dtype: str, dim: int, names: tuple[str, str]) -> None:
         self._vectors = NpyWriter(os.path.join(directory, names[0]), dtype, dim)
         self._rows = NpyWriter(os.path.join(directory, names[1]), np.int64, None)
+        self._lines = array("q")
 
     def add(self, line: int, vector: Any) -> None:
         self._vectors.append(vector)
-        self._rows.append(np.array([line], dtype=np.int64))
+        self._lines.append(line)
 
     @property
     def count(self) -> int:
         return self._vectors.rows
 
-    def finish(self) -> None:
+    def finish(self, order: Sequence[Id], ids: Sequence[Id]) -> None:
+        """Complete the files, the oldest vector first."""
+        lines = np.array(self._lines, dtype=np.int64)
+        self._rows.append(lines)
         self._vectors.finish(flush_to_disk)
         self._rows.finish(flush_to_disk)
+        places = places_by_age(order, ids, self._lines)
+        if places is not None:
+            reorder(self._vectors.path, self._rows.path, places, lines)
 
     def close(self) -> None:
         self._vectors.close()
@@ -90,7 +99,7 @@ class _SpaceWriter:
 
 
 def write_directory(plan: Plan, path: str) -> Written:
-    """Write ``vecdb-export/1`` (see `vecdb.interchange.manifest`) in one pass."""
+    """Write ``vecdb-export/1`` (see `vecdb.interchange.manifest`)."""
     os.mkdir(path, 0o700)
     files = space_files(list(plan.spaces))
     with ExitStack() as stack:
@@ -98,24 +107,25 @@ def write_directory(plan: Plan, path: str) -> Written:
         for name, space in plan.spaces.items():
             writers[name] = _SpaceWriter(path, space.dtype, space.dim, files[name])
             stack.callback(writers[name].close)
-        records = _write_records(plan, path, writers)
-        for writer in writers.values():
-            writer.finish()
+        ids = _write_records(plan, path, writers)
+        for name, writer in writers.items():
+            writer.finish(plan.collection.vector_order(name, as_of=plan.seq), ids)
     counts = {name: writer.count for name, writer in writers.items()}
-    _write_manifest(plan, path, records, counts, files)
-    return records, counts
+    _write_manifest(plan, path, len(ids), counts, files)
+    return len(ids), counts
 
 
-def _write_records(plan: Plan, path: str, writers: dict[str, _SpaceWriter]) -> int:
-    line = 0
+def _write_records(plan: Plan, path: str, writers: Mapping[str, _SpaceWriter]) -> list[Id]:
+    """Write the records and add their vectors in one pass; return the ids by line."""
+    ids: list[Id] = []
     with text_stream(os.path.join(path, RECORDS), compress=True) as stream:
         for record in plan.records():
             entry = {"id": record.id, "version": record.version, "metadata": record.metadata}
             stream.write(write_line(entry if record.text is None else {**entry, "text": record.text}))
             for space, vector in record.vectors.items():
-                writers[space].add(line, vector)
-            line += 1
-    return line
+                writers[space].add(len(ids), vector)
+            ids.append(record.id)
+    return ids
 
 
 def _write_manifest(

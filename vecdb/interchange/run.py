@@ -61,6 +61,8 @@ class Job:
     existing: bool
     merge: bool
     trust: bool
+    ordered: bool = False
+    """Vectors must get the order of the source, whatever the collection held."""
 
     def complete(self, chunk: Chunk) -> Chunk:
         """Add the vectors that stand beside the records and bring all to the number type of a space."""
@@ -77,7 +79,7 @@ class Job:
     def write(self, chunk: Chunk, *, insert: bool) -> _Done:
         count = len(chunk.ids)
         vectors = {space: block.spread(count) for space, block in chunk.vectors.items()}
-        if self.existing:
+        if self.existing or chunk.later:
             return self._set_vectors(chunk)
         if insert:
             result = self.collection.insert(chunk.ids, vectors, chunk.metadata, chunk.texts, trust=self.trust)
@@ -93,7 +95,7 @@ class Job:
             ids = chunk.ids if block.at is None else [chunk.ids[place] for place in block.at.tolist()]
             with block.places_in_errors():
                 seq = self.collection.set_vectors(space, ids, block.rows, trust=self.trust).seq
-        return _Done(seq, 0, len(chunk.ids))
+        return _Done(seq, 0, 0 if chunk.later else len(chunk.ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ def run_import(
             )
         run.take(chunk)
     keeper.finish()
-    return ImportResult(run.point.rows, run.inserted, run.updated, start.rows, run.point.seq)
+    rows, resumed = job.sources.records_in(run.point.rows), job.sources.records_in(start.rows)
+    return ImportResult(rows, run.inserted, run.updated, resumed, run.point.seq)
 
 
 class _Keeper:
@@ -178,6 +181,8 @@ class _Run:
         self._keeper = keeper
         self._progress: Callable[[int], object] = (lambda done: progress(done, total)) if progress else lambda _: None
         self._comparing = keeper.file is not None and (start.rows > 0 or len(job.collection) > 0)
+        if job.ordered and not start.fresh:
+            self._comparing = False  # a vector that was there before this import has another age: write it again
         self.point = start
         self.inserted = self.updated = 0
         self._progress(start.rows)
@@ -204,19 +209,21 @@ class _Run:
     def _left_to_write(self, chunk: Chunk) -> Chunk:
         """Drop what a killed run committed without noting it; the first record that is not stored ends the search."""
         collection = self._job.collection
-        known = stored_prefix(collection, chunk, existing=self._job.existing, merge=self._job.merge)
+        only_vectors = self._job.existing or chunk.later is not None
+        known = stored_prefix(collection, chunk, existing=only_vectors, merge=self._job.merge)
         self._comparing = known == len(chunk.ids)
         if len(collection) > self.point.rows + known:  # somebody else wrote since: an id that is there is no duplicate
             self.point = replace(self.point, fresh=False)
         return chunk.after(known)
 
     def _located(self, chunk: Chunk, action: Callable[[], Any]) -> Any:
+        name = chunk.later or self._job.sources.records.name
         try:
             return action()
         except RecordExistsError as error:
-            raise duplicate(error, chunk, self._job.sources.records.name) from error
+            raise duplicate(error, chunk, name) from error
         except VecdbError as error:
-            raise located(error, chunk, self._job.sources.records.name) from error
+            raise located(error, chunk, name) from error
 
 
 def _native(value: Any) -> Any:

@@ -53,11 +53,14 @@ class Sources:
         Spaces whose vectors stand beside the records, row by row.
     columns : dict of str to str
         Spaces whose vectors stand in a field of the records.
+    later : int
+        Rows of vectors that follow the records (`Chunk.later`); then the number of records is known.
     """
 
     records: RecordSource
     vectors: dict[str, VectorSource] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    later: int = 0
 
     def close(self) -> None:
         self.records.close()
@@ -71,7 +74,11 @@ class Sources:
         """Return how many rows there are, as far as it is known without reading the records."""
         for source in self.vectors.values():
             return source.rows
-        return self.records.rows
+        return None if self.records.rows is None else self.records.rows + self.later
+
+    def records_in(self, rows: int) -> int:
+        """Return how many of the first `rows` rows are records."""
+        return rows if not self.later or self.records.rows is None else min(rows, self.records.rows)
 
     def check_counts(self) -> None:
         """Refuse, before anything is stored, sources of different lengths."""
