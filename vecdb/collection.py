@@ -19,7 +19,7 @@ from vecdb.engine.names import check_count
 from vecdb.engine.operations import WriteRules, delete_ids, delete_where, missing_records, rules_for, write_batch
 from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
 from vecdb.storage.format import id_key
-from vecdb.storage.snapshot import find_space
+from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, RecordVersion, Space, Where, WriteResult
 
@@ -66,7 +66,10 @@ class Collection:
         return self._number, self.name
 
     def _entry(self) -> CollectionEntry:
-        with self._database._read(own_writes=True) as snapshot:
+        transaction = self._database._own_transaction()
+        if transaction is not None:  # its catalog is at hand; a snapshot would put everything pending in place first
+            return entry_by_number(transaction.write_tx().catalog, *self._key)
+        with self._database._read() as snapshot:
             return snapshot.entry(*self._key)
 
     # --- spaces ---

@@ -237,7 +237,10 @@ class Database:
             return result
 
         result = store.writer.run(tracked, timeout=self._timeout)
-        if outcome and store.writer.transaction is None:
+        transaction = store.writer.own_transaction()
+        if transaction is not None:
+            transaction.left[entry.id] = (entry, outcome[0])
+        elif store.writer.transaction is None:
             housekeeping.after_write(store, entry, outcome[0])
         return result
 
@@ -257,8 +260,10 @@ class Database:
             Nested, or used from another thread.
         """
         store = self._writable()
-        with store.writer.begin_transaction(self._timeout):
+        with store.writer.begin_transaction(self._timeout) as transaction:
             yield self
+        for entry, outcome in transaction.left.values():
+            housekeeping.after_write(store, entry, outcome)
 
     # --- collections ---
 

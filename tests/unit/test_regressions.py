@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.engine import housekeeping
+from vecdb.engine import guard, housekeeping
 from vecdb.errors import CorruptionError, LockedError
+from vecdb.storage import writetx
 from vecdb.storage.env import Environment
 from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers
 from vecdb.storage.records import record_key
@@ -259,3 +260,80 @@ def housekeeping_now(db: vecdb.Database) -> None:
     housekeeping.forget(db._opened(), "nothing", 1.0)
     db.optimize()
     db.collection("docs").search([1, 2, 3, 4], where={"none": 1})
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[tuple[Any, ...]]:
+    """Have the calls of a function noted, arguments and all."""
+    calls: list[tuple[Any, ...]] = []
+    function = getattr(module, name)
+
+    def noted(*given: Any) -> Any:
+        calls.append(given)
+        return function(*given)
+
+    monkeypatch.setattr(module, name, noted)
+    return calls
+
+
+# --- transactions -----------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_fitted_once_for_many_writes_of_a_transaction(
+    db: vecdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = db.collection("docs")
+    fitted = counted(monkeypatch, guard, "fit_profile")
+    vectors = np.random.default_rng(0).normal(size=(2100, 4))
+    docs.upsert([f"i{number}" for number in range(2100)], vectors={"s": vectors})
+    with db.transaction():
+        for number in range(20):
+            docs.upsert(f"i{number}", vectors={"s": [1, 2, 3, 4]})
+    docs.upsert("i0", vectors={"s": [1, 2, 3, 4]})
+    assert len(fitted) == 1
+
+
+def test_deaths_of_a_transaction_are_stored_once(db: vecdb.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = db.collection("docs")
+    stored = counted(monkeypatch, writetx, "write_deaths")
+    docs.upsert([1, 2, 3, 4], vectors={"s": np.eye(4)})
+    before = db.seq
+    with db.transaction():
+        for number in (1, 2, 3):
+            docs.upsert(number, vectors={"s": [1, 2, 3, 4]})
+        docs.upsert(1, vectors={"s": [1, 1, 1, 1]})
+        docs.delete(4)
+    assert [len(given[3]) for given in stored] == [5]
+    assert docs.search([1, 1, 1, 1], k=9).ids == [1, 2, 3]
+    assert sorted(docs.search([1, 1, 1, 1], k=9, as_of=before).ids) == [1, 2, 3, 4]
+    with db.transaction():
+        docs.delete(3)
+        assert docs.count() == 2
+        docs.drop_space("s")
+        docs.upsert(1)
+    assert db.check().ok
+
+
+def test_space_comes_back_where_only_transactions_write(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "a.vecdb", retention=0) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=64, metric="l2")
+        rng, ids = np.random.default_rng(0), list(range(400))
+        for _ in range(40):
+            with db.transaction():
+                docs.upsert(ids, vectors={"s": rng.normal(size=(400, 64))}, trust=True)
+        counts = docs.stats()["spaces"]["s"]
+        assert counts["vectors"] == 400
+        assert counts["dead"] < 8_000
+        assert db.check().ok
+
+
+def test_images_are_forgotten_when_the_tag_goes_in_the_same_commit(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "a.vecdb", retention=0) as db:
+        docs = db.create_collection("docs")
+        docs.upsert("a", texts="old")
+        db.tag("t")
+        with db.transaction():
+            docs.upsert("a", texts="new")
+            db.untag("t")
+        with db._read() as snapshot:
+            assert not list(snapshot.tx.range("history", b""))

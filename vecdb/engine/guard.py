@@ -105,9 +105,13 @@ class Guard:
         counts = snapshot.counts(collection).spaces[space.id]
         due = counts.profiled == 0 or (counts.live >= _REFIT_GROWTH * counts.profiled and counts.profiled < _LAST_REFIT)
         if due:
-            profile = fit_profile(sample_vectors(snapshot, snapshot.space(collection, space)), space.metric)
-            self._profiles[space.id, counts.live] = profile
-            return profile, counts.live
+            key = (space.id, counts.live)
+            if (
+                key not in self._profiles
+            ):  # else fitted for a commit that has not come yet: a transaction has many writes
+                sample = sample_vectors(snapshot, snapshot.space(collection, space))
+                self._profiles[key] = fit_profile(sample, space.metric)
+            return self._profiles[key], counts.live
         return self._known(snapshot, space, counts.profiled), 0
 
     def _known(self, snapshot: Snapshot, space: Space, profiled: int) -> Profile:

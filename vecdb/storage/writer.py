@@ -322,6 +322,8 @@ class Transaction:
         self._thread = threading.get_ident()
         self._pid = os.getpid()
         self._operations: list[Operation[Any]] = []
+        self.left: dict[int, Any] = {}
+        """What the operations say of each collection for housekeeping, by its number."""
         self._tx: Tx | None = None
         self._write: WriteTx | None = None
         self._over = False

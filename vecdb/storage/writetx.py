@@ -330,9 +330,7 @@ class WriteTx:
         visit("write.applied")
         self._put_deaths()
         for number, pending in self._pending.items():
-            if (
-                self.keeps_history or pending.changed
-            ):  # images that a tag of this very commit asked for, or is the last to
+            if self.keeps_history or pending.changed:  # even if the tag that asked for images went in this commit
                 write_change(self.tx, number, self.seq, pending.before, sorted(pending.changed), pending.cost)
             write_collection(self.tx, number, pending.state(self.version))
         self._put_log()
