@@ -6,15 +6,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 
 import vecdb
 from vecdb.engine import guard, housekeeping
-from vecdb.errors import CorruptionError, LockedError
+from vecdb.errors import CorruptionError, FileAccessError, LockedError, ParameterError, StateError
+from vecdb.storage import env as env_module
 from vecdb.storage import writetx
 from vecdb.storage.env import Environment
 from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers
+from vecdb.storage.lockfile import hold_data_file
 from vecdb.storage.records import record_key
 from vecdb.storage.spaces import segment_key
 from vecdb.storage.state import collection_key
@@ -337,3 +340,102 @@ def test_images_are_forgotten_when_the_tag_goes_in_the_same_commit(tmp_path: Pat
             db.untag("t")
         with db._read() as snapshot:
             assert not list(snapshot.tx.range("history", b""))
+
+
+def test_a_scan_in_a_transaction_ends_though_the_loop_writes(db: vecdb.Database) -> None:
+    docs = db.collection("docs")
+    with db.transaction():
+        docs.upsert(list(range(600)), metadata=[{"n": number} for number in range(600)])
+        seen = 0
+        for record in docs.scan():
+            seen += 1
+            docs.upsert(f"copy of {record.id}")
+        assert seen == 600
+        docs.delete([f"copy of {number}" for number in range(600)])
+        rows = docs.scan(where={"n": {"$gte": 0}})
+        next(rows)
+        docs.delete(list(range(520, 580)))
+        assert len(list(rows)) == 539
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def test_a_panic_seen_by_a_reader_leaves_the_views_of_others_alone(
+    db: vecdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, env = db.collection("docs"), db._opened().env
+    docs.upsert("a", vectors={"s": [1, 2, 3, 4]})
+    begin = Environment.__dict__["_begin"].__func__
+    panics = [lmdb.PanicError("mdb_txn_begin")]
+    reading, done = threading.Event(), threading.Event()
+
+    def long_read() -> int:
+        with env.lease() as tx:
+            reading.set()
+            done.wait(5)
+            return len(bytes(tx.get("meta", b"state") or b""))
+
+    holder, held = in_thread(long_read)
+    reading.wait()
+    monkeypatch.setattr(Environment, "_begin", staticmethod(lambda raw: throw(panics.pop()) if panics else begin(raw)))
+    reader, found = in_thread(lambda: docs.get("a")[0].id)
+    reader.join(0.1)
+    assert env._env is not None
+    done.set()
+    holder.join()
+    reader.join()
+    assert held[0] > 0
+    assert found == ["a"]
+
+
+def throw(error: Exception) -> Any:
+    raise error
+
+
+def test_what_needs_the_file_alone_is_refused_while_its_own_thread_reads(db: vecdb.Database) -> None:
+    docs = db.collection("docs")
+    docs.upsert("a", vectors={"s": [1, 2, 3, 4]})
+    with pytest.raises(StateError, match="its own thread reads"):
+        docs.search([1, 2, 3, 4], cancel=lambda: db.compact(timeout=0.1) is None)
+    assert docs.search([1, 2, 3, 4]).ids == ["a"]
+    db.compact()
+
+
+def test_readers_survive_a_writer_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.vecdb"
+    with vecdb.open(path) as db:
+        db.create_collection("docs").upsert("a")
+    with vecdb.open(path, mode="r") as reader:
+        opening = hold_data_file
+
+        def refused(file: Path, *, readonly: bool, timeout: float) -> int:
+            if not readonly:
+                raise FileAccessError(f"{file}: read-only", path=str(file))
+            return opening(file, readonly=readonly, timeout=timeout)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(env_module, "hold_data_file", refused)
+            with pytest.raises(FileAccessError):
+                vecdb.open(path)
+            assert "a" in reader.collection("docs")
+        with vecdb.open(path) as writer:
+            writer.collection("docs").upsert("b")
+        assert "b" in reader.collection("docs")
+
+
+def test_a_name_that_is_too_long_is_a_typed_error(tmp_path: Path) -> None:
+    for length in (250, 300, 5000):
+        with pytest.raises(FileAccessError):
+            vecdb.open(tmp_path / ("x" * length))
+
+
+def test_a_collection_has_no_more_spaces_than_a_record_can_refer_to(db: vecdb.Database) -> None:
+    docs = db.create_collection("many")
+    with db.transaction():
+        for number in range(255):
+            docs.add_space(f"s{number}", dim=1, metric="dot")
+        with pytest.raises(ParameterError, match="255"):
+            docs.add_space("one more", dim=1)
+    docs.upsert("a", vectors={name: [1.0] for name in docs.spaces})
+    assert len(docs.get("a", vectors="all")[0].vectors) == 255

@@ -111,10 +111,10 @@ OpenAt = Callable[[int | str | None], OpenView]
 def scan(open_at: OpenAt, plan: ScanPlan) -> Iterator[Record]:
     """Return an iterator over the records of one seq; every chunk is read through a snapshot of its own."""
     with open_at(plan.as_of) as view:
-        seq = view.seq
+        seq, stop = view.seq, view.next_row
         spaces_named(view, plan.vectors)
         rows = _chosen_rows(view, plan)
-    return _records(open_at, seq, plan, _walk(open_at, seq, plan.limit) if rows is None else _slices(rows))
+    return _records(open_at, seq, plan, _walk(open_at, seq, stop, plan.limit) if rows is None else _slices(rows))
 
 
 def _chosen_rows(view: CollectionView, plan: ScanPlan) -> list[int] | None:
@@ -135,12 +135,13 @@ def _slices(rows: list[int]) -> Iterator[list[int]]:
         yield rows[start : start + _CHUNK]
 
 
-def _walk(open_at: OpenAt, seq: int, limit: int | None) -> Iterator[list[int]]:
-    """Yield all rows of a seq in chunks."""
+def _walk(open_at: OpenAt, seq: int, stop: int, limit: int | None) -> Iterator[list[int]]:
+    """Yield all rows of a seq in chunks; a transaction may add more behind `stop` meanwhile."""
     start, left = 0, limit
     while left is None or left > 0:
         with open_at(seq) as view:
             rows = view.rows_from(start, _CHUNK if left is None else min(_CHUNK, left))
+        rows = [row for row in rows if row < stop]
         if not rows:
             return
         yield rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
 from vecdb.types import MAX_DIM, METRICS, Space
+
+MAX_SPACES: Final = 255
+"""Spaces of one collection: a record counts its references in one byte."""
 
 
 def make_space(name: object, dim: object, metric: Any, dtype: Any, model: object, revision: object, role: Any) -> Space:
@@ -43,6 +46,14 @@ def add_space(collection: tuple[int, str], space: Space) -> Callable[[WriteTx], 
     def operation(write: WriteTx) -> Space:
         entry = entry_by_number(write.catalog, *collection)
         _refuse_taken(entry, space.name)
+        if len(entry.spaces) >= MAX_SPACES:
+            raise ParameterError(
+                f"collection {entry.name!r} has {MAX_SPACES} spaces already",
+                hint="Drop one, or use another collection.",
+                name="name",
+                got=space.name,
+                allowed=f"at most {MAX_SPACES} spaces",
+            )
         added = replace(space, id=write.catalog.next_space)
         write.add_space(entry, added)
         write.note(f"{entry.name}: add space {space.name}")

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -25,10 +26,10 @@ from vecdb.errors import (
     DiskFullError,
     FileAccessError,
     FormatVersionError,
-    LockedError,
     MapFullError,
     NotADatabaseError,
     ReadersFullError,
+    StateError,
     StorageError,
     VecdbError,
 )
@@ -36,7 +37,7 @@ from vecdb.storage import platform
 from vecdb.storage.failpoints import visit
 from vecdb.storage.filecheck import inspect_file
 from vecdb.storage.format import LMDB_ENGINE
-from vecdb.storage.lockfile import LockFile
+from vecdb.storage.lockfile import LockFile, hold_data_file, in_use
 from vecdb.storage.pagewalk import damaged_pages
 from vecdb.storage.tx import Tx
 
@@ -114,7 +115,7 @@ class Environment:
                 self._open()
 
     def _open(self) -> None:
-        self._descriptor = self._hold_file()
+        self._descriptor = hold_data_file(self.path, readonly=self.readonly, timeout=self.timeout)
         try:
             empty = not inspect_file(self.path, self._descriptor)
             if empty or not self._open_map():
@@ -164,41 +165,6 @@ class Environment:
                 env.close()
         platform.sync_directory(self.path.parent)
 
-    def _hold_file(self) -> int:
-        """Open the data file under a shared lock, and make sure that the path still names that very file."""
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                descriptor = os.open(
-                    self.path,
-                    (os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT) | getattr(os, "O_CLOEXEC", 0),
-                    0o600,
-                )
-            except OSError as error:
-                raise platform.access_error(self.path, error) from error
-            try:
-                platform.lock(
-                    descriptor, exclusive=False, timeout=max(0.0, deadline - time.monotonic()), refuse=self._busy
-                )
-                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-
-    def _busy(self, waited: float) -> LockedError:
-        holders = ", ".join(f"process {pid}" for pid in platform.holders_of(self.path)) or "another process"
-        return LockedError(
-            f"{self.path} is in use by {holders}; waited {waited:.1f} s",
-            hint="Close it there, or pass a longer timeout.",
-            path=str(self.path),
-            holder=holders,
-            waited=waited,
-        )
-
     def _map(self, *, readonly: bool) -> lmdb.Environment:
         size = self._map_size or _LARGEST_MAP
         while True:
@@ -246,7 +212,7 @@ class Environment:
         with self.exclusive():
             if self._descriptor is None:
                 return
-            platform.lock(self._descriptor, exclusive=False, timeout=self.timeout, refuse=self._busy)
+            platform.lock(self._descriptor, exclusive=False, timeout=self.timeout, refuse=partial(in_use, self.path))
             if not os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
                 self._shut()
 
@@ -273,10 +239,13 @@ class Environment:
 
     def _begin_read(self) -> lmdb.Transaction:
         for _ in range(3):
-            raw = self._try_begin_read()
+            try:
+                raw = self._try_begin_read()
+            except _MapResized:
+                self._adopt_map()
+                continue
             if raw is not None:
                 return raw
-            self._adopt_map()
         raise StorageError(f"{self.path}: the memory map keeps changing its size")
 
     def _try_begin_read(self) -> lmdb.Transaction | None:
@@ -287,13 +256,13 @@ class Environment:
             with self.translated():
                 try:
                     raw = self._begin(self._env)
-                except lmdb.MapResizedError:
-                    return None
                 except lmdb.PanicError:
-                    self._shut()
-                    return None
-            self._enter()
-            return raw
+                    raw = None
+            if raw is not None:
+                self._enter()
+                return raw
+        self.refresh()  # waits for the leases of others: their views must not lose the map
+        return None
 
     def _adopt_map(self) -> None:
         """Take over the size to which another process enlarged the map."""
@@ -332,6 +301,11 @@ class Environment:
     def exclusive(self) -> Iterator[None]:
         """Wait until this process reads and writes nothing, and keep it so for the block."""
         with self._gate:
+            if self._held_here():  # it would wait for itself
+                raise StateError(
+                    f"{self.path}: this call needs the file alone, but was made while its own thread reads from it",
+                    hint="Make it outside of progress and cancel callbacks.",
+                )
             self._wait_for_gate()
             nested = self._owner is not None
             self._owner = threading.get_ident()
@@ -513,7 +487,7 @@ class Environment:
         while not self._try_sole_use():
             waited = time.monotonic() - began
             if waited >= timeout:
-                raise self._busy(waited)
+                raise in_use(self.path, waited)
             time.sleep(0.02)
 
     def _try_sole_use(self) -> bool:
@@ -530,7 +504,7 @@ class Environment:
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return True
             else:
-                platform.lock(descriptor, exclusive=False, timeout=self.timeout, refuse=self._busy)
+                platform.lock(descriptor, exclusive=False, timeout=self.timeout, refuse=partial(in_use, self.path))
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return False
             self._shut()

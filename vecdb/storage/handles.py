@@ -141,7 +141,10 @@ def acquire(path: str | os.PathLike[str], options: OpenOptions) -> Store:
 
 
 def _prepare(target: Path, options: OpenOptions) -> None:
-    exists = target.exists()
+    try:
+        exists = target.exists()
+    except OSError as error:  # a name that is too long, a directory that may not be searched
+        raise platform.access_error(target, error) from error
     if target.is_dir():
         raise FileAccessError(f"{target} is a directory", hint="Name a file, such as 'news.vecdb'.", path=str(target))
     if options.mode == "r" and not exists:
@@ -196,13 +199,18 @@ def _register(store: Store) -> None:
 
 def _reopen_for_writing(store: Store, options: OpenOptions) -> None:
     """A reader and a writer on one file in one process share one map, so the map becomes the writer's."""
-    with store.env.exclusive():
-        store.env.suspend()
-        store.env.readonly = False
-        store.env.durability = options.durability
+    env = store.env
+    before = env.readonly, env.durability
+    with env.exclusive():
+        env.suspend()
+        env.readonly, env.durability = False, options.durability
+        try:
+            env.open()
+        except BaseException:
+            env.readonly, env.durability = before  # the readers go on as they were
+            raise
         store.options = options
         store.writer.retention = options.retention
-        store.env.open()
 
 
 def _check_same(store: Store, options: OpenOptions) -> None:
