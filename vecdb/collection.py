@@ -339,11 +339,8 @@ class Collection:
         with database._read() as snapshot:
             entry = snapshot.state.catalog.collections.get(self.name)
             known = entry is not None and entry.id == self._number
-            reviews = (
-                [database._guard.review(snapshot, self._number, part, trust=trust) for part in batch.vectors]
-                if known
-                else []
-            )
+            number = self._number if known else None
+            reviews = [database._guard.review(snapshot, number, part, trust=trust) for part in batch.vectors]
         return database._write(write_batch(self._key, batch, rules, reviews), entry if known else None)
 
     # --- reading ---

@@ -439,3 +439,21 @@ def test_a_collection_has_no_more_spaces_than_a_record_can_refer_to(db: vecdb.Da
             docs.add_space("one more", dim=1)
     docs.upsert("a", vectors={name: [1.0] for name in docs.spaces})
     assert len(docs.get("a", vectors="all")[0].vectors) == 255
+
+
+def test_check_believes_the_file_and_not_what_readers_remember(db: vecdb.Database) -> None:
+    docs = db.collection("docs")
+    docs.upsert(["a", "b"], vectors={"s": np.eye(4)[:2]}, metadata=[{"n": 1}, {"n": 2}])
+    docs.search([1, 2, 3, 4], where={"n": 1})
+    assert db.check().ok
+    key = segment_key(1, 0)
+    poison(db, "tail", key, b"damaged")
+    assert not db.check().ok
+
+
+def test_vectors_of_a_collection_made_in_the_transaction_count_as_unverified(db: vecdb.Database) -> None:
+    with db.transaction():
+        fresh = db.create_collection("fresh")
+        fresh.add_space("s", dim=4)
+        assert fresh.upsert([1, 2, 3], vectors={"s": np.eye(4)[:3]}).unverified == 3
+        assert fresh.upsert([4], vectors={"s": [[1, 2, 3, 4]]}, trust=True).unverified == 1

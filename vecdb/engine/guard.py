@@ -68,16 +68,16 @@ class Guard:
     def __init__(self) -> None:
         self._profiles: dict[tuple[int, int], Profile] = {}
 
-    def review(self, snapshot: Snapshot, collection: int, part: SpaceBatch, *, trust: bool) -> Review:
-        """Judge one space's part of a batch.
+    def review(self, snapshot: Snapshot, collection: int | None, part: SpaceBatch, *, trust: bool) -> Review:
+        """Judge one space's part of a batch; a collection that was not committed yet (None) has no profiles.
 
         Raises
         ------
         WrongModelError
             If a batch of `MIN_BATCH` rows or more does not look like the space's model and `trust` is False.
         """
-        counts = snapshot.counts(collection).spaces.get(part.space.id)
-        if counts is None or counts.live < MIN_ROWS:
+        counts = None if collection is None else snapshot.counts(collection).spaces.get(part.space.id)
+        if collection is None or counts is None or counts.live < MIN_ROWS:
             return Review(part.space, len(part.vectors))
         profile, fitted = self._profile(snapshot, collection, part.space)
         if trust or not len(part.vectors):

@@ -109,6 +109,8 @@ class Store:
                 kind="file",
                 name=str(self.target),
             ) from error
+        except OSError as error:  # no room for the name, or a file system without hard links
+            raise platform.access_error(self.target, error) from error
         os.unlink(self.path)
         for suffix in ("-lock", "-writer"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
