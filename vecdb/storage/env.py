@@ -578,5 +578,9 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
             path=str(path),
         )
     if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return FileAccessError(f"{path}: {error}", hint="Check its permissions, or use mode='r'.", path=str(path))
+        return FileAccessError(
+            f"{path}: {error}",
+            hint="Check the permissions of the file, its directory and its lock files.",
+            path=str(path),
+        )
     return StorageError(f"{path}: {error}")

@@ -60,6 +60,7 @@ from vecdb.types import Space
 
 LOG_ENTRIES: Final = 10_000
 """Entries of the commit log that are kept at least as long as they are not behind the horizon."""
+_LOG_NOTES: Final = 100
 _MANY_DEATHS: Final = 64
 """Entries of deaths that are folded together even if no block is rewritten."""
 _STEPS: Final = 256
@@ -114,6 +115,7 @@ class WriteTx:
         self._catalog_changed = False
         self._pending: dict[int, Pending] = {}
         self._notes: list[str] = []
+        self._noted = 0
         self._forgotten = 0
         self._overwrote = False
         self._deaths: dict[int, list[int]] = {}
@@ -139,8 +141,10 @@ class WriteTx:
         return self.retention > 0 or bool(self._catalog.tags)
 
     def note(self, change: str) -> None:
-        """Say in the commit log what was done."""
-        self._notes.append(change)
+        """Say in the commit log what was done; of a long transaction the first hundred things."""
+        self._noted += 1
+        if self._noted <= _LOG_NOTES:
+            self._notes.append(change)
 
     def pending(self, entry: CollectionEntry) -> Pending:
         """Return the collection's counts for changing."""
@@ -359,7 +363,8 @@ class WriteTx:
 
     def _put_log(self) -> None:
         key = u64(self.seq)
-        entry = [time.time(), sorted(self._pending), self._notes]
+        more = [f"and {self._noted - _LOG_NOTES} more"] if self._noted > _LOG_NOTES else []
+        entry = [time.time(), sorted(self._pending), self._notes + more]
         self.tx.put("log", key, pack_sealed(key, entry), append=True)
 
     def _put_counters(self, seq: int, history_bytes: int) -> None:
