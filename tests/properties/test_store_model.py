@@ -34,9 +34,9 @@ def cases(machine, examples, steps):
     return Case
 
 
-TestStore = cases(store_machine(SMALL), 40, 30)
-TestStoreWithoutHistory = cases(store_machine(SMALL, retention=0), 20, 30)
-TestStoreOfFullBlocks = cases(store_machine(WIDE), 10, 30)
+TestStore = cases(store_machine(SMALL), 30, 30)
+TestStoreWithoutHistory = cases(store_machine(SMALL, retention=0), 15, 30)
+TestStoreOfFullBlocks = cases(store_machine(WIDE), 6, 30)
 
 
 @pytest.mark.full

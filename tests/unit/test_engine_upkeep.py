@@ -1,0 +1,233 @@
+"""Housekeeping, inspection and the guard, by what they leave in a database (vecdb/engine/)."""
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb import errors
+from vecdb.engine import guard, inspection
+from vecdb.storage.format import pack_sealed, u32, u32_u64, u64
+from vecdb.storage.records import id_place, record_key
+from vecdb.storage.state import collection_key
+
+
+@pytest.fixture(autouse=True)
+def no_kernels(monkeypatch):
+    monkeypatch.setenv("VECDB_KERNELS", "0")
+
+
+def vectors(count, dim=256, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32)
+
+
+def open_docs(path, **options):
+    db = vecdb.open(path, durability="relaxed", **options)
+    docs = db.create_collection("docs", exist_ok=True)
+    if not docs.spaces:
+        docs.add_space("s", dim=256, metric="dot")
+    return db, docs
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.vecdb"
+
+
+# --- housekeeping -----------------------------------------------------------------------------------------
+
+
+def test_rewriting_the_same_records_keeps_few_dead(path):
+    db, docs = open_docs(path, retention=0)
+    with db:
+        for turn in range(12):
+            docs.upsert(range(1500), {"s": vectors(1500, seed=turn)}, trust=True)
+        stats = docs.stats()["spaces"]["s"]
+        assert stats["vectors"] == 1500 and stats["dead"] <= 2 * 1500
+        assert db.stats()["file_bytes"] < 5 * 1500 * 1024 + (4 << 20)
+        assert docs.search(vectors(1, seed=11)[0], 5).complete and db.check().ok
+
+
+def test_the_dead_stay_while_history_needs_them_and_go_afterwards(path):
+    db, docs = open_docs(path)
+    with db:
+        docs.upsert(range(2000), {"s": vectors(2000)}, trust=True)
+        kept = docs.search(vectors(1)[0], 50)
+        db.tag("before")
+        docs.upsert(range(2000), {"s": vectors(2000, seed=1)}, trust=True)
+        docs.optimize()
+        assert docs.stats()["spaces"]["s"]["dead"] == 2000
+        again = docs.search(vectors(1)[0], 50, as_of="before")
+        assert again.ids == kept.ids and again.scores.tobytes() == kept.scores.tobytes()
+        db.untag("before")
+        db.compact()
+        assert docs.stats()["spaces"]["s"]["dead"] == 0 and len(docs) == 2000
+
+
+def test_many_small_commits_do_not_pile_up(path):
+    db, docs = open_docs(path, retention=0)
+    with db:
+        for number in range(200):
+            docs.upsert([number], {"s": vectors(1, seed=number)}, [{"n": number}])
+        docs.optimize()
+        assert docs.stats()["spaces"]["s"]["tail"] == 0 and docs.stats()["unsealed_columns"] == 0
+        assert docs.count({"n": {"$lt": 50}}) == 50 and db.check().ok
+
+
+def test_optimize_is_not_a_commit(path):
+    db, docs = open_docs(path)
+    with db:
+        docs.upsert(range(100), {"s": vectors(100)}, trust=True)
+        seq, log = db.seq, db.commits()
+        assert docs.optimize() > 0
+        assert db.seq == seq and db.commits() == log
+
+
+# --- proof ------------------------------------------------------------------------------------------------
+
+
+def damage(db, work):
+    """Change stored bytes behind everybody's back."""
+    store = db._store
+    tx = store.env.begin_write()
+    work(tx)
+    store.env.commit(tx)
+    store.env.refresh()
+
+
+@pytest.fixture
+def sound(path):
+    db, docs = open_docs(path)
+    with db:
+        docs.upsert(range(1300), {"s": vectors(1300)}, [{"n": n} for n in range(1300)], trust=True)
+        docs.set_metadata([5], [{"n": "changed"}])
+        docs.delete([7])
+        assert db.check().ok
+        yield db
+
+
+def entry(db):
+    return db.collection("docs")._number, db.collection("docs").spaces["s"].id
+
+
+def flip(table, key, place=-1):
+    def work(tx):
+        value = bytearray(tx.get(table, key))
+        value[place] ^= 4
+        tx.put(table, key, bytes(value))
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda tx, number, space: tx.delete("records", record_key(number, 3)),
+        lambda tx, number, space: tx.delete("ids", id_place(number, b"i" + u64(2**63 + 3))),
+        lambda tx, number, space: tx.put("ids", id_place(number, b"sghost"), u64(3)),
+        lambda tx, number, space: tx.put("ids", id_place(number, b"i" + u64(2**63 + 3)), u64(4)),
+        lambda tx, number, space: flip("records", record_key(number, 3))(tx),
+        lambda tx, number, space: flip("log", u64(2))(tx),
+        lambda tx, number, space: flip("meta", collection_key(number))(tx),
+        lambda tx, number, space: tx.delete("log", u64(3)),
+        lambda tx, number, space: tx.delete_range("deaths", u32(space)),
+        lambda tx, number, space: tx.put("blocks", u64(10**6), b"nobody's"),
+        lambda tx, number, space: tx.delete_range("tail", u32(space)),
+        lambda tx, number, space: tx.delete_range("segments", u32(space)),
+        lambda tx, number, space: tx.delete_range("blocks", b"", limit=1),
+        lambda tx, number, space: tx.delete_range("columns", u32(number) + b"d"),
+        lambda tx, number, space: tx.delete_range("columns", u32(number) + b"m"),
+        lambda tx, number, space: tx.delete_range("columns", u32(number) + b"i"),
+        lambda tx, number, space: flip("columns", u32(number) + b"c" + u64(1))(tx),
+        lambda tx, number, space: flip("history", b"r" + u32_u64(number, 5) + u64(4))(tx),
+    ],
+)
+def test_check_names_every_kind_of_damage(sound, work):
+    number, space = entry(sound)
+    damage(sound, lambda tx: work(tx, number, space))
+    try:
+        report = sound.check()
+    except errors.CorruptionError:
+        return
+    assert not report.ok and report.problems
+
+
+@pytest.mark.parametrize("place", [0, 100, 5000, 300_000, 900_000])
+def test_check_reads_blocks_again_whatever_was_verified_before(sound, place):
+    docs = sound.collection("docs")
+    assert docs.search(np.ones(256), 5).complete
+    with sound._read() as snapshot:
+        [ref, *_] = snapshot.space(*_space(docs)).refs
+    damage(sound, flip("blocks", u64(ref.id), place))
+    with pytest.raises(errors.CorruptionError):
+        docs.search(np.ones(256), 5)
+    report = sound.check()
+    assert not report.ok and any(str(ref.id) in problem for problem in report.problems)
+
+
+def _space(docs):
+    return docs._number, docs.spaces["s"]
+
+
+def test_proving_a_file_that_is_not_sound(sound, tmp_path):
+    number, _ = entry(sound)
+    sound.backup(tmp_path / "copy.vecdb")
+    inspection.prove_file(tmp_path / "copy.vecdb")
+    damage(sound, lambda tx: tx.delete("records", record_key(number, 3)))
+    with pytest.raises(errors.CorruptionError):
+        sound.backup(tmp_path / "bad.vecdb")
+    with pytest.raises(errors.CorruptionError):
+        sound.compact()
+    assert sorted(file.name for file in tmp_path.iterdir() if "bad" in file.name or "compacting" in file.name) == []
+    assert len(sound.collection("docs")) == 1299
+
+
+# --- the guard --------------------------------------------------------------------------------------------
+
+
+def model(seed, count, dim=64):
+    rng = np.random.default_rng((seed, 1))
+    base = np.random.default_rng((seed, 2)).standard_normal((8, dim))
+    return (rng.standard_normal((count, 8)) @ base + 0.1 * rng.standard_normal((count, dim))).astype(np.float32)
+
+
+def test_the_guards_sample_is_of_the_living_and_the_same_each_time(path):
+    db, docs = open_docs(path)
+    with db:
+        docs.upsert(range(5000), {"s": vectors(5000)}, trust=True)
+        docs.delete(range(0, 5000, 5))
+        with db._read() as snapshot:
+            view = snapshot.space(*_space(docs))
+            first, second = guard.sample_vectors(snapshot, view), guard.sample_vectors(snapshot, view)
+        assert len(first) == min(4000, guard.SAMPLE_ROWS) and first.tobytes() == second.tobytes()
+        dead = {row.tobytes() for row in vectors(5000)[::5]}
+        assert not any(row.tobytes() in dead for row in first)
+
+
+def test_a_profile_outlives_the_process_and_goes_with_its_space(path):
+    with vecdb.open(path, durability="relaxed") as db:
+        docs = db.create_collection("docs")
+        docs.add_space("m", dim=64)
+        docs.upsert(range(2500), {"m": model(1, 2500)})
+        assert not docs.stats()["spaces"]["m"]["profiled"]
+        docs.upsert(range(2500, 2600), {"m": model(1, 2600)[2500:]})
+        assert docs.stats()["spaces"]["m"]["profiled"] and db.check().counts["profiles"] == 1
+    with vecdb.open(path, durability="relaxed") as db:
+        docs = db.collection("docs")
+        with pytest.raises(errors.WrongModelError):
+            docs.upsert(range(100), {"m": model(2, 100)})
+        docs.upsert(range(100), {"m": model(1, 100)})
+        docs.drop_space("m")
+        assert "profiles" not in db.check().counts
+
+
+def test_a_damaged_profile_is_named(path):
+    with vecdb.open(path, durability="relaxed") as db:
+        docs = db.create_collection("docs")
+        space = docs.add_space("m", dim=64)
+        docs.upsert(range(2500), {"m": model(1, 2500)})
+        docs.upsert(range(100), {"m": model(1, 100)})
+        for value in (b"x" * 30, pack_sealed(b"p" + u32(space.id), ["not", "a", "profile"])):
+            damage(db, lambda tx, value=value: tx.put("meta", b"p" + u32(space.id), value))
+            db._guard._profiles.clear()
+            with pytest.raises(errors.CorruptionError):
+                docs.upsert(range(100), {"m": model(1, 100)})
