@@ -154,14 +154,14 @@ def test_a_small_map_grows_under_several_processes(tmp_path, processes):
     path = tmp_path / "shared.vecdb"
     with vecdb.open(path, map_size=1 << 20) as db:
         db.create_collection("docs").add_space("s", dim=256, metric="l2")
-    turns = 12
+    turns, rows = 9, 200 // processes
 
     def work(number):
         with vecdb.open(path, map_size=1 << 20, timeout=60) as db:
             docs = db.collection("docs")
             for turn in range(turns):
-                ids = [f"{number}.{turn}.{row}" for row in range(100)]
-                docs.upsert(ids, {"s": ROWS[:100] + 1000 * number + turn}, trust=True)
+                ids = [f"{number}.{turn}.{row}" for row in range(rows)]
+                docs.upsert(ids, {"s": ROWS[:rows] + 1000 * number + turn}, trust=True)
                 assert docs.search(ROWS[9] + 1000 * number + turn, k=1).ids == [ids[9]]
                 assert sum(1 for _ in docs.scan(limit=300)) <= 300
         return number
@@ -173,7 +173,7 @@ def test_a_small_map_grows_under_several_processes(tmp_path, processes):
         for child in children:
             child.close()
     with vecdb.open(path) as db:
-        assert len(db.collection("docs")) == processes * turns * 100 and db.check().ok
+        assert len(db.collection("docs")) == processes * turns * rows and db.check().ok
 
 
 def test_a_map_that_cannot_grow(tmp_path):

@@ -66,11 +66,11 @@ def test_acknowledged_before_the_commit(tmp_path):
 
 
 def test_a_commit_that_is_thrown_away(tmp_path):
-    """Every twentieth commit is rolled back and reported as done."""
+    """Every fifth commit is rolled back and reported as done."""
 
     def write(db, workload, acknowledge):
         real, turns = Environment.commit, iter(range(1, 10**6))
-        Environment.commit = lambda env, tx: env.abort(tx) if next(turns) % 20 == 0 else real(env, tx)
+        Environment.commit = lambda env, tx: env.abort(tx) if next(turns) % 5 == 0 else real(env, tx)
         steps(db, workload, acknowledge)
 
     assert caught_by_kills(tmp_path, write) is not None
@@ -170,9 +170,9 @@ def test_an_epoch_that_is_not_bumped(sound, monkeypatch):
     """Views made before a repacking name blocks that are gone: an error or a wrong answer, but never the right one."""
     real = writetx.WriteTx.settle
 
-    def settle(self, pending, space, *, threshold):
+    def settle(self, pending, space, **rules):
         before = pending.spaces[space.id].epoch
-        useful = real(self, pending, space, threshold=threshold)
+        useful = real(self, pending, space, **rules)
         pending.spaces[space.id] = writetx.replace(pending.spaces[space.id], epoch=before)
         return useful
 

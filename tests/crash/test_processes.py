@@ -15,6 +15,10 @@ from vecdb.testing.processes import Child
 ROWS = np.random.default_rng(2).standard_normal((500, 256)).astype(np.float32)
 
 
+WIDE = np.random.default_rng(3).standard_normal((1900, 1024)).astype(np.float32)
+"""8 MB: a block of slack does not decide about the size of the file; too few rows for a profile to be fitted."""
+
+
 @pytest.fixture
 def path(tmp_path):
     file = tmp_path / "shared.vecdb"
@@ -312,8 +316,6 @@ def test_a_reader_killed_in_mid_read_does_not_pin_space(path):
 
 # --- soak -------------------------------------------------------------------------------------------------
 
-WIDE = np.random.default_rng(3).standard_normal((1900, 1024)).astype(np.float32)
-"""8 MB: enough that a block or two of slack do not decide about the size of the file."""
 PART = 76
 """Records that a commit rewrites: commit t writes ids PART * t ... PART * t + PART - 1, modulo their number."""
 
