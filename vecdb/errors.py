@@ -36,8 +36,8 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   ├─ TransactionError
     │   ├─ SpaceMismatchError       .query_space .available
     │   ├─ SnapshotExpiredError     .seq .oldest
-    │   ├─ CancelledError
-    │   └─ ImportInterruptedError   .done
+    │   └─ CancelledError
+    │       └─ ImportInterruptedError   .done
     ├─ ExtraMissingError (ImportError)  .package .extra
     └─ StorageError
         ├─ MapFullError             .map_size
@@ -335,8 +335,8 @@ class CancelledError(StateError):
     """The caller's `cancel` said stop; what was committed before stays."""
 
 
-class ImportInterruptedError(StateError):
-    """An import stopped half-way; it resumes where it stopped."""
+class ImportInterruptedError(CancelledError):
+    """An import was stopped half-way; `done` rows are committed, and the same import from files resumes there."""
 
     fields = ("done",)
 

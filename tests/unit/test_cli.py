@@ -85,10 +85,23 @@ def test_the_help_of_the_program_lists_the_exit_codes(capsys):
     assert run(capsys, "--version")[1].strip().endswith(vecdb.__version__)
 
 
+def test_without_arguments_the_help_is_shown_but_it_is_no_answer(capsys):
+    code, out, err = run(capsys)
+    assert (code, out) == (2, "")
+    assert err.strip() == run(capsys, "--help")[1].strip()
+
+
+def test_the_list_of_commands_has_no_sentence_cut_off(capsys):
+    out = run(capsys, "--help")[1]
+    listed = out[out.index("Commands:") : out.index("Examples:")]
+    assert "..." not in listed and listed.count("\n") >= len(COMMANDS)
+
+
 EXPECTED_CODES = {
     "VecdbError": 4, "ArgumentError": 4, "ParameterError": 2, "WhereError": 2, "SourceError": 4, "DimensionError": 4,
     "MissingError": 3, "RecordMissingError": 3, "UnknownNameError": 3, "ExistsError": 4, "ConflictError": 4,
-    "WrongModelError": 4, "CancelledError": 130, "ImportInterruptedError": 130, "ExtraMissingError": 2,
+    "WrongModelError": 4, "SpaceMismatchError": 2, "SnapshotExpiredError": 3,
+    "CancelledError": 130, "ImportInterruptedError": 130, "ExtraMissingError": 2,
     "LockedError": 5, "ReadersFullError": 5, "CorruptionError": 6, "NotADatabaseError": 6, "FormatVersionError": 6,
     "DiskFullError": 7, "MapFullError": 7, "FileAccessError": 7, "RemoteFileSystemError": 7, "StorageError": 7,
 }  # fmt: skip
@@ -102,9 +115,29 @@ def test_every_error_has_an_exit_code_of_the_table(name):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (["search", "{path}", "dox", "--like", "a"], 3, "vecdb collections DB"),
+        (["search", "{path}", "docs", "--like", "a", "--space", "t"], 3, "vecdb spaces DB"),
+        (["search", "{path}", "docs", "--like", "a", "--as-of", "t"], 3, "vecdb tag DB"),
+        (["search", "{path}", "bare", "--vector", "[1]"], 2, "--vectors SPACE=FILE"),
+        (["search", "{path}", "two", "--vector", "[1]"], 2, "--space"),
+    ],
+)
+def test_hints_are_in_the_words_of_the_command_line(capsys, path, arguments, code, hint):
+    with vecdb.open(path) as db:
+        db.create_collection("bare")
+        for name in "uv":
+            (db.collection("two") if "two" in db.collections() else db.create_collection("two")).add_space(name, dim=1)
+    found, _, err = run(capsys, *(argument.format(path=path) for argument in arguments))
+    assert found == code
+    message, _, said = err.partition(" Hint: ")
+    assert hint in said and message.endswith(".") and "db." not in said and "(" not in said
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        ([], 2, ""),
         (["nonsense"], 2, "No such command"),
         (["info"], 2, "Missing argument"),
         (["info", "{path}", "--nope"], 2, "No such option"),
@@ -113,7 +146,7 @@ def test_every_error_has_an_exit_code_of_the_table(name):
         (["spaces", "{path}", "nope"], 3, "nope"),
         (["get", "{path}", "docs", "nobody"], 3, "nobody"),
         (["get", "{path}", "docs", "a", "--as-of", "never"], 3, "never"),
-        (["get", "{path}", "docs", "a", "--as-of", "999"], 4, ""),
+        (["get", "{path}", "docs", "a", "--as-of", "999"], 3, "vecdb commits DB"),
         (["get", "{path}", "docs", "a", "--vectors", "t"], 3, "t"),
         (["search", "{path}", "docs"], 2, "--vector and --like"),
         (["search", "{path}", "docs", "--like", "a", "-k", "0"], 2, "-k"),
@@ -144,13 +177,12 @@ def test_errors_are_one_line_and_a_code(capsys, tmp_path, path, arguments, code,
     arguments = [argument.format(path=path, tmp=tmp_path) for argument in arguments]
     found, out, err = run(capsys, *arguments)
     assert found == code, err
-    if arguments:
-        assert err.startswith("vecdb: error: ") and err.count("\n") == 1 and "Traceback" not in err
-        assert problem in err
-        assert out == ""
-        document = run_json(capsys, *arguments)["error"]
-        assert document["exit_code"] == code
-        assert document["type"] and problem in document["message"] + str(document["hint"])
+    assert err.startswith("vecdb: error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert problem in err
+    assert out == ""
+    document = run_json(capsys, *arguments)["error"]
+    assert document["exit_code"] == code
+    assert document["type"] and problem in document["message"] + str(document["hint"])
 
 
 def test_an_error_tells_its_facts_in_json(capsys, path):
@@ -283,6 +315,7 @@ def test_search_by_vector(capsys, path, tmp_path, monkeypatch):
     assert [[hit["id"] for hit in query["hits"]] for query in two["queries"]] == [["b"], [2]]
     out = run(capsys, "search", path, "docs", "--vector", tmp_path / "q.npy", "-k", 1)[1]
     assert "query 0" in out and "query 1" in out
+    assert run_json(capsys, "search", path, "docs", "--vector", "[0, 3]", "-k", 1) == one
     unit = run_json(capsys, "search", path, "docs", "--vector", tmp_path / "q.json", "--normalise", "-k", 1)
     assert unit["hits"][0]["score"] == 1
 
@@ -297,7 +330,9 @@ def test_search_options(capsys, path, tmp_path):
     found = run_json(capsys, "search", path, "docs", "--like", "a", "--min-score", 1, "--offset", 1)
     assert [hit["id"] for hit in found["hits"]] == [1]
     _, out, err = run(capsys, "search", path, "docs", "--like", "a", "--explain")
-    assert "first" not in out and '{"n":3}' in out and err
+    assert "first" not in out and '{"n":3}' in out
+    plan = dict(line.split(None, 1) for line in err.splitlines())
+    assert plan["space"] == "s" and len(plan["seconds"]) < 10
     assert run(capsys, "search", path, "docs", "--like", "a", "--min-score", 99)[1] == "(no hits)\n"
 
 

@@ -137,7 +137,7 @@ def test_round_trip_through_every_format(capsys, source):
 def test_export_says_what_it_wrote(capsys, source):
     ok(capsys, *BASIC, "--text", "text")
     out, err = ok(capsys, "export", "n.vecdb", "docs", "out", "--where", '{"year": {"$lt": 2005}}')
-    assert (out, err) == ("out: 5 records, 5 vectors of s\n", "")
+    assert (out, err) == ("out (directory): 5 records, 5 vectors of s\n", "")
     facts = json.loads(ok(capsys, "export", "n.vecdb", "docs", "o.npz", "--space", "s", "--json")[0])
     assert facts == {"path": "o.npz", "format": "npz", "records": 20, "vectors": {"s": 20}, "seq": facts["seq"]}
     assert "vectors" not in ok(capsys, "export", "n.vecdb", "docs", "o.jsonl", "--no-vectors")[0]
@@ -164,7 +164,9 @@ def test_export_says_what_it_wrote(capsys, source):
         (["docs.jsonl.gz", "--vectors", "s=@nothing"], 3, "nothing"),
         (["docs.csv"], 4, "docs.csv"),
         (["."], 4, "manifest.json"),
-        ([], 4, "no records"),
+        ([], 2, "nothing to import"),
+        (["docs.jsonl.gz", "--vectors", "s=x.npy", "--role", "s=reader"], 2, "reader"),
+        (["x.npy"], 2, "--vectors SPACE=FILE"),
     ],
 )
 def test_what_is_refused(capsys, source, arguments, code, problem):
@@ -172,6 +174,31 @@ def test_what_is_refused(capsys, source, arguments, code, problem):
     assert (found, out) == (code, "")
     last = err.splitlines()[-1]
     assert last.startswith("vecdb: error: ") and problem in last and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["missing.jsonl"],
+        ["docs.csv"],
+        ["."],
+        ["docs.jsonl.gz", "--vectors", "s=missing.npy"],
+        ["docs.jsonl.gz", "--vectors", "s=both.npz"],
+        ["docs.jsonl.gz", "--vectors", "s=x.npy", "--metric", "taxi"],
+    ],
+)
+def test_a_call_that_cannot_work_makes_no_database(capsys, source, arguments):
+    before = sorted(os.listdir())
+    assert run(capsys, "import", "n.vecdb", "docs", *arguments)[0] in (2, 3, 4)
+    assert sorted(os.listdir()) == before
+
+
+def test_a_vector_file_goes_into_the_only_space(capsys, source):
+    with vecdb.open("n.vecdb") as db:
+        db.create_collection("docs").add_space("s", dim=3)
+    ok(capsys, "import", "n.vecdb", "docs", "x.npy")
+    assert json.loads(ok(capsys, "collections", "n.vecdb", "--json")[0])["collections"][0]["records"] == ROWS
 
 
 def test_nothing_is_made_without_leave(capsys, source):

@@ -30,7 +30,7 @@ from vecdb.errors import (
     TagMissingError,
     VecdbError,
 )
-from vecdb.interchange import export_data, import_data, to_arrow, to_pandas
+from vecdb.interchange import export_data, import_data, inspect_source, to_arrow, to_pandas
 from vecdb.interchange.manifest import space_files
 from vecdb.interchange.vectorfiles import open_vectors
 
@@ -165,6 +165,13 @@ def test_an_empty_collection_and_no_spaces(db, docs, tmp_path):
     assert import_data(back, tmp_path / "empty").rows == 0
     assert import_data(back, tmp_path / "bare").rows == 6
     assert not back.spaces
+
+
+def test_an_export_can_be_inspected(docs, tmp_path):
+    export_data(docs, tmp_path / "out")
+    facts = inspect_source(tmp_path / "out")
+    assert facts.rows == 6
+    assert facts.widths == {"s": (3, np.dtype(np.float32)), "half/ü": (2, np.dtype(np.float16))}
 
 
 def test_the_past_can_be_exported(db, docs, tmp_path):

@@ -254,6 +254,30 @@ def test_duplicates_are_found_after_resuming_too(tmp_path):
             assert len(db.collection("docs")) == 35, resumed
 
 
+def test_what_stored_nothing_leaves_no_checkpoint(tmp_path):
+    write_source(tmp_path)
+    new_collection(tmp_path)
+    wrong = {"ids": "key"}, {"vectors": {"s": np.ones((3, 4))}}, {"vectors": {"s": str(tmp_path / "short.npy")}}
+    np.save(tmp_path / "short.npy", np.ones((3, 4)))
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        for options in wrong:
+            with pytest.raises(vecdb.SourceError):
+                import_data(db.collection("docs"), tmp_path / "r.jsonl.gz", **options)
+    assert not list(tmp_path.glob("*.import-*"))
+
+
+def test_an_import_that_is_cancelled_says_how_far_it_is(tmp_path):
+    write_source(tmp_path)
+    new_collection(tmp_path)
+    with vecdb.open(tmp_path / "x.vecdb") as db:
+        docs, done = db.collection("docs"), []
+        with pytest.raises(vecdb.CancelledError, match="14 rows are committed") as caught:
+            run(docs, tmp_path, progress=lambda now, _: done.append(now), cancel=lambda: len(done) > 2)
+        assert isinstance(caught.value, vecdb.ImportInterruptedError)
+        assert caught.value.done == len(docs) == 14
+        assert run(docs, tmp_path).resumed == 14
+
+
 # --- the file itself --------------------------------------------------------------------------------------
 
 IDENTITY = {"collection": "docs", "names": ["a", []], "database": "u"}

@@ -27,7 +27,7 @@ def info(database: str, out: Output) -> None:
     if out.as_json:
         out.document(facts)
     else:
-        out.facts(facts)
+        out.facts({name: value for name, value in facts.items() if name != "map_bytes"})  # room, not use
 
 
 @command("vecdb collections news.vecdb")
@@ -61,7 +61,7 @@ def spaces(database: str, collection: str | None, out: Output) -> None:
         out.document({"spaces": found})
         return
     columns = ("collection", "name", "dim", "metric", "dtype", "model", "revision", "role", "vectors")
-    rows = [[str(item[column]) for column in columns] for item in found]
+    rows = [[item[column] for column in columns] for item in found]
     out.table(("collection", "space", *columns[2:]), rows, empty="no spaces")
 
 
@@ -102,7 +102,10 @@ def _commit(commit: Commit) -> dict[str, Any]:
 @timeout_option
 @json_option
 def tag(database: str, name: str | None, seq: int | None, remove: bool, timeout: float, out: Output) -> None:
-    """Name a commit, so that its state stays readable; without NAME, list the tags."""
+    """Name a commit, so that its state stays readable.
+
+    Without NAME, list the tags.
+    """
     if remove and seq is not None:
         raise click.UsageError("--seq has no meaning with --remove.")
     if name is None:

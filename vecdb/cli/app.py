@@ -28,14 +28,18 @@ _EPILOG = "\n\n".join(
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
-    no_args_is_help=True,
+    invoke_without_command=True,
 )
 @click.version_option(vecdb.__version__, prog_name="vecdb")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """The embedded embedding database in one file.
 
     Answers go to standard output, progress and messages to standard error. Every command takes --json.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
 
 
 for _command in (*about.COMMANDS, *reading.COMMANDS, *writing.COMMANDS, *transfer.COMMANDS, *upkeep.COMMANDS):

@@ -11,6 +11,7 @@ import click
 
 from vecdb.cli.app import cli
 from vecdb.cli.codes import exit_code
+from vecdb.cli.hints import hint_for
 from vecdb.cli.output import clean
 from vecdb.errors import VecdbError
 from vecdb.interchange import dumps
@@ -26,7 +27,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except VecdbError as error:
-        return _fail(error.message, error.hint, exit_code(error), as_json, error)
+        return _fail(error.message, hint_for(error), exit_code(error), as_json, error)
     except click.UsageError as error:
         hint = f"see: {error.ctx.command_path} --help" if error.ctx else None
         return _fail(error.format_message(), hint, 2, as_json, error)
@@ -60,6 +61,8 @@ def _bug(error: Exception, as_json: bool) -> int:
 
 
 def _fail(message: str, hint: str | None, code: int, as_json: bool, error: Exception | None) -> int:
+    if not message.endswith((".", "?", "!", ")")):
+        message += "."
     line = message if hint is None else f"{message} Hint: {hint}"
     click.echo(f"vecdb: error: {clean(' '.join(line.split()))}", err=True)
     if as_json:

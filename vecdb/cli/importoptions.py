@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from vecdb.cli.options import one_of
+from vecdb.types import METRICS
+
 __all__ = ["import_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,11 +23,29 @@ _OPTIONS = (
     click.option("--number", is_flag=True, help="The records have no id: number them from 0."),
     click.option("--text", metavar="FIELD", help="Field that becomes the text."),
     click.option("--fields", metavar="A,B", help="Fields that become metadata; '' for none; default: all others."),
-    click.option("--metric", metavar="[SPACE=]METRIC", multiple=True, help="New spaces: cosine (default), dot or l2."),
-    click.option("--dtype", metavar="[SPACE=]TYPE", multiple=True, help="New spaces: float32 (default) or float16."),
+    click.option(
+        "--metric",
+        callback=one_of(METRICS),
+        metavar="[SPACE=]METRIC",
+        multiple=True,
+        help="New spaces: cosine (default), dot or l2.",
+    ),
+    click.option(
+        "--dtype",
+        callback=one_of(("float32", "float16")),
+        metavar="[SPACE=]TYPE",
+        multiple=True,
+        help="New spaces: float32 (default) or float16.",
+    ),
     click.option("--model", metavar="[SPACE=]NAME", multiple=True, help="New spaces: the model of the vectors."),
     click.option("--revision", metavar="[SPACE=]TEXT", multiple=True, help="New spaces: the revision of the model."),
-    click.option("--role", metavar="[SPACE=]ROLE", multiple=True, help="New spaces: document, query, both (default)."),
+    click.option(
+        "--role",
+        callback=one_of(("document", "query", "both")),
+        metavar="[SPACE=]ROLE",
+        multiple=True,
+        help="New spaces: document, query, both (default).",
+    ),
     click.option("--create/--no-create", default=True, show_default=True, help="Make what does not exist yet."),
     click.option("--existing", is_flag=True, help="Give existing records vectors; leave the rest of them alone."),
     click.option("--merge", is_flag=True, help="Keep what existing records have and the source does not give."),

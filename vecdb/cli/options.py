@@ -19,6 +19,7 @@ __all__ = [
     "for_spaces",
     "int_ids_option",
     "json_option",
+    "one_of",
     "pairs",
     "timeout_option",
     "where_option",
@@ -96,6 +97,18 @@ def timeout_option(command: Command) -> Command:
         metavar="SECONDS",
         help="How long to wait for another process that writes.",
     )(command)
+
+
+def one_of(allowed: Sequence[str]) -> Callable[[click.Context, click.Parameter, Sequence[str]], Sequence[str]]:
+    """Return the check of an option whose values are some words, each perhaps behind ``SPACE=``."""
+
+    def check(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+        for value in values:
+            if value.rpartition("=")[2] not in allowed:
+                raise click.BadParameter(f"{value!r} is not one of {', '.join(allowed)}.", ctx=ctx, param=param)
+        return values
+
+    return check
 
 
 def pairs(values: Sequence[str], option: str) -> dict[str, str]:

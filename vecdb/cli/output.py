@@ -40,8 +40,15 @@ class Output:
         """Print the one JSON document."""
         click.echo(dumps(content))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing") -> None:
-        """Print rows under headings; numbers are set to the right."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        empty: str = "nothing",
+        clipped: Sequence[str] = (),
+    ) -> None:
+        """Print rows under headings; numbers are set to the right, `clipped` columns cut where a line ends."""
         rows = [list(row) for row in rows]
         if not rows:
             self.line(f"({empty})")
@@ -49,7 +56,10 @@ class Output:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place, name in enumerate(columns):
             right = all(isinstance(row[place], int | float) for row in rows)
-            table.add_column(name, justify="right" if right else "left", overflow="fold")
+            clip = name in clipped
+            table.add_column(
+                name, justify="right" if right else "left", overflow="ellipsis" if clip else "fold", no_wrap=clip
+            )
         for row in rows:
             table.add_row(*(clean(_cell(value)) for value in row))
         _console().print(table)
@@ -61,6 +71,11 @@ class Output:
 
     def line(self, text: str) -> None:
         click.echo(clean(text))
+
+    def notes(self, facts: Mapping[str, Any]) -> None:
+        """Say facts that are not the answer."""
+        for line in _fact_lines(facts, 0):
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Say something that is not the answer."""
@@ -112,4 +127,5 @@ def _fact_lines(facts: Mapping[str, Any], depth: int) -> Iterator[str]:
             yield f"{'  ' * depth}{name}"
             yield from _fact_lines(value, depth + 1)
         else:
-            yield f"{'  ' * depth}{str(name).ljust(width)}  {_cell(value)}"
+            text = _cell(value) or "(none)"
+            yield f"{'  ' * depth}{str(name).ljust(width)}  {text}"

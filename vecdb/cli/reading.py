@@ -40,7 +40,8 @@ def get(
 ) -> None:
     """Show records by id.
 
-    An ID that looks like a number means the text if a record has that id, otherwise the number.
+    An ID that looks like a number means the text if a record has that id, otherwise the number. Write -- before IDs
+    that begin with a dash.
     """
     with opening.reading(database) as db:
         docs = db.collection(collection)
@@ -67,14 +68,14 @@ def _record(record: Record) -> dict[str, Any]:
 @command(
     "vecdb search news.vecdb docs --like a -k 5",
     """vecdb search news.vecdb docs --like 12 --where '{"section": {"$in": ["python", "doc"]}}'""",
-    "echo '[0.1, 0.2, 0.7]' | vecdb search news.vecdb docs --vector - --space tiny --json",
+    "vecdb search news.vecdb docs --vector '[0.1, 0.2, 0.7]' --space tiny --json",
 )
 @database_argument
 @collection_argument
 @click.option(
     "--vector",
-    metavar="FILE",
-    help="Query: a JSON list or .npy file (several rows: several queries); - reads standard input.",
+    metavar="FILE|JSON",
+    help="Query: a JSON list, or a file with one or .npy (several rows: several queries); - reads standard input.",
 )
 @click.option("--like", metavar="ID", help="Query: the vector of this record, which is not among the hits.")
 @click.option("-k", "k", type=click.IntRange(1, MAX_K), default=10, show_default=True, help="Hits for each query.")
@@ -115,7 +116,11 @@ def search(
 
 
 def _query(name: str, normalise: bool) -> Any:
-    source: Any = sys.stdin.buffer.read(_MOST_INPUT) if name == "-" else name
+    source: Any = name
+    if name == "-":
+        source = sys.stdin.buffer.read(_MOST_INPUT)
+    elif name.startswith("["):
+        source = name.encode()
     return read_vectors(source, normalise=normalise)
 
 
@@ -131,12 +136,13 @@ def _show(found: Hits | HitsBatch, explain: bool, out: Output) -> None:
             out.line(f"query {number}")
         _table(hits, out)
     if explain and found.plan is not None:
-        out.note(str(found.plan))
+        out.notes({name: _plain(value) for name, value in found.plan.items()})
 
 
 def _table(hits: Hits, out: Output) -> None:
     rows = [(place, str(hit.id), hit.score, *_description(hit)) for place, hit in enumerate(hits, 1)]
-    out.table(("", "id", "score", "text", "metadata"), rows, empty="no hits")
+    columns = ("", "id", "score", "text", "metadata")
+    out.table(columns, rows, empty="no hits", clipped=("text", "metadata"))
     for warning in (*hits.warnings, *([] if hits.complete else [f"incomplete: {hits.reason}"])):
         out.note(warning)
 

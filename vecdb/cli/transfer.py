@@ -45,16 +45,17 @@ _IDENTITY = ("metric", "dtype", "role", "model", "revision")
 @timeout_option
 @json_option
 def import_command(database: str, collection: str, out: Output, **options: Any) -> None:
-    """Read records and vectors into a collection, a batch at a time.
+    """Read records and vectors into a collection.
 
-    SOURCE is .jsonl or .jsonl.gz (one object a line), .parquet or .arrow, or a directory that export wrote. Vectors
-    stand beside it in .npy, .npz (FILE::NAME), .fvecs, .bvecs or .ivecs files, or in a field of the records
-    (--vectors SPACE=@FIELD). Without SOURCE the records are numbered from 0.
+    Each batch is one commit. SOURCE is .jsonl or .jsonl.gz (one object a line), .parquet or .arrow, or a directory
+    that export wrote. Vectors stand beside it in .npy, .npz (FILE::NAME), .fvecs, .bvecs or .ivecs files, or in a
+    field of the records (--vectors SPACE=@FIELD). Without SOURCE the records are numbered from 0.
 
     Database, collection and spaces are made where they do not exist. Options for new spaces take one value for all of
     them or SPACE=VALUE. A run that was stopped continues where it was when it is started again.
     """
     call = _Call(options)
+    call.check()
     with _open(database, options, out) as db:
         docs = _collection(db, collection, options["create"], out)
         if not call.is_export():
@@ -81,6 +82,13 @@ class _Call:
         self.text = None if only_ids else options["text"]
         fields = options["fields"]
         self.metadata = [] if only_ids or fields == "" else None if fields is None else fields.split(",")
+
+    def check(self) -> None:
+        """Look at what is to be read before a database is made for it."""
+        if self.source is None and not self.vectors:
+            raise click.UsageError("there is nothing to import: give SOURCE, --vectors or both.")
+        beside = {space: name for space, name in self.vectors.items() if not name.startswith("@")}
+        inspect_source(self.source, **{**self.reading(), "vectors": beside})
 
     def is_export(self) -> bool:
         return self.source is not None and os.path.isdir(self.source)
@@ -130,13 +138,21 @@ def _make_spaces(docs: vecdb.Collection, call: _Call, options: Mapping[str, Any]
 
 def _run(docs: vecdb.Collection, call: _Call, options: Mapping[str, Any], progress: Progress | None) -> ImportResult:
     chosen = {name: options[name] for name in ("existing", "merge", "normalise", "trust", "batch", "resume")}
+    committed = 0
+
+    def follow(done: int, total: int | None) -> None:
+        nonlocal committed
+        committed = done
+        if progress is not None:
+            progress(done, total)
+
     try:
-        return import_data(docs, call.source, **call.reading(), **chosen, progress=progress)
+        return import_data(docs, call.source, **call.reading(), **chosen, progress=follow)
     except KeyboardInterrupt as error:
         raise ImportInterruptedError(
-            "the import was interrupted; the batches before this one are committed.",
+            f"the import was interrupted; {committed:,} rows are committed.",
             hint="run the same command again to continue.",
-            done=len(docs),
+            done=committed,
         ) from error
 
 
@@ -159,7 +175,7 @@ def _report(result: ImportResult, collection: Mapping[str, Any], out: Output) ->
 @database_argument
 @collection_argument
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=str))
-@click.option("--format", "kind", type=click.Choice(FORMATS), help="Default: by suffix of TARGET, else directory.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="Default: by suffix of TARGET, else a directory.")
 @click.option("--space", "spaces", metavar="SPACE", multiple=True, help="Only the vectors of this space.")
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @where_option
@@ -197,7 +213,7 @@ def export(
         out.document({name: getattr(done, name) for name in names})
     else:
         counts = "".join(f", {count:,} vectors of {space}" for space, count in done.vectors.items())
-        out.line(f"{done.path}: {done.records:,} records{counts}")
+        out.line(f"{done.path} ({done.format}): {done.records:,} records{counts}")
 
 
 COMMANDS = (import_command, export)

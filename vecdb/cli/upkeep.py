@@ -21,7 +21,10 @@ __all__ = ["COMMANDS"]
 @json_option
 @click.pass_context
 def check(ctx: click.Context, database: str, out: Output) -> None:
-    """Prove every checksum, reference and count of a file; exit code 1 if something is wrong."""
+    """Prove every checksum, reference and count of a file.
+
+    The exit code is 1 if something is wrong; every problem is named.
+    """
     with opening.reading(database) as db, out.progress("checking") as progress:
         report = db.check(progress)
     counts = dict(report.counts)
@@ -67,7 +70,10 @@ def compact(database: str, keep: Literal["tags", "window", "nothing"], timeout: 
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=str))
 @json_option
 def backup(database: str, target: str, out: Output) -> None:
-    """Write a consistent, verified copy to a new file while the database is in use."""
+    """Write a consistent, verified copy to a new file.
+
+    The database may be in use meanwhile.
+    """
     with opening.reading(database) as db, out.progress("copying") as progress:
         size = db.backup(target, progress)
     if out.as_json:
@@ -100,7 +106,10 @@ def warmup(out: Output) -> None:
 @json_option
 @click.pass_context
 def demo(ctx: click.Context, path: str | None, out: Output) -> None:
-    """Build, search, rewind and kill a small real database, and show what happened."""
+    """Build, search, rewind and kill a small real database.
+
+    Shows what happened; the exit code is 1 if a claim did not hold.
+    """
     from vecdb import demo as demonstration
 
     report = demonstration.run(path, quiet=out.as_json)

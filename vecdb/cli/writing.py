@@ -42,9 +42,10 @@ def delete(
     out: Output,
     timeout: float,
 ) -> None:
-    """Delete records by id, or all that satisfy a condition, in one commit.
+    """Delete records by id, or all that satisfy a condition.
 
-    An ID that looks like a number means the text if a record has that id, otherwise the number.
+    All go in one commit. An ID that looks like a number means the text if a record has that id, otherwise the number.
+    Write -- before IDs that begin with a dash.
     """
     if bool(ids) == (where is not None):
         raise click.UsageError("give either IDs or --where.")

@@ -226,7 +226,9 @@ def _check_target(path: str, overwrite: bool) -> None:
     if foreign or not overwrite:
         raise ExistsError(
             f"{path} exists already" + (" and is not an export." if foreign else "."),
-            hint="choose another name." if foreign else "choose another name, or overwrite it on purpose.",
+            hint="choose another name."
+            if foreign
+            else "choose another name, or overwrite it (overwrite=True, --overwrite).",
             kind="directory" if os.path.isdir(path) else "file",
             name=path,
         )

@@ -87,7 +87,7 @@ def import_data(
     progress : callable, optional
         ``progress(done, total)`` in rows; `total` may be None.
     cancel : callable, optional
-        Asked before each batch; a true answer stops with `CancelledError`.
+        Asked before each batch; a true answer stops with `ImportInterruptedError`, a `CancelledError`.
     trust : bool, default False
         Skip the check that vectors look like the space's model.
 
@@ -161,6 +161,10 @@ def inspect_source(
     metadata: Sequence[str] | None = None,
 ) -> SourceFacts:
     """Return rows and vector widths of a source without importing it; the parameters are those of `import_data`."""
+    if restore.is_export(source):
+        return restore.export_facts(os.fspath(source))
+    if not vectors and _is_vectors_alone(source):
+        vectors, source = {"": source}, None
     sources = open_sources(source, vectors=dict(vectors or {}), ids=ids, text=text, metadata=metadata)
     try:
         return sources.facts()
@@ -201,14 +205,12 @@ def _restored(
 
 def _vectors_alone(collection: Collection, source: Any, vectors: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A vector file or an array as the source is meant for the only space there is."""
-    is_array = isinstance(source, np.ndarray)
-    is_file = isinstance(source, str | os.PathLike) and _is_vector_file(os.fspath(source))
-    if not is_array and not is_file:
+    if not _is_vectors_alone(source):
         return source, vectors
     if vectors or len(collection.spaces) != 1:
         raise ParameterError(
             "vectors without a space can be imported only where the collection has exactly one.",
-            hint="pass vectors={space: file}.",
+            hint="name the space (vectors={space: file}, --vectors SPACE=FILE).",
             name="source",
             got=f"{len(collection.spaces)} spaces",
             allowed="1",
@@ -216,8 +218,11 @@ def _vectors_alone(collection: Collection, source: Any, vectors: dict[str, Any])
     return None, {next(iter(collection.spaces)): source}
 
 
-def _is_vector_file(path: str) -> bool:
-    return os.path.splitext(path.partition("::")[0])[1].lower() in (*vectorfiles.SUFFIXES, ".npz")
+def _is_vectors_alone(source: Any) -> bool:
+    if not isinstance(source, str | os.PathLike):
+        return isinstance(source, np.ndarray)
+    suffix = os.path.splitext(os.fspath(source).partition("::")[0])[1].lower()
+    return suffix in (*vectorfiles.SUFFIXES, ".npz")
 
 
 def _keeps_nulls(source: Any) -> bool:

@@ -48,7 +48,7 @@ class Plan:
         if len(self.spaces) != 1:
             raise ParameterError(
                 f"a {kind} file holds the vectors of one space, {len(self.spaces)} are chosen.",
-                hint="name one with spaces=[...].",
+                hint="name one (spaces=[...], --space).",
                 name="spaces",
                 got=list(self.spaces),
                 allowed="one",

@@ -11,7 +11,7 @@ import numpy as np
 from vecdb.errors import SourceError, VectorMissingError
 from vecdb.interchange.chunks import Chunk, Fields, Limits, stack
 from vecdb.interchange.codec import dumps, loads, place
-from vecdb.interchange.lines import count_lines, fingerprint_file, real_lines
+from vecdb.interchange.lines import count_lines, fingerprint_file, reading, real_lines
 
 __all__ = ["JsonLines", "PlainRecords"]
 
@@ -106,6 +106,8 @@ class JsonLines:
     def __init__(self, path: str, fields: Fields) -> None:
         self.name = path
         self._fields = fields
+        with reading(path):
+            open(path, "rb").close()
 
     def chunks(self, start: int, limits: Limits) -> Iterator[Chunk]:
         return _chunks(self._records(start), self._fields, self.name, start, limits)

@@ -20,13 +20,13 @@ from vecdb.interchange.exportvectors import SpaceRows
 from vecdb.interchange.idspool import IdSpool
 from vecdb.interchange.lines import fingerprint_file, real_lines
 from vecdb.interchange.manifest import MANIFEST, RECORDS, Manifest, digest_file, read_manifest
-from vecdb.interchange.sources import Sources
+from vecdb.interchange.sources import SourceFacts, Sources
 from vecdb.types import Space
 
 if TYPE_CHECKING:
     from vecdb import Collection
 
-__all__ = ["ExportRecords", "is_export", "open_export", "verify_export"]
+__all__ = ["ExportRecords", "export_facts", "is_export", "open_export", "verify_export"]
 
 _OBJECT_COST = 4
 _IDENTITY = ("dim", "metric", "dtype", "model", "revision", "role")
@@ -54,6 +54,13 @@ def open_export(collection: Collection, directory: str) -> Sources:
         records.close()
         raise
     return Sources(records, later=records.later)
+
+
+def export_facts(directory: str) -> SourceFacts:
+    """Return what the manifest says about an export."""
+    manifest = read_manifest(directory)
+    widths = {item.space.name: (item.space.dim, np.dtype(item.space.dtype)) for item in manifest.spaces}
+    return SourceFacts(manifest.records, widths)
 
 
 def verify_export(directory: str, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.errors import CancelledError, RecordExistsError, VecdbError
+from vecdb.errors import ArgumentError, ImportInterruptedError, RecordExistsError, VecdbError
 from vecdb.interchange.chunks import Block, Chunk, Limits
 from vecdb.interchange.convert import as_vectors
 from vecdb.interchange.locate import duplicate, located
@@ -115,19 +115,30 @@ def run_import(
 ) -> ImportResult:
     keeper = _Keeper(job, settings, resume)
     start = keeper.begin()
-    if start.rows == 0:
-        job.sources.check_counts()
     run = _Run(job, keeper, start, progress, job.sources.total())
-    for chunk in job.sources.records.chunks(start.rows, limits):
-        if cancel is not None and cancel():
-            raise CancelledError(
-                f"the import was stopped; {run.point.rows:,} rows are committed.",
-                hint="run the same import again to continue." if keeper.file else None,
-            )
-        run.take(chunk)
+    try:
+        _take_all(run, job, limits, cancel)
+    except ArgumentError:
+        if run.point.rows == 0:  # nothing was stored, so there is nothing to continue
+            keeper.finish()
+        raise
     keeper.finish()
     rows, resumed = job.sources.records_in(run.point.rows), job.sources.records_in(start.rows)
     return ImportResult(rows, run.inserted, run.updated, resumed, run.point.seq)
+
+
+def _take_all(run: _Run, job: Job, limits: Limits, cancel: CancelCheck | None) -> None:
+    start = run.point.rows
+    if start == 0:
+        job.sources.check_counts()
+    for chunk in job.sources.records.chunks(start, limits):
+        if cancel is not None and cancel():
+            raise ImportInterruptedError(
+                f"the import was stopped; {run.point.rows:,} rows are committed.",
+                hint="run the same import again to continue." if run.resumable else None,
+                done=run.point.rows,
+            )
+        run.take(chunk)
 
 
 class _Keeper:
@@ -186,6 +197,10 @@ class _Run:
         self.point = start
         self.inserted = self.updated = 0
         self._progress(start.rows)
+
+    @property
+    def resumable(self) -> bool:
+        return self._keeper.file is not None
 
     def take(self, chunk: Chunk) -> None:
         """Write one chunk and remember that it is written."""
