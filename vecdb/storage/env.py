@@ -44,7 +44,7 @@ from vecdb.storage.tx import Tx
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
 MAX_READERS: Final = 512
 _SPARE_READERS: Final = 8
-_READER_CHECK_EVERY: Final = 64
+_READER_CHECK_EVERY: Final = 8
 """Write transactions between two looks for killed readers."""
 _LARGEST_MAP: Final = 1 << 40
 _SMALLEST_MAP: Final = 1 << 30
