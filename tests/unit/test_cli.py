@@ -400,6 +400,16 @@ def test_warmup_and_demo_print_what_they_are_told(capsys, monkeypatch):
     assert run_json(capsys, "demo") == {"ok": False}
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_on_a_terminal_long_columns_are_cut_and_the_others_stay(capsys, monkeypatch, width):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    Output(False).table(("id", "score", "text"), [("key-7", 0.5, "word " * 60)], clipped=("text",))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and len(lines[1]) <= width
+    assert "key-7  0.5000  word" in lines[1] and lines[1].rstrip().endswith("…")
+
+
 def test_a_progress_bar_is_drawn_only_on_a_terminal(capsys, monkeypatch):
     with Output(False).progress("working") as progress:
         assert progress is None

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from vecdb import types
 from vecdb.interchange import dumps
@@ -56,12 +57,13 @@ class Output:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for place, name in enumerate(columns):
             right = all(isinstance(row[place], int | float) for row in rows)
-            clip = name in clipped
-            table.add_column(
-                name, justify="right" if right else "left", overflow="ellipsis" if clip else "fold", no_wrap=clip
-            )
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(clean(_cell(value)) for value in row))
+            cells = [Text(clean(_cell(value))) for value in row]
+            for cell, name in zip(cells, columns, strict=True):
+                if name in clipped:  # set on the cell: of whole columns rich would rather drop the others
+                    cell.no_wrap, cell.overflow = True, "ellipsis"
+            table.add_row(*cells)
         _console().print(table)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
