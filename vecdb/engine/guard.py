@@ -79,9 +79,9 @@ class Guard:
         counts = None if collection is None else snapshot.counts(collection).spaces.get(part.space.id)
         if collection is None or counts is None or counts.live < MIN_ROWS:
             return Review(part.space, len(part.vectors))
-        profile, fitted = self._profile(snapshot, collection, part.space)
         if trust or not len(part.vectors):
-            return Review(part.space, 0, None, profile, fitted)
+            return Review(part.space)
+        profile, fitted = self._profile(snapshot, collection, part.space)
         if len(part.vectors) < MIN_BATCH:
             return Review(part.space, len(part.vectors), part.vectors, profile, fitted)
         self._judge(profile, part)
