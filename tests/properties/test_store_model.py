@@ -37,6 +37,7 @@ def cases(machine, examples, steps):
 TestStore = cases(store_machine(SMALL), 30, 30)
 TestStoreWithoutHistory = cases(store_machine(SMALL, retention=0), 15, 30)
 TestStoreOfFullBlocks = cases(store_machine(WIDE), 6, 30)
+TestStoreOfFullBlocksWithoutHistory = cases(store_machine(WIDE, retention=0), 6, 30)
 
 
 @pytest.mark.full
@@ -51,6 +52,11 @@ class TestStoreWithoutHistoryLong(cases(store_machine(SMALL, retention=0), 200, 
 
 @pytest.mark.full
 class TestStoreOfFullBlocksLong(cases(store_machine(WIDE), 100, 50)):
+    pass
+
+
+@pytest.mark.full
+class TestStoreOfFullBlocksWithoutHistoryLong(cases(store_machine(WIDE, retention=0), 100, 50)):
     pass
 
 
