@@ -400,9 +400,12 @@ def peak_of(action):
 
 
 def test_memory_does_not_grow_with_the_source(db, tmp_path):
-    """Four times the rows may not cost noticeably more; Python's allocations, numpy's included, are counted."""
+    """Three times the rows may not cost noticeably more; Python's allocations, numpy's included, are counted.
+
+    Both sizes are above one chunk of columns (16,384 records), which upkeep makes at a time whatever the size.
+    """
     peaks = []
-    for rows in (3_000, 12_000):
+    for rows in (20_000, 60_000):
         docs = db.create_collection(f"c{rows}")
         docs.add_space("s", dim=64, metric="dot")
         np.save(tmp_path / "v.npy", np.ones((rows, 64), np.float32))
