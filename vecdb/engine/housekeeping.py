@@ -123,12 +123,12 @@ def optimize(
     return useful
 
 
-def _steps(entry: CollectionEntry, threshold: float = REPACK_SHARE) -> Iterator[Step]:
+def _steps(entry: CollectionEntry, threshold: float = REPACK_SHARE, *, everything: bool = False) -> Iterator[Step]:
     for space in entry.spaces.values():
         yield _seal_step(entry, space)
         yield _settle_step(entry, space, threshold)
         yield _merge_step(entry, space)
-    yield _columns_step(entry, everything=False)
+    yield _columns_step(entry, everything=everything)
 
 
 def _seal_step(entry: CollectionEntry, space: Space) -> Step:
@@ -184,16 +184,8 @@ def forget(store: Store, keep: str, timeout: float) -> None:
 
 def squeeze(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None) -> None:
     """Rewrite everything that holds something dead, however little, before the file is copied compactly."""
-    steps = [step for entry in entries for step in _squeeze_steps(entry)]
+    steps = [step for entry in entries for step in _steps(entry, 0.0, everything=True)]
     for place, step in enumerate(steps):
         store.writer.maintain(step, timeout=timeout)
         if progress is not None:
             progress(place + 1, len(steps) + 1)
-
-
-def _squeeze_steps(entry: CollectionEntry) -> Iterator[Step]:
-    for space in entry.spaces.values():
-        yield _seal_step(entry, space)
-        yield _settle_step(entry, space, 0.0)
-        yield _merge_step(entry, space)
-    yield _columns_step(entry, everything=True)

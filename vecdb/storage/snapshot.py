@@ -264,10 +264,6 @@ class Reader:
         self._lock = threading.Lock()
         self._caches, self._opened = Caches(), -1
 
-    def private(self, tx: Tx, counters: Counters) -> State:
-        """Return a state for a write transaction: it sees uncommitted changes and shares nothing with readers."""
-        return State(tx, counters, self.private_caches(), None)
-
     def private_caches(self) -> Caches:
         """Caches that read what readers know but keep what they learn to themselves."""
         with self._lock:
