@@ -206,8 +206,8 @@ def assigned(name: str, module: ModuleType) -> tuple[str, str | None]:
 
 
 def _origin(name: str, module: ModuleType) -> ModuleType:
-    """Follow ``from X import name`` to the module that assigns it."""
-    for node in ast.parse(inspect.getsource(module)).body:
+    """Follow ``from X import name``, for type checkers only too, to the module that assigns it."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
             return _origin(name, importlib.import_module(node.module))
     return module

@@ -3,7 +3,7 @@
 One file, no server. Start with `vecdb.open`; the README has a first example.
 
 Importing the package loads the words (errors and value types) and numpy; the storage, and with it LMDB, is loaded when
-`open`, `Database` or `Collection` is first named.
+`open`, `Database` or `Collection` is first named, and pluggy when `hookimpl` or `PluginRegistry` is.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ from vecdb.errors import (
     NotADatabaseError,
     ParameterError,
     PerformanceWarning,
+    PluginConflictError,
+    PluginContractError,
+    PluginError,
+    PluginLoadError,
+    PluginMissingError,
     ReadersFullError,
     ReadOnlyError,
     RecordExistsError,
@@ -76,6 +81,8 @@ from vecdb.types import (
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open, warmup
+    from vecdb.hookspecs import hookimpl
+    from vecdb.registry import PluginRegistry
 
 __version__ = "0.1.0"
 
@@ -114,6 +121,12 @@ __all__ = [
     "ParameterError",
     "PerformanceWarning",
     "Plan",
+    "PluginConflictError",
+    "PluginContractError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginMissingError",
+    "PluginRegistry",
     "ReadOnlyError",
     "ReadersFullError",
     "Record",
@@ -139,6 +152,7 @@ __all__ = [
     "WriteResult",
     "WrongModelError",
     "ZeroVectorError",
+    "hookimpl",
     "open",
     "warmup",
 ]
@@ -147,6 +161,8 @@ __all__ = [
 _LAZY = {
     "Collection": "vecdb.collection",
     "Database": "vecdb.database",
+    "PluginRegistry": "vecdb.registry",
+    "hookimpl": "vecdb.hookspecs",
     "open": "vecdb.database",
     "warmup": "vecdb.database",
 }

@@ -39,6 +39,11 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   └─ CancelledError
     │       └─ ImportInterruptedError   .done
     ├─ ExtraMissingError (ImportError)  .package .extra
+    ├─ PluginError                  .plugin .distribution
+    │   ├─ PluginLoadError
+    │   ├─ PluginConflictError      .kind .name .first .second
+    │   ├─ PluginContractError      .rule .problem
+    │   └─ PluginMissingError       .kind .name
     └─ StorageError
         ├─ MapFullError             .map_size
         ├─ DiskFullError            .path
@@ -86,6 +91,11 @@ __all__ = [
     "NotADatabaseError",
     "ParameterError",
     "PerformanceWarning",
+    "PluginConflictError",
+    "PluginContractError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginMissingError",
     "ReadOnlyError",
     "ReadersFullError",
     "RecordExistsError",
@@ -348,6 +358,36 @@ class ExtraMissingError(VecdbError, ImportError):
 
 
 # --- the file ---------------------------------------------------------------------------------------------
+
+
+class PluginError(VecdbError):
+    """A plugin failed; `plugin` is its registered name, `distribution` the installed package, as far as known."""
+
+    fields: ClassVar[tuple[str, ...]] = ("plugin", "distribution")
+
+
+class PluginLoadError(PluginError):
+    """A plugin could not be imported or registered; nothing of it is registered."""
+
+
+class PluginConflictError(PluginError):
+    """Two plugins, `first` and `second`, claim one name of one kind."""
+
+    kind: str
+    name: str
+    fields = ("plugin", "distribution", "kind", "name", "first", "second")
+
+
+class PluginContractError(PluginError):
+    """What a plugin returned or did breaks rule `rule` of its contract."""
+
+    fields = ("plugin", "distribution", "rule", "problem")
+
+
+class PluginMissingError(PluginError):
+    """Something stored needs the plugin that provides `name`, which is not installed or not allowed here."""
+
+    fields = ("plugin", "distribution", "kind", "name")
 
 
 class StorageError(VecdbError):

@@ -1,0 +1,284 @@
+"""The index contract: what an index type declares, what it is given, and what it must return.
+
+An index is derived: the engine keeps the records, and gives every index, foreign ones too, the vectors that it does not
+cover yet, deletions, ``where``, ``as_of``, crash safety, exact final scores and a rebuild when it is damaged. An index
+only nominates candidates. The numbered rules: docs/reference/index-contract.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts.blobs import BlobReader, BlobWriter
+from vecdb.contracts.params import Param
+from vecdb.types import CancelCheck, Metric, Progress, Space
+
+if TYPE_CHECKING:
+    from vecdb.blocks import VectorBlocks
+
+__all__ = [
+    "Candidates",
+    "GrowingIndex",
+    "InPlace",
+    "Index",
+    "IndexCapabilities",
+    "IndexType",
+    "SegmentEncoder",
+    "VectorView",
+]
+
+Positions = npt.NDArray[np.int64]
+Matrix = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCapabilities:
+    """What an index type can do. Each default is the careful one: what is not declared is not relied upon.
+
+    Attributes
+    ----------
+    metrics : frozenset of {"cosine", "dot", "l2"}
+        Spaces of other metrics are refused before the plugin is asked.
+    exact : bool
+        The true best k are always among the candidates.
+    filtered : bool
+        `Index.search` understands `allowed`. Otherwise the engine asks for more and drops what is not allowed.
+    complete : bool
+        At least ``min(k, allowed)`` candidates are always returned; fewer are then a broken rule. Otherwise the engine
+        answers a query that got too few by an exact scan.
+    add, remove : bool
+        The index has the methods of that name.
+    encodes_segments : bool
+        The index has `encode_segment`.
+    deterministic : bool
+        The same view, parameters and seed give the same answers.
+    min_recall_at_10 : float or None
+        Recall@10 that the default effort reaches on the sets of the conformance kit; None promises nothing.
+    max_dim : int or None
+        Widest space that can be indexed.
+    """
+
+    metrics: frozenset[Metric]
+    exact: bool = False
+    filtered: bool = False
+    complete: bool = False
+    add: bool = False
+    remove: bool = False
+    encodes_segments: bool = False
+    deterministic: bool = False
+    min_recall_at_10: float | None = None
+    max_dim: int | None = None
+
+
+class Candidates(NamedTuple):
+    """What a search nominates.
+
+    Attributes
+    ----------
+    positions : ndarray of int64, shape (q, m)
+        Positions in the view, best first, -1 behind the last; m may be smaller or larger than k.
+    scores : ndarray of float32, shape (q, m)
+        The index's own scores, higher is better, -inf where the position is -1. Exact scores are computed by the
+        engine; these only order.
+    """
+
+    positions: Positions
+    scores: Matrix
+
+
+class InPlace(NamedTuple):
+    """The vectors where they lie in the file.
+
+    Attributes
+    ----------
+    blocks : VectorBlocks
+        Read-only, in scan order, with one scale a row.
+    places : ndarray of int64, shape (count,), or None
+        Where each position lies in `blocks`; -1 for a vector that is no longer there. None: position p lies at
+        ``first + p``.
+    first : int
+    """
+
+    blocks: VectorBlocks
+    places: Positions | None
+    first: int
+
+
+class VectorView(Protocol):
+    """The vectors that an index covers, numbered 0 to ``count - 1`` by age. Made by the engine.
+
+    Attributes
+    ----------
+    space : Space
+        Name, width, metric, stored dtype and model of the vectors.
+    count : int
+    dim : int
+    metric : {"cosine", "dot", "l2"}
+    ordinals : ndarray of uint64, shape (count,)
+        The engine's lasting number of each vector, ascending; positions are not lasting, ordinals are.
+    """
+
+    @property
+    def space(self) -> Space: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def ordinals(self) -> npt.NDArray[np.uint64]: ...
+
+    def chunks(self, rows: int = 8_192) -> Iterator[tuple[Positions, Matrix]]:
+        """Yield all vectors in order as (positions, vectors): float32 copies of at most `rows` rows each.
+
+        Vectors that were removed from the file since are left out (while an index is built, none is).
+        """
+        ...
+
+    def gather(self, positions: npt.ArrayLike) -> Matrix:
+        """Return float32 copies of the vectors at `positions`, shape (c, dim).
+
+        Raises
+        ------
+        PluginContractError
+            If a position lies outside the view, or its vector was removed from the file.
+        """
+        ...
+
+    def in_place(self) -> AbstractContextManager[InPlace]:
+        """Give the vectors where they lie, until the end of the ``with`` block; keep nothing of it afterwards.
+
+        Held while an index is built, it keeps the space of vectors deleted meanwhile from being used again: leave it
+        between steps.
+        """
+        ...
+
+
+@runtime_checkable
+class Index(Protocol):
+    """A built index over one view. Several threads may search it at once."""
+
+    def search(
+        self, queries: Matrix, k: int, *, allowed: Bools | None, effort: int | None, view: VectorView
+    ) -> Candidates:
+        """Nominate candidates for each query.
+
+        Parameters
+        ----------
+        queries : ndarray of float32, shape (q, dim)
+            C-contiguous, read-only, finite; not of zero norm in a cosine space, and not normalised.
+        k : int
+            At least 1; may exceed the number of vectors.
+        allowed : ndarray of bool, shape (count,), or None
+            Positions that may be returned; None: all. Always None without the capability `filtered`.
+        effort : int or None
+            Wish for more or less work, in candidates examined per query; None: the index's own default.
+        view : VectorView
+            The covered vectors, readable until the call returns. Those that are not `allowed` may be gone.
+
+        Returns
+        -------
+        Candidates
+            For each query distinct positions, sorted by (score descending, position ascending).
+        """
+        ...
+
+    def dump(self, blobs: BlobWriter) -> None:
+        """Write everything that `IndexType.load` needs."""
+        ...
+
+    def stats(self) -> Mapping[str, int | float | str]:
+        """Return facts for people; no work."""
+        ...
+
+
+@runtime_checkable
+class IndexType(Protocol):
+    """A kind of index, registered under a name; stateless.
+
+    Attributes
+    ----------
+    name : str
+        Lower case; with a prefix, ``"acme.ivfpq"``, unless it is part of vecdb.
+    version : int
+        Of the stored form. An index stored by another version is rebuilt.
+    capabilities : IndexCapabilities
+    parameters : mapping of str to Param
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def capabilities(self) -> IndexCapabilities: ...
+    @property
+    def parameters(self) -> Mapping[str, Param]: ...
+
+    def build(
+        self,
+        view: VectorView,
+        params: Mapping[str, Any],
+        *,
+        seed: int,
+        progress: Progress,
+        cancel: CancelCheck,
+    ) -> Index:
+        """Build an index over `view`.
+
+        Parameters
+        ----------
+        view : VectorView
+            At least one vector.
+        params : mapping
+            Every declared parameter, checked.
+        seed : int
+            The only source of randomness, ``0 <= seed < 2**63``.
+        progress : callable
+            ``progress(done, total)``, at least once and at the end with ``done == total``.
+        cancel : callable
+            Asked between steps: a true answer ends the build with `CancelledError`.
+        """
+        ...
+
+    def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> Index:
+        """Return the index that `dump` wrote; `view` has the same positions as then.
+
+        Raises
+        ------
+        CorruptionError
+            If the blobs are not what `dump` writes. Nothing stored may be trusted: sizes and numbers are checked
+            before they are followed, and nothing is unpickled.
+        """
+        ...
+
+
+class GrowingIndex(Index, Protocol):
+    """An index with the capability `add`, `remove` or both; each is called by one thread, and not during a search."""
+
+    def add(self, view: VectorView, start: int, *, progress: Progress, cancel: CancelCheck) -> None:
+        """Take in positions ``start`` to ``view.count - 1``; those before it are known, and keep their numbers."""
+        ...
+
+    def remove(self, positions: Positions) -> None:
+        """Forget vectors; their positions are never allowed again, and are not used anew."""
+        ...
+
+
+class SegmentEncoder(Index, Protocol):
+    """An index with the capability `encodes_segments`."""
+
+    def encode_segment(self, view: VectorView, blobs: BlobWriter) -> None:
+        """Write what `IndexType.load` needs for an index over `view` alone, in the style of this index.
+
+        Called inside the commit that seals the vectors of `view`, so it must be quick: a pass over them.
+        """
+        ...

@@ -1,0 +1,15 @@
+"""vecdb's own index types, registered through the same hook as anybody else's."""
+
+from __future__ import annotations
+
+from vecdb.contracts.index import IndexType
+from vecdb.hookspecs import hookimpl
+from vecdb.indexes.flat import FlatType
+
+__all__ = ["FlatType", "vecdb_register_index_types"]
+
+
+@hookimpl
+def vecdb_register_index_types() -> list[IndexType]:
+    """Return vecdb's own index types."""
+    return [FlatType()]
