@@ -7,6 +7,7 @@ changed. Everything is refused before anything is stored. Design: docs/explanati
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, NoReturn
 
@@ -140,7 +141,7 @@ def as_query(x: object, dim: int, *, metric: Metric, where: str = "query") -> tu
 
 def _materialise(x: object, dim: int, where: str) -> npt.NDArray[Any]:
     """Turn `x` into a plain ndarray of a real dtype; bytes of numpy input are not copied."""
-    if isinstance(x, np.ma.MaskedArray):
+    if "numpy.ma" in sys.modules and isinstance(x, np.ma.MaskedArray):  # naming np.ma would import it
         _refuse_masked(x, where)
         x = x.data
     try:

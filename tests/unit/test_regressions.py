@@ -457,3 +457,18 @@ def test_vectors_of_a_collection_made_in_the_transaction_count_as_unverified(db:
         fresh.add_space("s", dim=4)
         assert fresh.upsert([1, 2, 3], vectors={"s": np.eye(4)[:3]}).unverified == 3
         assert fresh.upsert([4], vectors={"s": [[1, 2, 3, 4]]}, trust=True).unverified == 1
+
+
+def test_a_record_that_shrinks_in_its_transaction_does_not_look_like_damage(tmp_path: Path) -> None:
+    """LMDB keeps the pages of the longer value, so the shorter one has more than it needs."""
+    path = tmp_path / "shrunk.vecdb"
+    with vecdb.open(path) as opened:
+        docs = opened.create_collection("docs")
+        with opened.transaction():
+            for length in (30_000, 9_000, 3_000):
+                docs.upsert("a", metadata={"text": "x" * length})
+                docs.count()  # what is pending is put in place
+    with vecdb.open(path) as opened:
+        assert opened.check().ok
+        assert opened.collection("docs").get("a")[0].metadata == {"text": "x" * 3_000}
+        opened.backup(tmp_path / "copy.vecdb")
