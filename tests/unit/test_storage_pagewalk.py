@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import struct
@@ -38,7 +39,7 @@ class TestKeys:
 
     @given(st.lists(short, min_size=1, max_size=20))
     def test_ascending_is_the_order_of_neighbours(self, values):
-        expected = [one < other for one, other in zip(values, values[1:], strict=False)]
+        expected = [one < other for one, other in itertools.pairwise(values)]
         assert ascending(keys_of(values)).tolist() == expected
         grown = keys_of(values[1:]).after(values[0])
         assert ascending(grown).tolist() == expected
@@ -56,7 +57,7 @@ class TestKeys:
     @given(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=10))
     def test_turned_keys_have_the_order_of_their_numbers(self, numbers):
         turned = keys_of([struct.pack("<Q", number) for number in numbers]).turned()
-        assert ascending(turned).tolist() == [one < other for one, other in zip(numbers, numbers[1:], strict=False)]
+        assert ascending(turned).tolist() == [one < other for one, other in itertools.pairwise(numbers)]
 
     def test_runs_follow_one_another(self):
         assert ragged(np.array([5, 1, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
@@ -201,18 +202,18 @@ def has_big_value(image: bytes) -> bool:
     return any(struct.unpack_from("<QHH", image, at)[2] == 4 for at in range(0, len(image), PAGE))
 
 
-def test_only_small_trees_are_walked_when_asked(images, tmp_path):
+def test_large_trees_are_left_to_check_when_asked(images, tmp_path):
     image = bytearray(max(images, key=len))
-    pages = tree_pages(bytes(image))
-    for page in pages:
-        if struct.unpack_from("<H", image, page * PAGE + 10)[0] == 1:
-            image[page * PAGE + 16 :: PAGE * len(image)] = b"\xff"
+    for page in tree_pages(bytes(image)):
+        if struct.unpack_from("<QHH", image, page * PAGE)[2] == 1:  # a branch, so of a named tree
+            image[page * PAGE + 16 : (page + 1) * PAGE] = b"\xff" * (PAGE - 16)
     path = tmp_path / "a"
     path.write_bytes(image)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         commit = pagewalk.newest_commit(descriptor)
         assert pagewalk.damaged_pages(descriptor, commit, most=1) == []
+        assert "lies outside its page" in (pagewalk.damaged_pages(descriptor, commit) or [""])[0]
         assert pagewalk.damaged_pages(descriptor, commit + 7) is None
     finally:
         os.close(descriptor)
