@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from vecdb.engine import housekeeping, queries, reading, search, spaces
 from vecdb.engine import where as conditions
-from vecdb.engine.batch import Batch, id_list, make_batch, space_batch, unique_keys, upsert_arguments
+from vecdb.engine.batch import Batch, id_list, make_batch, unique_keys, upsert_arguments, vector_batch
 from vecdb.engine.inspection import collection_stats
 from vecdb.engine.names import check_count
 from vecdb.engine.operations import WriteRules, delete_ids, delete_where, missing_records, rules_for, write_batch
 from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
-from vecdb.storage.format import id_key
+from vecdb.storage.format import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, RecordVersion, Space, Where, WriteResult
@@ -168,7 +168,8 @@ class Collection:
         texts : sequence of str or None, optional
         merge : bool, default False
             False replaces a record: what is not given is removed, vectors of other spaces included. True keeps what is
-            not given, metadata key by key.
+            not given, metadata key by key; None in the place of a record's metadata, text or vector is not given. So a
+            text can only be taken away by replacing the record.
         if_version : int or sequence of int or None, optional
             Expected version of each record: 0 for "not there", None for "any".
         trust : bool, default False
@@ -267,10 +268,7 @@ class Collection:
         RecordMissingError
             If an id is not there.
         """
-        entry = self._entry()
-        values, single = id_list(ids)
-        part = space_batch(find_space(entry, space), vectors, len(values), single)
-        batch = Batch(values, unique_keys(values), None, None, (part,))
+        batch = vector_batch(ids, vectors, find_space(self._entry(), space))
         return self._write_batch(batch, WriteRules(merge=True, new=False, verb=f"set vectors of {space}"), trust=trust)
 
     def set_metadata(
@@ -409,15 +407,15 @@ class Collection:
         RecordMissingError, SpaceMissingError, SnapshotExpiredError, TagMissingError
         """
         values, _ = id_list(ids)
-        keys = [id_key(value, place) for place, value in enumerate(values)]
+        keys = id_keys(values)
         with self._view(as_of) as view:
             rows = view.find_all(keys)
             absent = [values[place] for place, row in enumerate(rows) if row is None]
             if absent and not missing_ok:
                 raise missing_records(absent, len(rows), self.name)
-            found = iter(
-                view.present_many([row for row in rows if row is not None], reading.spaces_named(view, vectors))
-            )
+            there = [(row, key) for row, key in zip(rows, keys, strict=True) if row is not None]
+            chosen = reading.spaces_named(view, vectors)
+            found = iter(view.present_many([row for row, _ in there], chosen, [key for _, key in there]))
             return [None if row is None else next(found) for row in rows]
 
     def count(self, where: Where | None = None, *, as_of: int | str | None = None) -> int:

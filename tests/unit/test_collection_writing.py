@@ -104,6 +104,17 @@ def test_merge_keeps_what_is_not_given(docs):
     assert docs.get("a")[0].text == "other" and docs.get("a")[0].version == 3
 
 
+def test_none_in_a_merge_is_not_given(docs):
+    docs.upsert(["a", "b"], metadata=[None, {"m": 1}], texts=[None, "new"], merge=True)
+    a, b = docs.get(["a", "b"])
+    assert (a.metadata, a.text, a.version) == ({"n": 1}, "first", 2)
+    assert (b.metadata, b.text) == ({"n": 2, "s": "x", "m": 1}, "new")
+    docs.upsert("a", texts="", merge=True)
+    assert docs.get("a")[0].text == ""
+    docs.upsert("a", metadata={"n": 1})  # replacing is how a text goes
+    assert docs.get("a")[0].text is None
+
+
 @pytest.mark.parametrize("key", ["solo", 7, np.int64(8), np.str_("np")])
 def test_a_single_record_needs_no_lists(docs, key):
     docs.upsert(key, vectors={"cos": [1, 2, 3]}, metadata={"n": 1}, texts="text")

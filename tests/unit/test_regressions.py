@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from vecdb.errors import CorruptionError, FileAccessError, LockedError, Paramete
 from vecdb.storage import env as env_module
 from vecdb.storage import writetx
 from vecdb.storage.env import Environment
-from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers
+from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers, u64
 from vecdb.storage.lockfile import hold_data_file
-from vecdb.storage.records import record_key
+from vecdb.storage.records import id_place, record_key
 from vecdb.storage.spaces import segment_key
 from vecdb.storage.state import collection_key
 
@@ -221,6 +222,31 @@ def test_a_reference_beyond_the_space_is_damage(db: vecdb.Database) -> None:
         with pytest.raises(CorruptionError):
             docs.get("a", vectors="all")
         assert not db.check().ok
+
+
+def test_an_id_that_leads_to_another_record_is_damage(db: vecdb.Database) -> None:
+    """Rows of `ids` have no checksum; the record they lead to must bear the id."""
+    docs = db.collection("docs")
+    docs.upsert(["a", "b"], vectors={"s": np.eye(4)[:2]}, texts=["A", "B"])
+    docs.upsert(["a"], metadata=[{"n": 2}], merge=True)
+    past = db.seq - 1
+    poison(db, "ids", id_place(1, b"sa"), u64(1))
+    calls: list[Callable[[], object]] = [
+        lambda: docs.get("a"),
+        lambda: docs.get(["b", "a"], missing_ok=True),
+        lambda: docs.get("a", as_of=past),
+        lambda: docs.search(like="a"),
+        lambda: docs.history("a"),
+        lambda: docs.upsert("a", texts="new"),
+        lambda: docs.upsert(["b", "a"], texts=["x", "y"], merge=True),
+        lambda: docs.set_metadata("a", {}),
+        lambda: docs.delete("a"),
+        lambda: docs.delete(["b", "a"], missing_ok=True),
+    ]
+    for call in calls:
+        with pytest.raises(CorruptionError):
+            call()
+    assert not db.check().ok and docs.get("b")[0].text == "B"
 
 
 # --- what a process remembers -----------------------------------------------------------------------------

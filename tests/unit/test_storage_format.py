@@ -110,6 +110,36 @@ def test_records_survive(version, refs, key, metadata, text):
         fmt.decode_record(b"elsewhere", value)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(max_size=12),
+            st.integers(1, 2**32 - 1),
+            st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), max_size=3),
+            IDS,
+            st.dictionaries(st.text(max_size=3), INT64, max_size=2),
+            st.none() | st.text(max_size=5),
+        ),
+        max_size=6,
+    )
+)
+def test_records_written_together_are_those_written_alone(records):
+    places, versions, refs, ids, metadatas, texts = zip(*records, strict=True) if records else [()] * 6
+    keys, bodies = fmt.id_keys(ids), fmt.pack_bodies(metadatas, texts, range(len(ids)))
+    together = fmt.encode_records(places, versions, [fmt.pack_refs(each) for each in refs], keys, bodies)
+    assert together == [
+        fmt.encode_record(place, version, ref, fmt.id_key(key), fmt.pack_body(metadata, text, 0))
+        for place, version, ref, key, metadata, text in records
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**40)), max_size=3), st.integers(0, 5))
+def test_references_of_vectors_appended_together(firsts, count):
+    assert fmt.consecutive_refs(firsts, count) == [
+        b"".join(fmt.pack_refs({space: first + place}) for space, first in firsts) for place in range(count)
+    ]
+
+
 @given(st.binary(max_size=80))
 def test_record_payloads_of_any_bytes_are_records_or_refused(payload):
     with contextlib.suppress(CorruptionError):
@@ -121,6 +151,9 @@ def test_a_body_holds_at_most_a_megabyte():
     with pytest.raises(MetadataError) as caught:
         fmt.pack_body({"x": "y" * (1 << 20)}, None, 3)
     assert caught.value.position == 3
+    with pytest.raises(MetadataError) as caught:
+        fmt.pack_bodies([{}, {"n": 1 << 70}], [None, "x"], [5, 9])
+    assert caught.value.position == 9
 
 
 # --- vector blocks ----------------------------------------------------------------------------------------

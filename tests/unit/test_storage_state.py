@@ -1,6 +1,9 @@
 """What the file says of itself: header, catalog, counters, counts (vecdb/storage/state.py), and records by id."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.storage import state
@@ -15,7 +18,16 @@ from vecdb.storage.history import (
     write_change,
     write_image,
 )
-from vecdb.storage.records import find_row, find_rows, id_place, iterate_rows, read_record, record_key, stored_bytes
+from vecdb.storage.records import (
+    find_row,
+    find_rows,
+    id_place,
+    id_places,
+    iterate_rows,
+    read_record,
+    record_key,
+    stored_bytes,
+)
 from vecdb.storage.state import (
     CATALOG,
     HEADER,
@@ -28,6 +40,7 @@ from vecdb.storage.state import (
     Tag,
     collection_key,
 )
+from vecdb.storage.tx import ascending
 from vecdb.types import Space
 
 
@@ -168,6 +181,31 @@ def test_records_are_found_by_id_and_by_row(tx):
     assert read_record(tx, 7, 2).id == 5 and read_record(tx, 8, 103).content() == ({"row": 103}, "t")
     assert [row for row, _, _ in iterate_rows(tx, 7)] == [0, 1, 2, 3, 4]
     assert [row for row, _, _ in iterate_rows(tx, 8, 103)] == [103, 104]
+
+
+def test_ids_put_together_in_any_order_are_found_together(tx):
+    rng = np.random.default_rng(0)
+    for collection in range(1, 40):  # each lies behind the one before it, so that the first batch is appended
+        numbers = rng.permutation(30)[: rng.integers(0, 30)].tolist()
+        half = len(numbers) // 2
+        for part in (numbers[:half], sorted(numbers[half:])):
+            keys = id_places(collection, [id_key(number) for number in part])
+            tx.put_all("ids", keys, [u64(number + collection) for number in part])
+        asked = rng.permutation(60)[: rng.integers(0, 20)].tolist()
+        found = find_rows(tx, collection, [id_key(number) for number in asked])
+        assert found == [number + collection if number in numbers else None for number in asked]
+
+
+@given(st.lists(st.binary(max_size=3)))
+def test_what_ascends(keys):
+    assert ascending(keys) == (keys == sorted(set(keys)))
+
+
+def test_whether_keys_lie_between(tx):
+    for key in (b"b", b"d"):
+        tx.put("ids", key, b"x")
+    for first, last, there in ((b"a", b"aa", 0), (b"a", b"b", 1), (b"c", b"c", 0), (b"c", b"z", 1), (b"e", b"z", 0)):
+        assert tx.any_between("ids", first, last) == bool(there)
 
 
 def test_damaged_records_and_ids(tx):

@@ -27,7 +27,7 @@ from vecdb.errors import (
     ZeroVectorError,
 )
 from vecdb.metadata import normalise_metadata, validate_text
-from vecdb.storage.format import id_key
+from vecdb.storage.format import EMPTY_BODY, id_keys, pack_bodies
 from vecdb.types import Id, Space
 
 
@@ -43,12 +43,24 @@ class SpaceBatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records to write, in the caller's order. `metadatas` and `texts` are None where they were not given."""
+    """Records to write, in the caller's order.
+
+    Attributes
+    ----------
+    ids, keys : tuple
+        The ids, and their typed keys.
+    metadatas, texts : tuple or None
+        None where they were not given.
+    bodies : tuple of bytes
+        Metadata and text of each record, packed as a new record stores them.
+    vectors : tuple of SpaceBatch
+    """
 
     ids: tuple[Id, ...]
     keys: tuple[bytes, ...]
     metadatas: tuple[dict[str, Any], ...] | None
     texts: tuple[str | None, ...] | None
+    bodies: tuple[bytes, ...]
     vectors: tuple[SpaceBatch, ...]
 
     def __len__(self) -> int:
@@ -66,13 +78,25 @@ def make_batch(
     """Check what a caller wants to write and return it as a batch."""
     values, single = id_list(ids)
     keys = unique_keys(values)
-    return Batch(
-        values,
-        keys,
-        _metadatas(metadata, len(keys), single),
-        _texts(texts, len(keys), single),
-        tuple(_vectors({} if vectors is None else vectors, len(keys), spaces, collection, single)),
-    )
+    metadatas, given_texts = _metadatas(metadata, len(keys), single), _texts(texts, len(keys), single)
+    parts = tuple(_vectors({} if vectors is None else vectors, len(keys), spaces, collection, single))
+    return Batch(values, keys, metadatas, given_texts, _bodies(metadatas, given_texts, len(keys)), parts)
+
+
+def vector_batch(ids: object, vectors: Any, space: Space) -> Batch:
+    """Check vectors that existing records are to get in `space`, and return them as a batch."""
+    values, single = id_list(ids)
+    part = space_batch(space, vectors, len(values), single)
+    return Batch(values, unique_keys(values), None, None, _bodies(None, None, len(values)), (part,))
+
+
+def _bodies(
+    metadatas: tuple[dict[str, Any], ...] | None, texts: tuple[str | None, ...] | None, count: int
+) -> tuple[bytes, ...]:
+    if metadatas is None and texts is None:
+        return (EMPTY_BODY,) * count
+    nothing: tuple[None, ...] = (None,) * count
+    return tuple(pack_bodies(metadatas or ({},) * count, texts or nothing, range(count)))
 
 
 def id_list(ids: object) -> tuple[tuple[Id, ...], bool]:
@@ -90,7 +114,7 @@ def id_list(ids: object) -> tuple[tuple[Id, ...], bool]:
 
 def unique_keys(ids: Sequence[Id]) -> tuple[bytes, ...]:
     """Return the typed keys of `ids`; none may stand there twice."""
-    keys = tuple(id_key(value, place) for place, value in enumerate(ids))
+    keys = id_keys(ids)
     if len(set(keys)) != len(keys):
         first: dict[bytes, int] = {}
         for place, key in enumerate(keys):

@@ -6,19 +6,20 @@ has changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vecdb.engine.batch import Batch, SpaceBatch
 from vecdb.engine.guard import Review
 from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
 from vecdb.errors import ConflictError, ParameterError, RecordExistsError, RecordMissingError, SpaceMissingError
-from vecdb.storage.format import StoredRecord, encode_record, pack_body
-from vecdb.storage.records import find_rows, record_key
+from vecdb.storage.format import StoredRecord, consecutive_refs, encode_records, pack_body, pack_refs
+from vecdb.storage.records import find_rows, id_places, record_keys, require_id, rows_at
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import Id, WriteResult
@@ -66,12 +67,13 @@ def write_batch(
     def operation(write: WriteTx) -> WriteResult:
         pending = write.pending(entry_by_number(write.catalog, *collection))
         _check_spaces(pending, batch)
-        rows = find_rows(write.tx, pending.entry.id, batch.keys)
+        places = id_places(pending.entry.id, batch.keys)
+        rows = rows_at(write.tx, places)
         _check_presence(batch, rows, rules, collection[1])
-        old = [_Old(place, row, *write.read(pending, row)) for place, row in enumerate(rows) if row is not None]
+        old = [_old(write, pending, batch, place, row) for place, row in enumerate(rows) if row is not None]
         _check_versions(batch, old, rules)
-        bodies = _bodies(batch, old, rules)
-        return _Application(write, pending, batch, rules, rows, old, bodies).run(reviews)
+        contents = _contents(batch, old, rules)
+        return _Application(write, pending, batch, rules, places, rows, old, contents).run(reviews)
 
     return operation
 
@@ -131,26 +133,39 @@ def _check_versions(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> Non
             )
 
 
-def _bodies(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> list[tuple[bytes, dict[str, Any] | None]]:
-    """Return the packed body of each record, with its metadata where they may have changed (None: unchanged)."""
-    kept = {item.place: item.record for item in old}
-    return [_body(batch, place, kept.get(place) if rules.merge else None, rules) for place in range(len(batch))]
+def _old(write: WriteTx, pending: Pending, batch: Batch, place: int, row: int) -> _Old:
+    value, record = write.read(pending, row)
+    require_id(record, batch.keys[place], row)
+    return _Old(place, row, value, record)
 
 
-def _body(
-    batch: Batch, place: int, kept: StoredRecord | None, rules: WriteRules
-) -> tuple[bytes, dict[str, Any] | None]:
-    metadata = batch.metadatas[place] if batch.metadatas is not None else None
-    text = batch.texts[place] if batch.texts is not None else None
-    if kept is None:
-        metadata = metadata or {}
-        return pack_body(metadata, text, place), metadata
-    if metadata is None and batch.texts is None:
-        return kept.body, None
-    old_metadata, old_text = kept.content()
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What the records will carry: packed, and the metadata where they may have changed (None: unchanged)."""
+
+    bodies: list[bytes]
+    metadatas: list[Mapping[str, Any] | None]
+
+
+def _contents(batch: Batch, old: Sequence[_Old], rules: WriteRules) -> _Contents:
+    given: Sequence[Mapping[str, Any]] = batch.metadatas if batch.metadatas is not None else ({},) * len(batch)
+    found = _Contents(list(batch.bodies), list(given))
+    if rules.merge:
+        for item in old:
+            found.bodies[item.place], found.metadatas[item.place] = _merged(batch, item, rules)
+    return found
+
+
+def _merged(batch: Batch, item: _Old, rules: WriteRules) -> tuple[bytes, Mapping[str, Any] | None]:
+    """Return what a record carries once the batch is merged into it; None for a text keeps the one that is stored."""
+    metadata = batch.metadatas[item.place] if batch.metadatas is not None else None
+    text = batch.texts[item.place] if batch.texts is not None else None
+    if text is None and (metadata is None or not (metadata or rules.replace_metadata)):
+        return item.record.body, None
+    old_metadata, old_text = item.record.content()
     given = metadata if metadata is not None else {}
     merged = given if rules.replace_metadata else {**old_metadata, **given}
-    return pack_body(merged, text if batch.texts is not None else old_text, place), merged
+    return pack_body(merged, text if text is not None else old_text, item.place), merged
 
 
 @dataclass(slots=True)
@@ -161,35 +176,54 @@ class _Application:
     pending: Pending
     batch: Batch
     rules: WriteRules
-    rows: Sequence[int | None]
+    places: list[bytes]
+    """Where the ids stand in their table."""
+    found: Sequence[int | None]
     old: list[_Old]
-    bodies: list[tuple[bytes, dict[str, Any] | None]]
+    contents: _Contents
 
     def run(self, reviews: Sequence[Review]) -> WriteResult:
         write, pending, batch = self.write, self.pending, self.batch
         for review in reviews:
             review.apply(write, pending)
-        new = [place for place, row in enumerate(self.rows) if row is None]
-        first_row = write.take_rows(pending, len(new))
-        rows = [row if row is not None else 0 for row in self.rows]
-        for offset, place in enumerate(new):
-            rows[place] = first_row + offset
+        rows = self._rows()
         for item in self.old:
             write.remember(pending, item.row, item.value)
-        if new:
-            write.put_ids(pending, [batch.keys[place] for place in new], first_row)
         self._put_records(rows, self._refs(rows))
         self._put_columns(rows)
         write.note(f"{pending.entry.name}: {self.rules.verb} {len(batch)}")
-        return WriteResult(write.seq, len(new), len(self.old), 0, sum(review.unverified for review in reviews))
+        new = len(rows) - len(self.old)
+        return WriteResult(write.seq, new, len(self.old), 0, sum(review.unverified for review in reviews))
 
-    def _refs(self, rows: Sequence[int]) -> list[dict[int, int]]:
-        """Append the vectors; return each record's references, and kill the vectors they replace."""
+    def _rows(self) -> list[int]:
+        """Hand out rows to what is new, and point its ids at them."""
+        new = range(len(self.found)) if not self.old else [at for at, row in enumerate(self.found) if row is None]
+        first = self.write.take_rows(self.pending, len(new))
+        taken = range(first, first + len(new))
+        if not self.old:
+            self.write.put_ids(self.places, taken)
+            return list(taken)
+        self.write.put_ids([self.places[at] for at in new], taken)
+        rows = [row if row is not None else 0 for row in self.found]
+        for at, row in zip(new, taken, strict=True):
+            rows[at] = row
+        return rows
+
+    def _refs(self, rows: Sequence[int]) -> list[bytes]:
+        """Append the vectors; return each record's references, packed, and kill the vectors they replace."""
+        numbers = np.array(rows, np.uint64)
+        firsts = [(part.space.id, self._append(part, numbers)) for part in self.batch.vectors]
+        if not self.old and all(len(part.places) == len(rows) for part in self.batch.vectors):
+            return consecutive_refs(firsts, len(rows))
         refs: list[dict[int, int]] = [{} for _ in rows]
-        for part in self.batch.vectors:
-            first = self._append(part, rows)
+        for part, (space, first) in zip(self.batch.vectors, firsts, strict=True):
             for offset, place in enumerate(part.places.tolist()):
-                refs[place][part.space.id] = first + offset
+                refs[place][space] = first + offset
+        self._replace(refs)
+        return list(map(pack_refs, refs))
+
+    def _replace(self, refs: list[dict[int, int]]) -> None:
+        """Take over the references that stay, and kill the vectors of those that do not."""
         dead: dict[int, list[int]] = {}
         for item in self.old:
             for space, ordinal in item.record.refs.items():
@@ -201,33 +235,26 @@ class _Application:
                     dead.setdefault(space, []).append(ordinal)
         for space, ordinals in dead.items():
             self.write.kill(self.pending, space, ordinals)
-        return refs
 
-    def _append(self, part: SpaceBatch, rows: Sequence[int]) -> int:
-        chosen = np.array([rows[place] for place in part.places.tolist()], np.uint64)
-        return self.write.append_vectors(self.pending, part.space, part.vectors, chosen, part.scales)
+    def _append(self, part: SpaceBatch, rows: npt.NDArray[np.uint64]) -> int:
+        return self.write.append_vectors(self.pending, part.space, part.vectors, rows[part.places], part.scales)
 
-    def _put_records(self, rows: Sequence[int], refs: Sequence[dict[int, int]]) -> None:
-        number, keys, bodies = self.pending.entry.id, self.batch.keys, self.bodies
+    def _put_records(self, rows: Sequence[int], refs: Sequence[bytes]) -> None:
         versions = [1] * len(rows)
         for item in self.old:
             versions[item.place] = item.record.version + 1
-        places = [record_key(number, row) for row in rows]
-        self.write.put_records(
-            [
-                (key, encode_record(key, versions[at], refs[at], keys[at], bodies[at][0]))
-                for at, key in enumerate(places)
-            ]
-        )
+        places = record_keys(self.pending.entry.id, rows)
+        self.write.put_records(places, encode_records(places, versions, refs, self.batch.keys, self.contents.bodies))
 
     def _put_columns(self, rows: Sequence[int]) -> None:
-        touched = [place for place, (_, metadata) in enumerate(self.bodies) if metadata is not None]
+        metadatas = self.contents.metadatas
+        touched = [row for row, metadata in zip(rows, metadatas, strict=True) if metadata is not None]
         if not touched:
             return
-        changed = [item.row for item in self.old if self.bodies[item.place][1] is not None]
-        metadatas = [self.bodies[place][1] or {} for place in touched]
+        changed = [item.row for item in self.old if metadatas[item.place] is not None]
+        written = [metadata for metadata in metadatas if metadata is not None]
         columns = self.write.columns(self.pending)
-        self.pending.delta = columns.write([rows[place] for place in touched], metadatas, changed, self.pending.delta)
+        self.pending.delta = columns.write(touched, written, changed, self.pending.delta)
 
 
 def delete_ids(
@@ -241,7 +268,8 @@ def delete_ids(
         absent = [ids[place] for place, row in enumerate(rows) if row is None]
         if absent and not missing_ok:
             raise missing_records(absent, len(rows), collection[1])
-        return _delete_rows(write, pending, [row for row in rows if row is not None])
+        found = [(row, key) for row, key in zip(rows, keys, strict=True) if row is not None]
+        return _delete_rows(write, pending, [row for row, _ in found], [key for _, key in found])
 
     return operation
 
@@ -259,9 +287,11 @@ def delete_where(collection: tuple[int, str], condition: Condition, reader: Read
     return operation
 
 
-def _delete_rows(write: WriteTx, pending: Pending, rows: Sequence[int]) -> WriteResult:
+def _delete_rows(
+    write: WriteTx, pending: Pending, rows: Sequence[int], keys: Sequence[bytes] | None = None
+) -> WriteResult:
     write.dirty = write.dirty or bool(rows)
-    write.delete_records(pending, rows)
+    write.delete_records(pending, rows, keys)
     write.note(f"{pending.entry.name}: delete {len(rows)}")
     return WriteResult(write.seq, 0, 0, len(rows))
 

@@ -85,10 +85,11 @@ def settle(view: CollectionView, space: Space, q: Any, like: Id | None, *, text:
 
 
 def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[Any], int]:
-    row = view.find(id_key(id))
+    key = id_key(id)
+    row = view.find(key)
     if row is None:
         raise missing_records([id], 1, view.entry.name)
-    vector = view.vector(view.record(row), space)
+    vector = view.vector(view.record(row, key), space)
     if vector is None:
         raise VectorMissingError(f"record {id!r} has no vector in space {space.name!r}", id=id, space=space.name)
     return vector, row

@@ -199,7 +199,7 @@ def _add_states(view: CollectionView, row: int, key: bytes, versions: dict[int, 
         versions[born] = view.present_stored(decode_record(record_key(view.number, row), value), ())
         born = seq
     current = view.find(key)
-    versions[born] = view.present(row) if current == row else None
+    versions[born] = view.present_stored(view.record(row, key), ()) if current == row else None
 
 
 def _birth(view: CollectionView, row: int) -> int:

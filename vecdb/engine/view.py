@@ -7,8 +7,9 @@ cut off, vectors that died since live again (storage/history.py). Everything a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from vecdb.storage.columns import ColumnChunk
 from vecdb.storage.columnstore import ChunkView
 from vecdb.storage.format import StoredRecord, decode_record
 from vecdb.storage.history import read_image
-from vecdb.storage.records import find_row, find_rows, iterate_rows, read_id, read_record, record_key
+from vecdb.storage.records import find_row, find_rows, iterate_rows, read_id, read_record, record_key, require_id
 from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
@@ -95,12 +96,16 @@ class CollectionView:
             self._past_ids = {self.record(row).key: row for row in self._changed}
         return self._past_ids
 
-    def record(self, row: int) -> StoredRecord:
-        """Return the record at `row` as it was at this seq."""
+    def record(self, row: int, key: bytes | None = None) -> StoredRecord:
+        """Return the record at `row` as it was at this seq; `key` is the typed id that led there, if one did."""
         changed_at = self._changed.get(row)
         if changed_at is None:
-            return read_record(self.tx, self.number, row)
-        return decode_record(record_key(self.number, row), read_image(self.tx, self.number, row, changed_at))
+            record = read_record(self.tx, self.number, row)
+        else:
+            record = decode_record(record_key(self.number, row), read_image(self.tx, self.number, row, changed_at))
+        if key is not None:
+            require_id(record, key, row)
+        return record
 
     def id(self, row: int) -> Id:
         """Return the id of the record at `row`; the rest of it is not decoded."""
@@ -204,19 +209,18 @@ class CollectionView:
 
     # --- records as users see them ---
 
-    def present(self, row: int, spaces: Sequence[Space] = ()) -> Record:
-        """Return the record at `row` as a `Record`, with its vectors in `spaces`."""
-        return self.present_stored(self.record(row), spaces)
-
     def present_stored(self, stored: StoredRecord, spaces: Sequence[Space]) -> Record:
+        """Return a stored record as a `Record`, with its vectors in `spaces`."""
         metadata, text = stored.content()
         vectors = {space.name: self.vector(stored, space) for space in spaces if space.id in stored.refs}
         names = tuple(space.name for space in self.entry.spaces.values() if space.id in stored.refs)
         return Record(stored.id, metadata, text, stored.version, vectors, names)  # type: ignore[arg-type]
 
-    def present_many(self, rows: Sequence[int], spaces: Sequence[Space]) -> Iterator[Record]:
-        """Yield records; the vectors of one space are gathered together."""
-        stored = [self.record(row) for row in rows]
+    def present_many(
+        self, rows: Sequence[int], spaces: Sequence[Space], keys: Iterable[bytes | None] = repeat(None)
+    ) -> Iterator[Record]:
+        """Yield records; the vectors of one space are gathered together. `keys` are the ids that led to the rows."""
+        stored = [self.record(row, key) for row, key in zip(rows, keys, strict=False)]
         gathered = {space.name: self._gather(stored, space) for space in spaces}
         for place, record in enumerate(stored):
             metadata, text = record.content()

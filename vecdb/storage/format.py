@@ -7,8 +7,9 @@ bytes come in, only `CorruptionError` (or `FormatVersionError`) comes out, and n
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Any, Final
 
 import msgpack
@@ -93,6 +94,46 @@ def id_key(value: Id, position: int | None = None) -> bytes:
     )
 
 
+def id_keys(ids: Sequence[Id]) -> tuple[bytes, ...]:
+    """Return `id_key` of each id; ids of one type, which is nearly every batch, are encoded together."""
+    kinds = set(map(type, ids)) if len(ids) > 1 else set()
+    keys = _text_keys(ids) if kinds == {str} else _number_keys(ids) if kinds == {int} else None
+    return tuple(id_key(value, place) for place, value in enumerate(ids)) if keys is None else keys
+
+
+def _text_keys(ids: Sequence[Any]) -> tuple[bytes, ...] | None:
+    """Return the keys of str ids, None if one of them is refused."""
+    try:
+        keys = tuple([b"s" + value.encode() for value in ids])
+    except UnicodeEncodeError:
+        return None
+    lengths = set(map(len, keys))
+    return keys if min(lengths) > 1 and max(lengths) <= MAX_ID_BYTES + 1 else None
+
+
+def _number_keys(ids: Sequence[Any]) -> tuple[bytes, ...] | None:
+    """Return the keys of int ids, None if one of them is refused."""
+    try:
+        numbers = np.array(ids, np.int64)
+    except OverflowError:
+        return None
+    return tuple(prefixed(b"i", numbers.view(np.uint64) ^ np.uint64(_I64_SHIFT)))
+
+
+def prefixed(prefix: bytes, numbers: npt.NDArray[np.uint64]) -> list[bytes]:
+    """Return `prefix` + u64 of each number: the keys of many rows at once."""
+    width = len(prefix) + 8
+    keys = np.empty((len(numbers), width), np.uint8)
+    keys[:, :-8] = np.frombuffer(prefix, np.uint8)
+    keys[:, -8:] = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)
+    return _pieces(keys.tobytes(), width)
+
+
+def _pieces(data: bytes, width: int) -> list[bytes]:
+    """Cut `data` into pieces of one width."""
+    return list(struct.unpack(f"{width}s" * (len(data) // width), data))
+
+
 def id_value(key: Buffer) -> Id:
     """Invert `id_key`."""
     raw = bytes(key)
@@ -114,6 +155,13 @@ _DIGEST = struct.Struct("<Q")
 def seal(key: bytes, payload: Buffer) -> bytes:
     """Prefix `payload` with a checksum that covers its key too, so a misplaced value is caught."""
     return _DIGEST.pack(xxhash.xxh3_64_intdigest(payload, xxhash.xxh3_64_intdigest(key))) + payload
+
+
+def seal_all(keys: Sequence[bytes], payloads: Sequence[bytes]) -> list[bytes]:
+    """Return `seal` of each key and payload."""
+    hashed = xxhash.xxh3_64_intdigest
+    digests = map(hashed, payloads, map(hashed, keys))
+    return list(map(add, map(_DIGEST.pack, digests), payloads))
 
 
 def unseal(key: bytes, value: Buffer, what: str) -> memoryview:
@@ -195,10 +243,12 @@ class StoredRecord:
         return _content(self.body)
 
 
-_EMPTY_BODY: Final = pack(({}, None))
+EMPTY_BODY: Final = pack(({}, None))
 
 
 def _content(body: Buffer) -> tuple[dict[str, Any], str | None]:
+    if body == EMPTY_BODY:
+        return {}, None
     plain = unpack(body, "record")
     if not isinstance(plain, list) or len(plain) != 2 or type(plain[0]) is not dict:
         raise CorruptionError("a record holds something else than metadata and text", what="record")
@@ -207,28 +257,62 @@ def _content(body: Buffer) -> tuple[dict[str, Any], str | None]:
 
 def pack_body(metadata: Mapping[str, Any], text: str | None, position: int) -> bytes:
     """Pack what a record carries; at most 1 MB together."""
-    if text is None and not metadata:
-        return _EMPTY_BODY
-    try:
-        body = pack((metadata, text))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise MetadataError(f"metadata of record {position} cannot be stored: {error}", position=position) from error
-    if len(body) > MAX_METADATA_BYTES:
-        raise MetadataError(
-            f"metadata and text of record {position} take {len(body)} bytes, expected at most {MAX_METADATA_BYTES}",
-            hint="Keep large payloads beside the database and store their path.",
-            position=position,
-        )
-    return body
+    return pack_bodies([metadata], [text], [position])[0]
+
+
+def pack_bodies(
+    metadatas: Sequence[Mapping[str, Any]], texts: Sequence[str | None], positions: Iterable[int]
+) -> list[bytes]:
+    """Return `pack_body` of each record; `positions` are for messages."""
+    packb = msgpack.Packer(use_bin_type=True).pack
+    bodies = []
+    for metadata, text, position in zip(metadatas, texts, positions, strict=True):
+        try:
+            body = EMPTY_BODY if text is None and not metadata else packb((metadata, text))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise MetadataError(
+                f"metadata of record {position} cannot be stored: {error}", position=position
+            ) from error
+        if len(body) > MAX_METADATA_BYTES:
+            raise MetadataError(
+                f"metadata and text of record {position} take {len(body)} bytes, expected at most {MAX_METADATA_BYTES}",
+                hint="Keep large payloads beside the database and store their path.",
+                position=position,
+            )
+        bodies.append(body)
+    return bodies
 
 
 def encode_record(place: bytes, version: int, refs: Mapping[int, int], key: bytes, body: bytes) -> bytes:
     """Return the sealed value of the record at `place` (its key in the records table)."""
-    head = _RECORD.pack(version, len(refs), len(key))
-    if len(refs) == 1:  # by far the commonest
-        [(space, ordinal)] = refs.items()
-        return seal(place, head + _REF.pack(space, ordinal) + key + body)
-    return seal(place, head + b"".join(_REF.pack(*ref) for ref in refs.items()) + key + body)
+    return encode_records([place], [version], [pack_refs(refs)], [key], [body])[0]
+
+
+def pack_refs(refs: Mapping[int, int]) -> bytes:
+    """Return the references of one record as they are stored."""
+    return b"".join(_REF.pack(*ref) for ref in refs.items())
+
+
+def consecutive_refs(firsts: Sequence[tuple[int, int]], count: int) -> list[bytes]:
+    """Return the references of `count` records whose vectors were appended together: (space, first ordinal) each."""
+    refs = np.empty((count, len(firsts)), np.dtype([("space", "<u4"), ("ordinal", "<u8")]))
+    for column, (space, first) in enumerate(firsts):
+        refs["space"][:, column] = space
+        refs["ordinal"][:, column] = np.arange(first, first + count, dtype=np.uint64)
+    return _pieces(refs.tobytes(), _REF.size * len(firsts)) if firsts else [b""] * count
+
+
+def encode_records(
+    places: Sequence[bytes],
+    versions: Iterable[int],
+    refs: Sequence[bytes],
+    keys: Sequence[bytes],
+    bodies: Sequence[bytes],
+) -> list[bytes]:
+    """Return the sealed values of the records at `places`; `refs` as packed by `pack_refs` or `consecutive_refs`."""
+    counts = [len(packed) // _REF.size for packed in refs]
+    heads = map(_RECORD.pack, versions, counts, map(len, keys))
+    return seal_all(places, list(map(b"".join, zip(heads, refs, keys, bodies, strict=True))))
 
 
 def decode_record(place: bytes, value: Buffer) -> StoredRecord:

@@ -8,8 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from vecdb.errors import CorruptionError
-from vecdb.storage.format import Buffer, StoredRecord, decode_id, decode_metadata, decode_record, read_u64, u32, u32_u64
+from vecdb.storage.format import (
+    Buffer,
+    StoredRecord,
+    decode_id,
+    decode_metadata,
+    decode_record,
+    prefixed,
+    read_u64,
+    u32,
+    u32_u64,
+)
 from vecdb.storage.tx import Tx
 from vecdb.types import Id
 
@@ -22,6 +34,17 @@ def id_place(collection: int, key: bytes) -> bytes:
     return u32(collection) + key
 
 
+def record_keys(collection: int, rows: Sequence[int]) -> list[bytes]:
+    """Return `record_key` of each row."""
+    return prefixed(u32(collection), np.array(rows, np.uint64))
+
+
+def id_places(collection: int, keys: Sequence[bytes]) -> list[bytes]:
+    """Return `id_place` of each key."""
+    prefix = u32(collection)
+    return [prefix + key for key in keys]
+
+
 def find_row(tx: Tx, collection: int, key: bytes) -> int | None:
     """Return the row of the record with this typed id."""
     value = tx.get("ids", id_place(collection, key))
@@ -30,9 +53,19 @@ def find_row(tx: Tx, collection: int, key: bytes) -> int | None:
 
 def find_rows(tx: Tx, collection: int, keys: Sequence[bytes]) -> list[int | None]:
     """Return the row of each id, None where there is no record."""
-    if len(keys) == 1:
-        return [find_row(tx, collection, keys[0])]
-    places = [id_place(collection, key) for key in keys]
+    return rows_at(tx, id_places(collection, keys))
+
+
+def rows_at(tx: Tx, places: list[bytes]) -> list[int | None]:
+    """Return the row under each key of ``ids``, None where there is none.
+
+    New ids often lie beside all stored ones (counted up, or by time): one look at their range then stands for all.
+    """
+    if len(places) > 1 and not tx.any_between("ids", min(places), max(places)):
+        return [None] * len(places)
+    if len(places) == 1:
+        value = tx.get("ids", places[0])
+        return [None if value is None else _row(value)]
     found = tx.get_many("ids", places)
     return [None if (value := found.get(place)) is None else _row(value) for place in places]
 
@@ -41,6 +74,17 @@ def _row(value: Buffer) -> int:
     if len(value) != 8:
         raise CorruptionError("an id leads to no row", what="id")
     return read_u64(value)
+
+
+def require_id(record: StoredRecord, key: bytes, row: int) -> None:
+    """Refuse a record that another id led to: rows of ``ids`` carry no checksum of their own."""
+    if record.key != key:
+        raise CorruptionError(
+            f"an id leads to row {row}, which holds another record",
+            hint="Run `vecdb check`, and restore from a backup.",
+            what="id",
+            where=key.hex(),
+        )
 
 
 def read_record(tx: Tx, collection: int, row: int) -> StoredRecord:

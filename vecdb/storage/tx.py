@@ -5,8 +5,9 @@ Read transactions return views of the map, valid while their lease lasts; write 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import lt
 from typing import Any
 
 from vecdb.storage.format import Buffer
@@ -31,10 +32,23 @@ class Tx:
 
     def put_many(self, table: str, items: list[tuple[bytes, Buffer]]) -> None:
         """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
+        self.put_all(table, [key for key, _ in items], [value for _, value in items])
+
+    def put_all(self, table: str, keys: Sequence[bytes], values: Sequence[Buffer]) -> None:
+        """Put a value under each key, in key order."""
+        if not keys:
+            return
+        ordered = ascending(keys)
+        pairs = zip(keys, values, strict=True) if ordered else iter(sorted(zip(keys, values, strict=True)))
+        first = keys[0] if ordered else min(keys)
         with self.raw.cursor(db=self._tables[table]) as cursor:
-            behind = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
-            ordered = behind and all(first[0] < second[0] for first, second in pairwise(items))
-            cursor.putmulti(items, append=ordered)
+            behind = not cursor.last() or bytes(cursor.key()) < first
+            cursor.putmulti(pairs, append=behind)
+
+    def any_between(self, table: str, first: bytes, last: bytes) -> bool:
+        """Whether a key from `first` to `last`, both included, is stored."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            return bool(cursor.set_range(first)) and bytes(cursor.key()) <= last
 
     def get_many(self, table: str, keys: list[bytes]) -> dict[bytes, Buffer]:
         """Return what is stored under those of `keys` that exist."""
@@ -82,3 +96,8 @@ class Tx:
 
     def entries(self, table: str) -> dict[str, int]:
         return dict(self.raw.stat(self._tables[table]))
+
+
+def ascending(keys: Sequence[bytes]) -> bool:
+    """Whether each key is larger than the one before it."""
+    return all(map(lt, keys, islice(keys, 1, None)))

@@ -22,6 +22,7 @@ from vecdb.storage.format import (
     StoredRecord,
     decode_record,
     pack_sealed,
+    prefixed,
     read_u64,
     stored_numbers,
     u32,
@@ -37,7 +38,7 @@ from vecdb.storage.history import (
     write_deaths,
     write_image,
 )
-from vecdb.storage.records import id_place, read_metadata, record_key, stored_bytes
+from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, read_segments
 from vecdb.storage.state import (
     Catalog,
@@ -203,16 +204,15 @@ class WriteTx:
         pending.live += count
         return first
 
-    def put_ids(self, pending: Pending, keys: Sequence[bytes], first_row: int) -> None:
-        """Point new ids at the rows handed out for them."""
+    def put_ids(self, places: Sequence[bytes], rows: Sequence[int]) -> None:
+        """Point new ids, given by their keys in the table, at their rows."""
         self.dirty = True
-        number = pending.entry.id
-        self.tx.put_many("ids", sorted((id_place(number, key), u64(first_row + at)) for at, key in enumerate(keys)))
+        self.tx.put_all("ids", places, prefixed(b"", np.array(rows, np.uint64)))
 
-    def put_records(self, items: list[tuple[bytes, bytes]]) -> None:
-        """Store sealed records under their keys, in key order."""
+    def put_records(self, places: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Store sealed records under their keys."""
         self.dirty = True
-        self.tx.put_many("records", sorted(items))
+        self.tx.put_all("records", places, values)
 
     def remember(self, pending: Pending, row: int, value: bytes) -> None:
         """Keep a record's stored bytes from before this commit, if anyone may still want to read them."""
@@ -230,11 +230,13 @@ class WriteTx:
         value = stored_bytes(self.tx, pending.entry.id, row)
         return value, decode_record(record_key(pending.entry.id, row), value)
 
-    def delete_records(self, pending: Pending, rows: Sequence[int]) -> None:
-        """Delete records, their ids and their vectors."""
+    def delete_records(self, pending: Pending, rows: Sequence[int], keys: Sequence[bytes] | None = None) -> None:
+        """Delete records, their ids and their vectors; `keys` are the typed ids that led to the rows, if any did."""
         deaths: dict[int, list[int]] = {}
-        for row in rows:
+        for place, row in enumerate(rows):
             value, record = self.read(pending, row)
+            if keys is not None:
+                require_id(record, keys[place], row)
             self.remember(pending, row, value)
             self.tx.delete("records", record_key(pending.entry.id, row))
             self.tx.delete("ids", id_place(pending.entry.id, record.key))

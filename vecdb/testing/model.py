@@ -217,7 +217,7 @@ class State:
             return Entry(new_row, 1, metadata, text, born)
         if not write.merge:
             return Entry(old.row, old.version + 1, metadata, text, born)
-        kept_text = text if write.texts is not None else old.text
+        kept_text = text if text is not None else old.text
         return Entry(old.row, old.version + 1, {**old.metadata, **metadata}, kept_text, {**old.vectors, **born})
 
     def _next(self, key: Id, **changes: Any) -> Entry:
