@@ -17,6 +17,7 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   ├─ MetadataError            .position .path
     │   ├─ WhereError               .path .operator
     │   ├─ SourceError              .path .line .row
+    │   ├─ FitError                 .pairs .needed
     │   └─ ParameterError           .name .got .allowed
     ├─ MissingError (LookupError)
     │   ├─ CollectionMissingError   .name .available
@@ -78,6 +79,7 @@ __all__ = [
     "ExistsError",
     "ExtraMissingError",
     "FileAccessError",
+    "FitError",
     "ForkedError",
     "FormatVersionError",
     "IdError",
@@ -222,6 +224,12 @@ class SourceError(ArgumentError):
     """A file or table given to an import is damaged, too large, or not what it says it is."""
 
     fields = ("path", "line", "row")
+
+
+class FitError(ArgumentError):
+    """A transform or filter cannot be fitted on what was given: fewer pairs or labels than needed, or useless ones."""
+
+    fields = ("pairs", "needed")
 
 
 class ParameterError(ArgumentError):

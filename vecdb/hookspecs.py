@@ -12,7 +12,12 @@ from typing import Any
 
 import pluggy
 
+from vecdb.contracts.backfill import BackfillPolicy
+from vecdb.contracts.command import Command
+from vecdb.contracts.importer import Importer
 from vecdb.contracts.index import IndexType
+from vecdb.contracts.relevance import RelevanceFilterType
+from vecdb.contracts.transform import TransformType
 from vecdb.types import Space
 
 __all__ = ["PROJECT", "hookimpl", "hookspec"]
@@ -29,27 +34,27 @@ def vecdb_register_index_types() -> Iterable[IndexType]:  # type: ignore[empty-b
 
 
 @hookspec
-def vecdb_register_transforms() -> Iterable[Any]:  # type: ignore[empty-body]
+def vecdb_register_transforms() -> Iterable[TransformType]:  # type: ignore[empty-body]
     """Return the kinds of transform that this plugin provides."""
 
 
 @hookspec
-def vecdb_register_relevance_filters() -> Iterable[Any]:  # type: ignore[empty-body]
+def vecdb_register_relevance_filters() -> Iterable[RelevanceFilterType]:  # type: ignore[empty-body]
     """Return the kinds of relevance filter that this plugin provides."""
 
 
 @hookspec
-def vecdb_register_backfill_policies() -> Iterable[Any]:  # type: ignore[empty-body]
+def vecdb_register_backfill_policies() -> Iterable[BackfillPolicy]:  # type: ignore[empty-body]
     """Return the policies by which this plugin orders the records of a migration."""
 
 
 @hookspec
-def vecdb_register_importers() -> Iterable[Any]:  # type: ignore[empty-body]
+def vecdb_register_importers() -> Iterable[Importer]:  # type: ignore[empty-body]
     """Return the file formats that this plugin reads for `vecdb import`."""
 
 
 @hookspec
-def vecdb_register_commands() -> Iterable[Any]:  # type: ignore[empty-body]
+def vecdb_register_commands() -> Iterable[Command]:  # type: ignore[empty-body]
     """Return click commands that appear under ``vecdb``; called when the command line starts."""
 
 

@@ -4,7 +4,10 @@ There is no base class to inherit: an object that has the attributes and methods
 keep has a number in docs/reference/*-contract.md, and a check of that name in `vecdb.testing`.
 """
 
+from vecdb.contracts.backfill import BackfillFacts, BackfillPolicy, noise_of
 from vecdb.contracts.blobs import BlobReader, BlobWriter
+from vecdb.contracts.command import Command
+from vecdb.contracts.importer import ImportBatch, Importer, ImportSource
 from vecdb.contracts.index import (
     Candidates,
     GrowingIndex,
@@ -16,18 +19,41 @@ from vecdb.contracts.index import (
     VectorView,
 )
 from vecdb.contracts.params import Param, settle_params
+from vecdb.contracts.relevance import RelevanceCapabilities, RelevanceData, RelevanceFilter, RelevanceFilterType
+from vecdb.contracts.state import State, state_digest, state_problems
+from vecdb.contracts.transform import Affine, FitData, Pairs, Transform, TransformCapabilities, TransformType
 
 __all__ = [
+    "Affine",
+    "BackfillFacts",
+    "BackfillPolicy",
     "BlobReader",
     "BlobWriter",
     "Candidates",
+    "Command",
+    "FitData",
     "GrowingIndex",
+    "ImportBatch",
+    "ImportSource",
+    "Importer",
     "InPlace",
     "Index",
     "IndexCapabilities",
     "IndexType",
+    "Pairs",
     "Param",
+    "RelevanceCapabilities",
+    "RelevanceData",
+    "RelevanceFilter",
+    "RelevanceFilterType",
     "SegmentEncoder",
+    "State",
+    "Transform",
+    "TransformCapabilities",
+    "TransformType",
     "VectorView",
+    "noise_of",
     "settle_params",
+    "state_digest",
+    "state_problems",
 ]
