@@ -1,6 +1,6 @@
 """Exact search over vector blocks by whichever path is at hand, with the same bits from each.
 
-Owns the choice between the numpy path and the compiled one and the step from nominated rows to final scores.
+Owns the choice between the numpy path and the compiled one.
 Invariant: positions and scores do not depend on the path, the batch, or the cut into blocks.
 Design: docs/explanation/architecture.md.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,11 @@ from vecdb import scan_numpy
 from vecdb.blocks import VectorBlocks
 from vecdb.errors import DimensionError, ParameterError, StateError
 from vecdb.kernels import loader
+from vecdb.scan_numpy import Found
 
 __all__ = ["Path", "ScanFacts", "rescore", "search"]
 
 Path: TypeAlias = Literal["auto", "numpy", "numba"]
-Found: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 _PATHS = ("auto", "numpy", "numba")
 _WARM_AFTER = 100_000 * 384
@@ -98,13 +98,8 @@ def search(
         expected = f"bool ({blocks.count},)"
         raise ParameterError(f"allowed is {got}, expected {expected}.", name="allowed", got=got, allowed=expected)
     chosen = _choose(path, blocks.count * blocks.dim * len(queries))
-    nominated = _nominator(chosen)(blocks, queries, k, allowed=allowed, stop=stop)
-    found = [
-        rescore(blocks, query, positions, k, path=chosen)
-        for query, positions in zip(queries, nominated.positions, strict=True)
-    ]
-    rescored = sum(len(positions) for positions in nominated.positions)
-    return found, ScanFacts(chosen, nominated.rows_scanned, rescored, nominated.complete)
+    best = _finder(chosen)(blocks, queries, k, allowed=allowed, stop=stop)
+    return best.found, ScanFacts(chosen, best.rows_scanned, best.rescored, best.complete)
 
 
 def rescore(
@@ -173,9 +168,9 @@ def _require_kernels() -> None:
         ) from error
 
 
-def _nominator(path: Literal["numpy", "numba"]) -> Callable[..., Any]:
+def _finder(path: Literal["numpy", "numba"]) -> Callable[..., scan_numpy.Best]:
     if path == "numpy":
-        return scan_numpy.nominate
-    from vecdb.kernels.nominate import nominate  # as in `rescore`
+        return scan_numpy.best
+    from vecdb.kernels.nominate import best  # as in `rescore`
 
-    return nominate
+    return best

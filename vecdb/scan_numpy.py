@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,25 @@ from vecdb.blocks import Matrix, VectorBlocks
 from vecdb.kernels.bounds import ScanPlan, plan_scan, settled_bounds
 from vecdb.types import Metric
 
-__all__ = ["Nomination", "Tile", "best_first", "canonical_scores", "nominate", "tiles", "top_k"]
+__all__ = [
+    "Best",
+    "Found",
+    "Nomination",
+    "Tile",
+    "best",
+    "best_first",
+    "canonical_scores",
+    "nominate",
+    "tiles",
+    "top_k",
+]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Found: TypeAlias = tuple[I64, F32]
+"""Positions and canonical scores of one query, best first."""
 
 LANES = 8
 _CANONICAL_ELEMENTS = 1 << 17  # float64 temporaries of 1 MB
@@ -50,6 +63,28 @@ class Nomination:
 
     positions: list[I64]
     rows_scanned: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The answer to all queries.
+
+    Attributes
+    ----------
+    found : list of (positions int64 (m,), scores float32 (m,)), one per query
+        Best first, equal scores by position; m = min(k, rows scanned).
+    rows_scanned : int
+        Row and query pairs that were looked at.
+    rescored : int
+        Rows whose canonical score was computed in the end, over all queries.
+    complete : bool
+        False if `stop` ended the scan early.
+    """
+
+    found: list[Found]
+    rows_scanned: int
+    rescored: int
     complete: bool
 
 
@@ -153,6 +188,23 @@ def best_first(positions: I64, scores: F32, k: int) -> tuple[I64, F32]:
         positions, scores = positions[kept], scores[kept]
     order = np.lexsort((positions, -scores))[:k]
     return positions[order], scores[order]
+
+
+def best(
+    blocks: VectorBlocks,
+    queries: F32,
+    k: int,
+    *,
+    allowed: Bools | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Best:
+    """Return the best k rows of every query; parameters as in `nominate`."""
+    nominated = nominate(blocks, queries, k, allowed=allowed, stop=stop)
+    found = [
+        top_k(blocks.metric, query, blocks, positions, k)
+        for query, positions in zip(queries, nominated.positions, strict=True)
+    ]
+    return Best(found, nominated.rows_scanned, sum(map(len, nominated.positions)), nominated.complete)
 
 
 # --- nomination -------------------------------------------------------------------------------------------

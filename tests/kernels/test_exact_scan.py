@@ -11,24 +11,22 @@ from hypothesis import strategies as st
 
 from tests.kernels.oracle import DTYPES, METRICS, brackets, cut, exact_keys, hard_rows, same_bits, true_top
 from vecdb.blocks import VectorBlocks
-from vecdb.kernels import canonical, reference
 from vecdb.kernels import nominate as module
+from vecdb.kernels import reference
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
 from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, kth_largest, scan_blocks, scan_listed
-from vecdb.kernels.nominate import nominate
+from vecdb.kernels.nominate import best
 
 seeds = st.integers(0, 2**32 - 1)
 EVERY_ROW = np.empty(0, dtype=bool)
 SCRATCH = np.empty(STRIP, dtype=np.float32)
 
 
-def check(blocks, rows, queries, k, nomination, allowed=None):
-    assert nomination.complete
-    for query, positions in zip(queries, nomination.positions, strict=True):
-        assert (np.diff(positions) > 0).all()
-        assert allowed is None or allowed[positions].all()
-        found = canonical.top_k(blocks.metric, query, blocks, positions, k)
+def check(blocks, rows, queries, k, answer, allowed=None):
+    assert answer.complete and len(answer.found) == len(queries)
+    for query, found in zip(queries, answer.found, strict=True):
         assert same_bits(found, true_top(blocks.metric, query, rows, k, allowed))
+    assert answer.rescored >= sum(len(positions) for positions, _ in answer.found)
 
 
 @given(
@@ -47,7 +45,7 @@ def test_no_winner_is_lost(seed, metric, d, n, k, q, share, dtype):
     queries = np.concatenate([hard_rows(rng, 4, d)] * 3)[:q]
     allowed = None if share is None else rng.random(n) < share
     blocks = cut(metric, rows, rng)
-    check(blocks, rows, queries, k, nominate(blocks, queries, k, allowed=allowed), allowed)
+    check(blocks, rows, queries, k, best(blocks, queries, k, allowed=allowed), allowed)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -57,7 +55,7 @@ def test_wide_vectors(metric, d):
     rows = hard_rows(rng, 40, d)
     blocks = cut(metric, rows, rng)
     for queries in (rows[:1] * np.float32(1.01), rows[:3] * np.float32(0.99)):
-        check(blocks, rows, queries, 4, nominate(blocks, queries, 4))
+        check(blocks, rows, queries, 4, best(blocks, queries, 4))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -73,7 +71,7 @@ def test_crowds_of_ties_are_settled_and_the_scan_goes_on(metric, q, share, monke
     allowed = None if share is None else rng.random(len(rows)) < share
     blocks = cut(metric, rows, rng)
     queries = rows[:q] + np.float32(1e-3)
-    check(blocks, rows, queries, 25, nominate(blocks, queries, 25, allowed=allowed), allowed)
+    check(blocks, rows, queries, 25, best(blocks, queries, 25, allowed=allowed), allowed)
     assert settled
 
 
@@ -83,7 +81,7 @@ def test_a_collection_far_from_the_origin(q):
     rows = (1e6 + rng.standard_normal((20_000, 8))).astype(np.float32)
     blocks = cut("l2", rows, rng)
     queries = rows[17 : 17 + q] + np.float32(0.5)
-    check(blocks, rows, queries, 5, nominate(blocks, queries, 5))
+    check(blocks, rows, queries, 5, best(blocks, queries, 5))
 
 
 @pytest.mark.parametrize("q", [1, 3])
@@ -93,7 +91,7 @@ def test_cosine_rows_too_short_for_their_scale_are_kept(q):
     queries = rng.standard_normal((q, 8)).astype(np.float32)
     rows[::3] = (queries[0] * 1e-44).astype(np.float32)
     blocks = cut("cosine", rows, rng)
-    check(blocks, rows, queries, 3, nominate(blocks, queries, 3))
+    check(blocks, rows, queries, 3, best(blocks, queries, 3))
 
 
 def test_k_above_the_number_of_rows_and_nothing_at_all():
@@ -101,9 +99,9 @@ def test_k_above_the_number_of_rows_and_nothing_at_all():
     rows = hard_rows(rng, 30, 4)
     blocks = cut("dot", rows, rng)
     for queries in (rows[:1], rows[:5]):
-        assert [len(found) for found in nominate(blocks, queries, 10_000).positions] == [30] * len(queries)
+        assert [len(found) for found, _ in best(blocks, queries, 10_000).found] == [30] * len(queries)
         empty = VectorBlocks.from_parts("dot", 4, [])
-        assert [len(found) for found in nominate(empty, queries, 3).positions] == [0] * len(queries)
+        assert [len(found) for found, _ in best(empty, queries, 3).found] == [0] * len(queries)
 
 
 def test_k_of_thousands():
@@ -111,7 +109,7 @@ def test_k_of_thousands():
     rows = hard_rows(rng, 9_000, 6)
     blocks = cut("cosine", rows, rng)
     for queries in (rows[:1], rows[:4]):
-        check(blocks, rows, queries, 3_000, nominate(blocks, queries, 3_000))
+        check(blocks, rows, queries, 3_000, best(blocks, queries, 3_000))
 
 
 # --- stopping and resuming --------------------------------------------------------------------------------
@@ -125,9 +123,9 @@ def test_stop_is_asked_between_stretches(share, monkeypatch):
     blocks = cut("dot", rows, rng)
     allowed = None if share is None else rng.random(5_000) < share
     asked = []
-    stopped = nominate(blocks, rows[:1], 3, allowed=allowed, stop=lambda: asked.append(1) or len(asked) > 3)
+    stopped = best(blocks, rows[:1], 3, allowed=allowed, stop=lambda: asked.append(1) or len(asked) > 3)
     assert not stopped.complete and stopped.rows_scanned == 300
-    full = nominate(blocks, rows[:2], 3, allowed=allowed, stop=lambda: False)
+    full = best(blocks, rows[:2], 3, allowed=allowed, stop=lambda: False)
     check(blocks, rows, rows[:2], 3, full, allowed)
 
 
@@ -136,9 +134,9 @@ def test_stop_in_a_batch_gives_the_best_so_far():
     rows = hard_rows(rng, 40_000, 4)
     blocks = VectorBlocks.from_parts("dot", 4, [rows])
     asked = []
-    stopped = nominate(blocks, rows[:300], 3, stop=lambda: asked.append(1) or len(asked) > 2)
-    assert not stopped.complete and len(stopped.positions) == 300
-    assert len(stopped.positions[0]) >= 3 and len(stopped.positions[299]) == 0
+    stopped = best(blocks, rows[:300], 3, stop=lambda: asked.append(1) or len(asked) > 2)
+    assert not stopped.complete and len(stopped.found) == 300
+    assert len(stopped.found[0][0]) == 3 and len(stopped.found[299][0]) == 0
 
 
 def pools(n, k, capacity=None):
@@ -158,14 +156,14 @@ def test_every_exact_key_lies_between_its_bounds(seed, metric, d, dtype):
     for direct in (True, False):
         plan = plan_scan(metric, query, direct=direct)
         bounds, positions, state, floor = pools(20, 20)
-        error = np.array([plan.slope[0], plan.offset[0]])
+        error = plan.errors[0]
         if direct or metric != "l2":
             tail = (20, error, 20, bounds, positions, state, floor, SCRATCH)
             assert scan_blocks(FORM_CODES[plan.form] + half, plan.queries[0], blocks.scan_table, EVERY_ROW, *tail) == 0
         else:
             products = plan.queries @ rows.astype(np.float32).T
             scales = np.concatenate(blocks.scales)
-            errors, resume = error.reshape(2, 1), np.zeros(2, dtype=np.int64)
+            errors, resume = plan.errors, np.zeros(2, dtype=np.int64)
             tail = (20, bounds[None], positions[None], state[None], floor, resume)
             assert absorb_tile(2, products, scales, np.arange(20), EVERY_ROW, errors, *tail) == -1
         keys = exact_keys(plan.form, query[0], rows)
@@ -180,7 +178,7 @@ def test_a_scan_in_steps_is_the_same_scan(seed, step, metric):
     rows, query = hard_rows(rng, 150, 9), hard_rows(rng, 4, 9)[:1]
     blocks = cut(metric, rows, rng)
     plan = plan_scan(metric, query, direct=True)
-    error = np.array([plan.slope[0], plan.offset[0]])
+    error = plan.errors[0]
     results = []
     for stretch in (150, step):
         bounds, positions, state, floor = pools(150, 5)
@@ -198,7 +196,7 @@ def test_a_mask_and_a_list_of_rows_are_the_same_selection(seed, metric, share):
     rows, query = hard_rows(rng, 150, 9), hard_rows(rng, 4, 9)[:1]
     blocks = cut(metric, rows, rng)
     plan = plan_scan(metric, query, direct=True)
-    error = np.array([plan.slope[0], plan.offset[0]])
+    error = plan.errors[0]
     allowed = rng.random(150) < share
     wanted = np.flatnonzero(allowed)
     masked, listed = pools(150, 5), pools(150, 5)
@@ -229,12 +227,12 @@ def test_nothing_copies_the_collection():
     rng = np.random.default_rng(9)
     rows = rng.standard_normal((20_000, 128)).astype(np.float32)
     blocks = VectorBlocks.from_parts("cosine", 128, np.split(rows, 20))
-    nominate(blocks, rows[:1], 10)
-    nominate(blocks, rows[:8], 10)
+    best(blocks, rows[:1], 10)
+    best(blocks, rows[:8], 10)
     for queries in (rows[:1], rows[:8]):
         tracemalloc.start()
         try:
-            nominate(blocks, queries, 10)
+            best(blocks, queries, 10)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -61,11 +61,27 @@ def canonical_rows(kernel, twin, metric, dtype):
     assert out.tobytes() == twin(metric, queries[0], rows[positions]).tobytes()
 
 
+def rank_pools(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries = setting(metric, dtype)
+    rows[20:40] = rows[:20]  # equal scores are put in order by position
+    blocks = cut(metric, rows, rng)
+    positions = np.stack([rng.permutation(N) for _ in range(Q)])
+    states, bounds = np.zeros((Q, 3), dtype=np.int64), np.zeros((Q, 3, N), dtype=np.float32)
+    states[:, 0] = counts = [N, 0, 7]
+    pools = positions.copy()
+    head = (METRIC_CODES[metric], int(dtype is np.float16), queries, frozen(blocks.scan_table))
+    kernel(*head, positions, states, np.empty((3, 24)), bounds)
+    for query, count in enumerate(counts):
+        order, scores = twin(metric, queries[query], rows, pools[query, :count])
+        assert positions[query, :count].tolist() == order.tolist()
+        assert bounds[query, 2, :count].tobytes() == scores.tobytes()
+
+
 def planned(metric, dtype):
     rng, rows, blocks, queries = setting(metric, dtype)
     plan = plan_scan(metric, queries, direct=True)
     form = FORM_CODES[plan.form] + (HALF if dtype is np.float16 else 0)
-    error = frozen(np.array([plan.slope[0], plan.offset[0]]))
+    error = frozen(plan.errors[0])
     return rng, rows, blocks, queries, plan, (form, frozen(plan.queries[0]), frozen(blocks.scan_table)), error
 
 
@@ -99,7 +115,7 @@ def absorb_tile(kernel, twin, metric, dtype):
     rng, rows, blocks, queries = setting(metric, dtype)
     plan = plan_scan(metric, queries)
     products = frozen(plan.queries @ rows.astype(np.float32).T)
-    scales, errors = frozen(np.concatenate(blocks.scales)), frozen(np.stack([plan.slope, plan.offset]))
+    scales, errors = frozen(np.concatenate(blocks.scales)), frozen(plan.errors)
     allowed = frozen(rng.random(N) < 0.8)
     bounds, positions, states, floors = (np.stack([part] * Q) for part in fresh_pool())
     floors = floors[:, 0].copy()
@@ -123,6 +139,7 @@ def widen(kernel, twin, metric, dtype):
 
 CASES = {
     "canonical.canonical_rows": canonical_rows,
+    "canonical.rank_pools": rank_pools,
     "exact_scan.absorb_tile": absorb_tile,
     "exact_scan.scan_blocks": scan_blocks,
     "exact_scan.scan_listed": scan_listed,

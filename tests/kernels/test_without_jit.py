@@ -14,8 +14,8 @@ from tests.kernels.oracle import METRICS
 SEARCH = """
 import numpy as np
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows, same_bits, true_top
-from vecdb.kernels import canonical, half, loader
-from vecdb.kernels.nominate import nominate
+from vecdb.kernels import loader
+from vecdb.kernels.nominate import best
 import vecdb.kernels._jit as jit
 assert jit.config.DISABLE_JIT
 np.seterr(all="ignore")  # compiled code does not warn of infinities; plain numpy scalars do
@@ -26,13 +26,12 @@ for metric in METRICS:
         blocks = cut(metric, rows, rng)
         for allowed in (None, rng.random(90) < 0.1, rng.random(90) < 0.9):
             for group in (queries[:1], queries):
-                for query, found in zip(group, nominate(blocks, group, 4, allowed=allowed).positions):
-                    ours = canonical.top_k(metric, query, blocks, found, 4)
-                    assert same_bits(ours, true_top(metric, query, rows, 4, allowed))
+                for query, found in zip(group, best(blocks, group, 4, allowed=allowed).found):
+                    assert same_bits(found, true_top(metric, query, rows, 4, allowed))
 crowd = np.ones((1_500, 2), dtype=np.float32)
 blocks = cut("dot", crowd, np.random.default_rng(0))
 for group in (crowd[:1], crowd[:3]):
-    assert nominate(blocks, group, 3).positions[0][:3].tolist() == [0, 1, 2]
+    assert best(blocks, group, 3).found[0][0].tolist() == [0, 1, 2]
 assert all(kernel.prepare() for kernel in jit.KERNELS.values())
 assert jit.warmup()
 loader.request()

@@ -63,17 +63,26 @@ class ScanPlan:
         Row of the table in the module docstring.
     queries : ndarray of float32, shape (q, d)
         C-contiguous; divided by their norms for cosine.
-    slope, offset : ndarray of float32, shape (q,)
-        Of the error bound, rounded up.
+    errors : ndarray of float32, shape (q, 2)
+        Slope and offset of the error bound, rounded up.
     squares : ndarray of float64, shape (q,)
         Squared norm of each query as given.
     """
 
     form: Form
     queries: npt.NDArray[np.float32]
-    slope: npt.NDArray[np.float32]
-    offset: npt.NDArray[np.float32]
+    errors: npt.NDArray[np.float32]
     squares: npt.NDArray[np.float64]
+
+    @property
+    def slope(self) -> npt.NDArray[np.float32]:
+        """Slope of the error bound of each query."""
+        return self.errors[:, 0]
+
+    @property
+    def offset(self) -> npt.NDArray[np.float32]:
+        """Offset of the error bound of each query."""
+        return self.errors[:, 1]
 
 
 def plan_scan(metric: Metric, queries: npt.NDArray[np.float32], *, direct: bool = False) -> ScanPlan:
@@ -91,11 +100,12 @@ def plan_scan(metric: Metric, queries: npt.NDArray[np.float32], *, direct: bool 
     squares = np.einsum("ij,ij->i", wide, wide)
     norms = np.sqrt(squares)
     form = _form(metric, direct)
-    slope, offset = _bound(form, queries.shape[1], norms)
+    errors = np.empty((len(queries), 2), dtype=np.float64)
+    errors[:, 0], errors[:, 1] = _bound(form, queries.shape[1], norms)
     if form == "cosine":
         wide /= np.where(norms > 0.0, norms, 1.0)[:, None]
         queries = wide.astype(np.float32)
-    return ScanPlan(form, np.ascontiguousarray(queries), _rounded_up(slope), _rounded_up(offset), squares)
+    return ScanPlan(form, np.ascontiguousarray(queries), _rounded_up(errors), squares)
 
 
 def _form(metric: Metric, direct: bool) -> Form:
@@ -106,18 +116,17 @@ def _form(metric: Metric, direct: bool) -> Form:
 
 def _bound(
     form: Form, d: int, norms: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Slope and offset of the bound for queries of these norms: see the table."""
+) -> tuple[npt.NDArray[np.float64] | float, npt.NDArray[np.float64] | float]:
+    """Slope and offset of the bound for queries of these norms (a number: the same for all): see the table."""
     c = 1.02 * (d + 16) * 2.0**-24
     root = math.sqrt(d)
-    one = np.ones_like(norms)
     if form == "cosine":
-        return 4 * (d + root) * _ETA * one, (c + 4 * root * _ETA) * one
+        return 4 * (d + root) * _ETA, c + 4 * root * _ETA
     if form == "dot":
         return c * norms + 2 * root * _ETA, (4 * d + 2 * root * norms + 4) * _ETA
     if form == "l2-expanded":
-        return (c + 4 * root * _ETA) * one, c * norms**2 + (8 * d + 4 * root * (1 + norms) + 8) * _ETA
-    return (c + 4 * root * _ETA) * one, (8 * d + 4 * root) * _ETA * one
+        return c + 4 * root * _ETA, c * norms**2 + (8 * d + 4 * root * (1 + norms) + 8) * _ETA
+    return c + 4 * root * _ETA, (8 * d + 4 * root) * _ETA
 
 
 def _rounded_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

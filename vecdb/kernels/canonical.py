@@ -1,8 +1,9 @@
 """Canonical scores, compiled: the float64 routine whose bits every search path reports.
 
-Ladder: `canonical_rows` (kernel) <- `top_k` (entry). Equal bit for bit to `scan_numpy.canonical_scores`: eight lanes
-in order, one fixed tree, no fast-math, and products of two float32 are exact in float64, so a fused multiply-add
-changes nothing; differences of l2 are squared and added in separate roundings.
+Ladder: `canonical_rows` (kernel) <- `top_k` (entry), for candidates from anywhere; `rank_pools` (kernel), for the pools
+that a scan leaves behind, all queries of a batch in one call. Equal bit for bit to `scan_numpy.canonical_scores`:
+eight lanes in order, one fixed tree, no fast-math, and products of two float32 are exact in float64, so a fused
+multiply-add changes nothing; differences of l2 are squared and added in separate roundings.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.scan_numpy import best_first
 from vecdb.types import Metric
 
-__all__ = ["METRIC_CODES", "canonical_rows", "top_k"]
+__all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k"]
 
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
@@ -72,6 +73,47 @@ def _prefetch_row(address: int, size: int) -> None:
         prefetch(address + offset)
 
 
+@strict_helper
+def _load_query(query: npt.NDArray[np.float64] | npt.NDArray[np.float32], scratch: npt.NDArray[np.float64]) -> None:
+    """Widen the query into the first row of the scratch; the padding of it and of the rows becomes zero."""
+    scratch[:2] = 0.0
+    for j in range(query.shape[0]):
+        scratch[0, j] = np.float64(query[j])
+
+
+@strict_helper
+def _ask_for(half: int, table: npt.NDArray[np.int64], position: int, d: int) -> None:
+    """Prefetch the row at `position`."""
+    size = d * (2 if half else 4)
+    block = block_of(table, position)
+    _prefetch_row(table[block, 0] + (position - table[block, 2]) * size, size)
+
+
+@strict_helper
+def _score(
+    metric: int,
+    half: int,
+    d: int,
+    query_norm: float,
+    table: npt.NDArray[np.int64],
+    position: int,
+    scratch: npt.NDArray[np.float64],
+) -> float:
+    """Return the canonical score of one row for the query in the scratch."""
+    wide, row, lanes = scratch[0], scratch[1], scratch[2, :8]
+    block = block_of(table, position)
+    _widen(half, table[block, 0] + (position - table[block, 2]) * d * (2 if half else 4), row, d)
+    if metric == _L2:
+        for j in range(d):
+            row[j] = wide[j] - row[j]
+        return (0.0 - math.sqrt(_lane_sum(row, row, lanes))) + 0.0
+    score = _lane_sum(wide, row, lanes)
+    if metric == _COSINE:
+        norms = query_norm * math.sqrt(_lane_sum(row, row, lanes))
+        score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
+    return score + 0.0
+
+
 @kernel(
     (
         types.int64,
@@ -100,30 +142,87 @@ def canonical_rows(
     of eight in scratch's second axis; query (d,); table (B + 1, 3) as `VectorBlocks.scan_table`; positions (c,), each
     proven by the caller to lie in the table; scratch (3, w); out (c,).
     """
-    d = query.shape[0]
-    wide, row, lanes = scratch[0], scratch[1], scratch[2, :8]
-    wide[:] = 0.0
-    row[:] = 0.0
-    wide[:d] = query
-    size = 2 if half else 4
-    query_norm = math.sqrt(_lane_sum(wide, wide, lanes))
+    _load_query(query, scratch)
+    query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
     for place in range(positions.shape[0]):
-        coming = positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)]
-        block = block_of(table, coming)
-        _prefetch_row(table[block, 0] + (coming - table[block, 2]) * d * size, d * size)
-        position = positions[place]
-        block = block_of(table, position)
-        _widen(half, table[block, 0] + (position - table[block, 2]) * d * size, row, d)
-        if metric == _L2:
-            for j in range(d):
-                row[j] = wide[j] - row[j]
-            score = 0.0 - math.sqrt(_lane_sum(row, row, lanes))
-        else:
-            score = _lane_sum(wide, row, lanes)
-            if metric == _COSINE:
-                norms = query_norm * math.sqrt(_lane_sum(row, row, lanes))
-                score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
-        out[place] = score + 0.0
+        _ask_for(half, table, positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)], query.shape[0])
+        out[place] = _score(metric, half, query.shape[0], query_norm, table, positions[place], scratch)
+
+
+@strict_helper
+def _is_worse(scores: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], left: int, right: int) -> bool:
+    """Whether the row at `left` ranks behind the one at `right`: a smaller score, or the same at a later position."""
+    worse: bool = scores[left] < scores[right] or (scores[left] == scores[right] and positions[left] > positions[right])
+    return worse
+
+
+@strict_helper
+def _sink(scores: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], parent: int, count: int) -> None:
+    """Restore the heap below `parent`; its root is the worst of its rows."""
+    while 2 * parent + 1 < count:
+        child = 2 * parent + 1
+        if child + 1 < count and _is_worse(scores, positions, child + 1, child):
+            child += 1
+        if not _is_worse(scores, positions, child, parent):
+            return
+        scores[parent], scores[child] = scores[child], scores[parent]
+        positions[parent], positions[child] = positions[child], positions[parent]
+        parent = child
+
+
+@strict_helper
+def _sort_best_first(scores: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], count: int) -> None:
+    """Heapsort (Williams, CACM 1964) of the first `count` rows by (score descending, position ascending)."""
+    for parent in range(count // 2 - 1, -1, -1):
+        _sink(scores, positions, parent, count)
+    for last in range(count - 1, 0, -1):
+        scores[0], scores[last] = scores[last], scores[0]
+        positions[0], positions[last] = positions[last], positions[0]
+        _sink(scores, positions, 0, last)
+
+
+@kernel(
+    (
+        types.int64,
+        types.int64,
+        read(types.float32, 2),
+        read(types.int64, 2),
+        write(types.int64, 2),
+        write(types.int64, 2),
+        write(types.float64, 2),
+        write(types.float32, 3),
+    ),
+    twin=reference.rank_pools,
+    strict=True,
+)
+def rank_pools(
+    metric: int,
+    half: int,
+    queries: npt.NDArray[np.float32],
+    table: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    states: npt.NDArray[np.int64],
+    scratch: npt.NDArray[np.float64],
+    bounds: npt.NDArray[np.float32],
+) -> None:
+    """Score the rows in each query's pool canonically and put them in order, best first.
+
+    metric, half and table as in `canonical_rows`; queries (q, d) as the caller gave them; positions (q, capacity), the
+    first ``states[i, 0]`` of row i, distinct and proven to lie in the table; states (q, 3) as in `exact_scan`; scratch
+    (3, w); bounds (q, 3, capacity), whose third rows take the scores.
+    """
+    d = queries.shape[1]
+    for query in range(queries.shape[0]):
+        pool, found, count = positions[query], bounds[query, 2], states[query, 0]
+        _load_query(queries[query], scratch)
+        query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
+        for place in range(min(_ROWS_AHEAD, count)):
+            _ask_for(half, table, pool[place], d)
+        for place in range(count):
+            _ask_for(half, table, pool[min(place + _ROWS_AHEAD, count - 1)], d)
+            score = np.float32(_score(metric, half, d, query_norm, table, pool[place], scratch))
+            found[place] = score + np.float32(0.0)  # a tiny negative score rounds to -0
+        _sort_best_first(found, pool, count)
 
 
 def canonical_at(

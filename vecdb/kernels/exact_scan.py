@@ -108,6 +108,14 @@ def _offer(
 
 
 @helper
+def _drop_the_beaten(k: int, bounds: F32, positions: I64, state: I64, floor: np.float32) -> np.float32:
+    """Thin out once more where a stretch ends, so that only rows are left which may be among the best k so far."""
+    count, floor = _thin_out(k, bounds, positions, state[0], floor)
+    state[0] = count
+    return floor
+
+
+@helper
 def _prefetch(address: int, size: int) -> None:
     for offset in range(0, size, 64):
         prefetch(address + offset)
@@ -358,7 +366,7 @@ def scan_blocks(
                         return 1
             position += rows
         block += 1
-    floor[0] = lowest
+    floor[0] = _drop_the_beaten(k, bounds, positions, state, lowest)
     state[2] = position
     return 0
 
@@ -410,7 +418,7 @@ def scan_listed(
                 floor[0] = lowest
                 state[2] = place + 1
                 return 1
-    floor[0] = lowest
+    floor[0] = _drop_the_beaten(k, bounds, positions, state, lowest)
     state[2] = end
     return 0
 
@@ -449,13 +457,13 @@ def absorb_tile(
     """Take a tile of products into the pools; return -1 when done, else the query whose pool must be settled.
 
     form: code; products (q, rows); scales (rows,); places (rows,) positions; allowed (rows,), or (0,) for every row;
-    errors (2, q) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
+    errors (q, 2) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
     as in `scan_blocks`; resume (2,): query and row to go on with, zeros at first.
     """
     rows = products.shape[1]
     for query in range(resume[0], products.shape[0]):
         values = products[query]
-        weights, lowest = _weights(form, errors[0, query], errors[1, query]), floors[query]
+        weights, lowest = _weights(form, errors[query, 0], errors[query, 1]), floors[query]
         row = resume[1]
         resume[1] = 0
         while row < rows:
@@ -473,6 +481,6 @@ def absorb_tile(
                     resume[0], resume[1] = query, j + 1
                     return query
             row = last
-        floors[query] = lowest
+        floors[query] = _drop_the_beaten(k, bounds[query], positions[query], states[query], lowest)
     resume[0], resume[1] = 0, 0
     return -1

@@ -1,7 +1,8 @@
-"""The compiled path of exact search: pools, resuming and settling around the kernels of `exact_scan`.
+"""The compiled path of exact search: pools, resuming, settling and ranking around the kernels.
 
-Same contract and guarantee as `scan_numpy.nominate`. One or two queries scan the mapped rows in place, a batch
-multiplies tile after tile; nothing copies the collection. Design: docs/explanation/architecture.md.
+Same contract and guarantee as `scan_numpy.best`. One or two queries scan the mapped rows in place, a batch multiplies
+tile after tile; what is left in the pools is scored canonically in one call for all queries. Nothing copies the
+collection. Design: docs/explanation/architecture.md.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy.typing as npt
 
 from vecdb.blocks import VectorBlocks
 from vecdb.kernels.bounds import FORM_CODES, ScanPlan, plan_scan, settled_bounds
-from vecdb.kernels.canonical import top_k
+from vecdb.kernels.canonical import METRIC_CODES, rank_pools, top_k
 from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, first_trigger, scan_blocks, scan_listed
 from vecdb.kernels.half import as_singles
-from vecdb.scan_numpy import Nomination, tiles
+from vecdb.scan_numpy import Best, Found, tiles
 
-__all__ = ["nominate"]
+__all__ = ["best"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -59,12 +60,20 @@ class _Pools:
         if count == self.k:
             self.floors[query] = max(self.floors[query], self.bounds[query, 0, :count].min())
 
-    def survivors(self, query: int) -> I64:
-        """Return the rows that may be among the best k of all rows offered so far, ascending."""
-        count = int(self.states[query, 0])
-        lower, upper, _ = self.bounds[query, :, :count]
-        floor = np.float32(-np.inf) if count < self.k else np.partition(lower, count - self.k)[count - self.k]
-        return np.sort(self.positions[query, :count][~(upper < floor)])
+    def ranked(self) -> tuple[list[Found], int]:
+        """Return the best k of the rows offered so far for each query, and how many rows were scored for that.
+
+        The kernels thin a pool out where they end, so it holds just the rows that may be among the best k.
+        """
+        blocks, half = self.blocks, int(self.blocks.dtype == np.float16)
+        scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
+        scores = self.bounds[:, 2]
+        tail = (blocks.scan_table, self.positions, self.states, scratch, self.bounds)
+        rank_pools(METRIC_CODES[blocks.metric], half, self.queries, *tail)
+        counts = self.states[:, 0].tolist()
+        kept = [min(count, self.k) for count in counts]
+        found = [(self.positions[at, :m].copy(), scores[at, :m].copy()) for at, m in enumerate(kept)]
+        return found, sum(counts)
 
 
 def _capacity(k: int) -> int:
@@ -72,15 +81,15 @@ def _capacity(k: int) -> int:
     return 4 * k + 1024
 
 
-def nominate(
+def best(
     blocks: VectorBlocks,
     queries: F32,
     k: int,
     *,
     allowed: Bools | None = None,
     stop: Stop | None = None,
-) -> Nomination:
-    """Return, per query, every row that could be among the best k: see `scan_numpy.nominate`."""
+) -> Best:
+    """Return the best k rows of every query: see `scan_numpy.best`."""
     wanted = max(1, min(k, blocks.count))
     if len(queries) <= _FEW_QUERIES:
         return _one_by_one(blocks, queries, wanted, allowed, stop)
@@ -90,9 +99,8 @@ def nominate(
 # --- one query at a time: scan in place -------------------------------------------------------------------
 
 
-def _one_by_one(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | None, stop: Stop | None) -> Nomination:
-    plan = plan_scan(blocks.metric, queries, direct=True)
-    pools = _Pools(blocks, queries, plan, k)
+def _one_by_one(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | None, stop: Stop | None) -> Best:
+    pools = _Pools(blocks, queries, plan_scan(blocks.metric, queries, direct=True), k)
     listed = None
     if allowed is not None:
         allowed = np.ascontiguousarray(allowed)
@@ -104,26 +112,25 @@ def _one_by_one(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | Non
         if complete:
             rows, complete = _scan(pools, query, allowed, listed, stop)
             scanned += rows
-    return Nomination([pools.survivors(query) for query in range(len(queries))], scanned, complete)
+    found, rescored = pools.ranked()
+    return Best(found, scanned, rescored, complete)
 
 
 def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, stop: Stop | None) -> tuple[int, bool]:
     """Scan for one query in stretches between questions to `stop`; return (rows looked at, completed)."""
     blocks, plan = pools.blocks, pools.plan
     form = FORM_CODES[plan.form] + (HALF if blocks.dtype == np.float16 else 0)
-    error = np.array([plan.slope[query], plan.offset[query]], dtype=np.float32)
     pool = (pools.bounds[query], pools.positions[query], pools.states[query], pools.floors[query : query + 1])
-    strip = np.empty(STRIP, dtype=np.float32)
     total = blocks.count if listed is None else len(listed)
     step = total if stop is None else max(1, _STOP_BYTES // blocks.row_bytes)
-    mask = _EVERY_ROW if allowed is None else allowed
+    rows: Any = listed if listed is not None else _EVERY_ROW if allowed is None else allowed
+    head = (form, plan.queries[query], blocks.scan_table, rows)
+    tail = (plan.errors[query], pools.k, *pool, np.empty(STRIP, dtype=np.float32))
+    kernel: Any = scan_blocks if listed is None else scan_listed
     for start in range(0, total, max(1, step)):
         if stop is not None and stop():
             return start, False
-        head = (form, plan.queries[query], blocks.scan_table)
-        tail = (min(start + step, total), error, pools.k, *pool, strip)
-        kernel: Any = scan_blocks if listed is None else scan_listed
-        while kernel(*head, mask if listed is None else listed, *tail):
+        while kernel(*head, min(start + step, total), *tail):
             pools.settle(query)
     return total, True
 
@@ -131,27 +138,34 @@ def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, 
 # --- a batch: matrix products, tile by tile ---------------------------------------------------------------
 
 
-def _together(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | None, stop: Stop | None) -> Nomination:
-    positions = [np.empty(0, dtype=np.int64) for _ in queries]
-    scanned = 0
+def _together(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | None, stop: Stop | None) -> Best:
     step = max(1, min(_QUERY_GROUP, _POOL_BYTES // (20 * _capacity(k))))
+    found: list[Found] = []
+    scanned = rescored = 0
+    complete = True
     for first in range(0, len(queries), step):
         group = queries[first : first + step]
-        plan = plan_scan(blocks.metric, group)
-        pools = _Pools(blocks, group, plan, k)
-        errors = np.stack([plan.slope, plan.offset])
-        complete = True
-        for tile in tiles(blocks, plan.queries, allowed, as_singles):
-            if stop is not None and stop():
-                complete = False
-                break
-            scanned += tile.products.size
-            mask = _EVERY_ROW if tile.excluded is None else ~tile.excluded
-            resume = np.zeros(2, dtype=np.int64)
-            head = (FORM_CODES[plan.form], tile.products, tile.scales, tile.positions, mask, errors, k)
-            while (query := absorb_tile(*head, pools.bounds, pools.positions, pools.states, pools.floors, resume)) >= 0:
-                pools.settle(query)
-        positions[first : first + len(group)] = [pools.survivors(query) for query in range(len(group))]
-        if not complete:
-            return Nomination(positions, scanned, complete=False)
-    return Nomination(positions, scanned, complete=True)
+        pools = _Pools(blocks, group, plan_scan(blocks.metric, group), k)
+        if complete:
+            rows, complete = _absorb_tiles(pools, allowed, stop)
+            scanned += rows
+        ranked, scored = pools.ranked()
+        found += ranked
+        rescored += scored
+    return Best(found, scanned, rescored, complete)
+
+
+def _absorb_tiles(pools: _Pools, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
+    """Take every tile into the pools; return (pairs looked at, completed)."""
+    plan, scanned = pools.plan, 0
+    resume = np.zeros(2, dtype=np.int64)
+    tail = (plan.errors, pools.k, pools.bounds, pools.positions, pools.states, pools.floors, resume)
+    for tile in tiles(pools.blocks, plan.queries, allowed, as_singles):
+        if stop is not None and stop():
+            return scanned, False
+        scanned += tile.products.size
+        mask = _EVERY_ROW if tile.excluded is None else ~tile.excluded
+        head = (FORM_CODES[plan.form], tile.products, tile.scales, tile.positions, mask)
+        while (query := absorb_tile(*head, *tail)) >= 0:
+            pools.settle(query)
+    return scanned, True

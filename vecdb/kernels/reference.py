@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from vecdb.types import Metric
 
-__all__ = ["absorb_tile", "canonical_rows", "kth_largest", "nominated", "scan_blocks", "scan_listed", "widen"]
+__all__ = [
+    "absorb_tile",
+    "canonical_rows",
+    "kth_largest",
+    "nominated",
+    "rank_pools",
+    "scan_blocks",
+    "scan_listed",
+    "widen",
+]
 
 F64 = npt.NDArray[np.float64]
 
@@ -39,6 +48,15 @@ def canonical_rows(metric: Metric, query: npt.NDArray[Any], rows: npt.NDArray[An
             score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
         scores[place] = score + 0.0
     return scores
+
+
+def rank_pools(
+    metric: Metric, query: npt.NDArray[Any], rows: npt.NDArray[Any], pool: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The rows at `pool` (c,) in the order of their scores, best first, equal ones by position; and the scores."""
+    scores = canonical_rows(metric, query, rows[pool]).astype(np.float32) + np.float32(0.0)
+    order = sorted(range(len(pool)), key=lambda place: (-scores[place], pool[place]))
+    return pool[order], scores[order]
 
 
 def nominated(keys: F64, slack: F64, k: int) -> npt.NDArray[np.bool_]:
