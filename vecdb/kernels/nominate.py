@@ -159,7 +159,7 @@ def _absorb_tiles(pools: _Pools, allowed: Bools | None, stop: Stop | None) -> tu
     """Take every tile into the pools; return (pairs looked at, completed)."""
     plan, scanned = pools.plan, 0
     resume = np.zeros(2, dtype=np.int64)
-    tail = (plan.errors, pools.k, pools.bounds, pools.positions, pools.states, pools.floors, resume)
+    tail: Any = (plan.errors, pools.k, pools.bounds, pools.positions, pools.states, pools.floors, resume)
     for tile in tiles(pools.blocks, plan.queries, allowed, as_singles):
         if stop is not None and stop():
             return scanned, False
