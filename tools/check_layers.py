@@ -73,8 +73,8 @@ ROOMS: dict[str, Room] = {
     "interchange": _room("6 edges", _PUBLIC + " arrays", "numpy pyarrow pandas polars", edge=True),
     "sample": _room("6 edges", _PUBLIC, "numpy", edge=True),
     "demo": _room("6 edges", _PUBLIC + " sample", "numpy rich", edge=True),
-    "cli": _room("6 edges", _PUBLIC + " interchange sample demo", "numpy click rich", edge=True),
-    "testing": _room("6 edges", _PUBLIC + " contracts", "numpy hypothesis pytest", edge=True),
+    "cli": _room("6 edges", _PUBLIC + " interchange sample demo registry testing", "numpy click rich", edge=True),
+    "testing": _room("6 edges", _PUBLIC + " contracts blocks", "numpy hypothesis pytest", edge=True),
     "__main__": _room("6 edges", "cli", "", edge=True),
 }
 

@@ -25,7 +25,7 @@ __all__ = ["EXIT_CODES", "exit_code"]
 
 EXIT_CODES: dict[int, str] = {
     0: "Done.",
-    1: "The command ran and found problems: `check` found damage, `demo` a claim that did not hold.",
+    1: "The command ran and found problems: damage (`check`), a broken rule (`check-plugin`), a false claim (`demo`).",
     2: "The call is wrong: unknown or missing option, impossible value, malformed condition, or a missing extra.",
     3: "Something named does not exist: database, collection, space, record, tag, commit, or a file to read.",
     4: "The data were refused: wrong width, NaN, bad JSON, a name that is taken, vectors of another model.",

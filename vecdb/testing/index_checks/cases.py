@@ -1,0 +1,201 @@
+"""What the checks of index types share: building over memory, asking, and reading answers.
+
+`Built.ask` returns what the plugin said; `read` keeps of it what is usable, so that a check about one rule does not
+fail for the breach of another. Sizes are small: the whole kit takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts.params import settle_params
+from vecdb.testing import datasets
+from vecdb.testing.checks import fail
+from vecdb.testing.memory import MemoryBlobs, MemoryView
+from vecdb.types import METRICS, Metric
+
+__all__ = ["Answer", "Built", "build", "capable", "load", "metric_of", "metrics_of", "read", "same_answers"]
+
+Matrix: TypeAlias = npt.NDArray[np.float32]
+SEED = 20_240_229
+COUNT, DIM, QUERIES = 400, 16, 12
+"""Size of most checks: large enough that an index has structure, small enough to build a hundred times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The usable part of one query's answer, best first.
+
+    Attributes
+    ----------
+    positions : ndarray of int64
+    scores : ndarray of float64
+    """
+
+    positions: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An index and the view it was built over.
+
+    Attributes
+    ----------
+    type : IndexType
+    index : Index
+    view : MemoryView
+    """
+
+    type: Any
+    index: Any
+    view: MemoryView
+
+    def ask(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        effort: int | None = None,
+        view: MemoryView | None = None,
+    ) -> Any:
+        """Return what the index says to read-only queries."""
+        wanted = np.array(queries, np.float32, order="C", ndmin=2)
+        wanted.flags.writeable = False
+        if allowed is not None:
+            allowed = allowed.copy()
+            allowed.flags.writeable = False
+        return self.index.search(wanted, k, allowed=allowed, effort=effort, view=view or self.view)
+
+    def answers(self, queries: npt.ArrayLike, k: int, **options: Any) -> list[Answer]:
+        """Return the usable part of what the index says."""
+        return read(self.ask(queries, k, **options), self.view.count)
+
+    def dumped(self) -> MemoryBlobs:
+        """Return the blobs that the index writes."""
+        blobs = MemoryBlobs()
+        self.index.dump(blobs)
+        return blobs
+
+
+def build(
+    index_type: Any,
+    rows: npt.ArrayLike,
+    metric: Metric | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    seed: int = SEED,
+    progress: Callable[[int, int | None], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    **layout: Any,
+) -> Built:
+    """Build an index of a type over rows in memory; `layout` goes to `MemoryView`."""
+    view = MemoryView(np.asarray(rows, np.float32), metric or metric_of(index_type), **layout)
+    index = index_type.build(
+        view,
+        settle_params(str(index_type.name), index_type.parameters, params or {}),
+        seed=seed,
+        progress=progress or (lambda done, total: None),
+        cancel=cancel or (lambda: False),
+    )
+    return Built(index_type, index, view)
+
+
+def load(built: Built, blobs: MemoryBlobs, view: MemoryView | None = None) -> Built:
+    """Load what an index of this type wrote."""
+    view = view or built.view
+    return Built(built.type, built.type.load(blobs, view, settle_params("kit", built.type.parameters, {})), view)
+
+
+def usual(index_type: Any, metric: Metric | None = None, **options: Any) -> tuple[Built, Matrix]:
+    """Return an index over the usual rows, and the usual queries."""
+    return build(index_type, usual_rows(index_type), metric, **options), usual_queries(index_type)
+
+
+def usual_rows(index_type: Any) -> Matrix:
+    """Return rows that most checks use."""
+    return datasets.gaussian(COUNT, _dim(index_type), SEED)
+
+
+def usual_queries(index_type: Any) -> Matrix:
+    """Return queries for them."""
+    return datasets.gaussian(QUERIES, _dim(index_type), SEED + 1)
+
+
+def _dim(index_type: Any) -> int:
+    return min(DIM, index_type.capabilities.max_dim or DIM)
+
+
+def metrics_of(index_type: Any) -> list[Metric]:
+    """Return the metrics that an index type declares, in one order."""
+    return [metric for metric in METRICS if metric in index_type.capabilities.metrics]
+
+
+def metric_of(index_type: Any) -> Metric:
+    """Return one metric that it declares."""
+    return metrics_of(index_type)[0]
+
+
+def capable(*names: str) -> Callable[[Any], bool]:
+    """Return whether a type declares all these capabilities."""
+
+    def applies(index_type: Any) -> bool:
+        capabilities = getattr(index_type, "capabilities", None)
+        return all(bool(getattr(capabilities, name, False)) for name in names)
+
+    return applies
+
+
+def read(said: Any, count: int) -> list[Answer]:
+    """Return the usable part of an answer: known, distinct positions with their scores, best first.
+
+    Positions outside ``[0, count)``, repeated ones and NaN scores are left out and the rest is sorted: other checks are
+    about those.
+    """
+    positions, scores = np.asarray(said[0]), np.asarray(said[1], dtype=np.float64)
+    if positions.ndim != 2 or positions.shape != scores.shape:
+        fail(f"positions have shape {positions.shape}, scores {scores.shape}")
+    return [_read_row(*row, count) for row in zip(positions, scores, strict=True)]
+
+
+def _read_row(positions: npt.NDArray[Any], scores: npt.NDArray[np.float64], count: int) -> Answer:
+    usable = (positions >= 0) & (positions < count) & ~np.isnan(scores)
+    positions, scores = positions[usable].astype(np.int64), scores[usable]
+    _, first = np.unique(positions, return_index=True)
+    positions, scores = positions[np.sort(first)], scores[np.sort(first)]
+    order = np.lexsort((positions, -scores))
+    return Answer(positions[order], scores[order])
+
+
+def same_answers(one: Sequence[Answer], other: Sequence[Answer], what: str) -> None:
+    """Require that two lists of answers agree, but for the order of scores that differ by rounding."""
+    if len(one) != len(other):
+        fail(f"{what}: {len(one)} rows and {len(other)} rows")
+    for row, (left, right) in enumerate(zip(one, other, strict=True)):
+        difference = _difference(left, right)
+        if difference:
+            fail(f"{what}: query {row} got {difference}")
+
+
+def _difference(left: Answer, right: Answer) -> str | None:
+    """Return how two answers differ by more than rounding."""
+    if len(left.positions) != len(right.positions):
+        return f"{len(left.positions)} and {len(right.positions)} candidates"
+    if not len(left.positions):
+        return None
+    slack = 1e-5 * max(1e-30, float(np.abs(left.scores).max()))
+    if not np.allclose(left.scores, right.scores, rtol=0.0, atol=slack):
+        return "different scores"
+    # Candidates may differ only where their scores are as good as that of the last one.
+    last = min(left.scores[-1], right.scores[-1]) + 2 * slack
+    for this, that in ((left, right), (right, left)):
+        moved = this.positions[(this.scores > last) & ~np.isin(this.positions, that.positions)]
+        if len(moved):
+            return f"different candidates, among them {moved[:5].tolist()}"
+    return None

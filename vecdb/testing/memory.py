@@ -1,0 +1,273 @@
+"""A vector view and blobs in memory, for tests of plugins: nothing of the engine or the storage is involved.
+
+Both are stricter than the engine where the contract leaves it a choice, so that a plugin which works here works there:
+what is lent is overwritten when the loan ends, a view can be closed, and blobs are compared with what they were when
+they were written. Contracts: `vecdb.contracts.index` and `vecdb.contracts.blobs`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.blocks import VectorBlocks
+from vecdb.contracts.blobs import Data
+from vecdb.contracts.index import InPlace
+from vecdb.errors import CorruptionError, PluginContractError
+from vecdb.types import Metric, Space
+
+__all__ = ["MemoryBlobs", "MemoryView"]
+
+_NAME = re.compile(r"[a-z0-9._-]{1,64}")
+_SPOILT = np.nan
+
+
+class MemoryView:
+    """Vectors in memory as an index is given them.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape (n, d)
+        Copied.
+    metric : {"cosine", "dot", "l2"}, default "cosine"
+    dtype : {"float32", "float16"}, default "float32"
+        How they are "stored"; what an index reads is rounded to it.
+    block_rows : sequence of int, default (64,)
+        Sizes of the blocks of `in_place`, used in turn.
+    scattered : bool, default False
+        Lay the rows in another order among rows that are not covered, so that `InPlace.places` is needed. Otherwise
+        they follow each other, behind a few that are not covered.
+    removed : iterable of int, optional
+        Positions whose vectors are gone; they make the view scattered.
+    """
+
+    def __init__(
+        self,
+        rows: npt.NDArray[np.float32],
+        metric: Metric = "cosine",
+        *,
+        dtype: Any = "float32",
+        block_rows: Sequence[int] = (64,),
+        scattered: bool = False,
+        removed: Iterable[int] = (),
+    ) -> None:
+        self._rows = np.array(rows, dtype=dtype, order="C")
+        self._space = Space("kit", self._rows.shape[1], metric, dtype, model="kit", id=1)
+        self._gone = np.zeros(len(self._rows), np.bool_)
+        self._gone[list(removed)] = True
+        self._block_rows = tuple(block_rows)
+        self._scattered = scattered or bool(self._gone.any())
+        self._closed = False
+
+    @property
+    def space(self) -> Space:
+        """The space of the vectors."""
+        return self._space
+
+    @property
+    def count(self) -> int:
+        """Number of positions, those of removed vectors included."""
+        return len(self._rows)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self._space.dim
+
+    @property
+    def metric(self) -> Metric:
+        """Metric of the space."""
+        return self._space.metric
+
+    @property
+    def ordinals(self) -> npt.NDArray[np.uint64]:
+        """Lasting numbers, with gaps as deletions leave them; shape (count,), read-only."""
+        numbers = np.arange(self.count, dtype=np.uint64) * np.uint64(3) + np.uint64(1_000_000)
+        numbers.flags.writeable = False
+        return numbers
+
+    def chunks(self, rows: int = 8_192) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield (positions, float32 copies) of the vectors that are there, at most `rows` at once."""
+        there = np.flatnonzero(~self._gone)
+        for start in range(0, len(there), max(1, rows)):
+            self._check_open()
+            positions = there[start : start + max(1, rows)].astype(np.int64)
+            yield positions, self._rows[positions].astype(np.float32)
+
+    def gather(self, positions: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Return float32 copies of the vectors at `positions`.
+
+        Raises
+        ------
+        PluginContractError
+            A position outside the view or of a removed vector; the view is closed.
+        """
+        self._check_open()
+        wanted = np.asarray(positions, dtype=np.int64)
+        if wanted.ndim != 1 or (wanted.size and (wanted.min() < 0 or wanted.max() >= self.count)):
+            raise _broken("gather", f"positions {wanted!r} are asked for, expected 0 to {self.count - 1} in one row")
+        if self._gone[wanted].any():
+            raise _broken("gather", f"position {int(wanted[self._gone[wanted]][0])} is asked for, which was removed")
+        return self._rows[wanted].astype(np.float32)
+
+    @contextmanager
+    def in_place(self) -> Iterator[InPlace]:
+        """Lend the vectors as read-only blocks; they are overwritten with NaN when the ``with`` block ends."""
+        self._check_open()
+        stored, places, first = self._laid_out()
+        matrices, bases = self._cut(stored)
+        scales = [_scales(self.metric, matrix) for matrix in matrices]
+        try:
+            yield InPlace(VectorBlocks.from_parts(self.metric, self.dim, matrices, scales), places, first)
+        finally:
+            for base in bases:
+                base[...] = _SPOILT
+
+    def close(self) -> None:
+        """End the view: whatever is asked of it from now on is an error."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _broken("view", "a view is used after the call it was lent to")
+
+    def _laid_out(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None, int]:
+        """Return the rows as they lie in the file, where each position lies, and where the first one lies."""
+        strangers = np.roll(self._rows[:5], 1, axis=1) + self._rows.dtype.type(1)
+        if not self._scattered:
+            return np.concatenate([strangers, self._rows, strangers]), None, len(strangers)
+        order = np.random.default_rng(self.count).permutation(self.count)
+        order = order[~self._gone[order]]
+        places = np.full(self.count, -1, np.int64)
+        places[order] = np.arange(len(order)) + len(strangers)
+        return np.concatenate([strangers, self._rows[order]]), places, 0
+
+    def _cut(self, stored: npt.NDArray[Any]) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+        """Return read-only blocks and the writable arrays behind them."""
+        bases, start, turn = [], 0, 0
+        while start < len(stored):
+            size = self._block_rows[turn % len(self._block_rows)]
+            bases.append(stored[start : start + size].copy())
+            start, turn = start + size, turn + 1
+        matrices = [base.view() for base in bases]
+        for matrix in matrices:
+            matrix.flags.writeable = False
+        return matrices, bases
+
+
+class MemoryBlobs:
+    """Named blobs in memory: writer and reader in one, with a checksum for each, and damage on request."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+        self._sums: dict[str, int] = {}
+        self._lent: dict[str, memoryview] = {}
+
+    @classmethod
+    def of(cls, contents: Mapping[str, bytes]) -> MemoryBlobs:
+        """Return sound blobs with these contents, as if a plugin had written them."""
+        blobs = cls()
+        for name, data in contents.items():
+            blobs.write(name, data)
+        return blobs
+
+    # --- what a writer has ---
+
+    def write(self, name: str, data: Data) -> None:
+        """Store `data` under `name`.
+
+        Raises
+        ------
+        PluginContractError
+            An unusable or repeated name, or data that is not contiguous bytes.
+        """
+        if not _NAME.fullmatch(str(name)) or str(name) != name:
+            raise _broken("blobs", f"a blob is called {name!r}, expected 1 to 64 characters of a-z 0-9 . _ -")
+        if name in self._data:
+            raise _broken("blobs", f"blob {name!r} is written twice")
+        if isinstance(data, np.ndarray) and data.dtype.hasobject:
+            raise _broken("blobs", f"blob {name!r} is an array of objects")
+        try:
+            view = memoryview(data)  # type: ignore[arg-type]  # arrays have a buffer, but their stubs say so late
+        except TypeError:
+            raise _broken("blobs", f"blob {name!r} is {type(data).__name__}, expected bytes or an array") from None
+        if not view.c_contiguous:
+            raise _broken("blobs", f"blob {name!r} is not C-contiguous")
+        self._lent[name] = view
+        self._data[name] = bytes(view)
+        self._sums[name] = zlib.crc32(self._data[name])
+
+    def changed(self) -> list[str]:
+        """Return the blobs whose data were changed by the plugin after they were written."""
+        return [name for name, view in self._lent.items() if bytes(view) != self._data[name]]
+
+    # --- what a reader has ---
+
+    def names(self) -> Sequence[str]:
+        """Return the names, in the order they were written."""
+        return list(self._data)
+
+    def size(self, name: str) -> int:
+        """Return the length of a blob; CorruptionError if there is none."""
+        return len(self._found(name))
+
+    def read(self, name: str) -> bytes:
+        """Return a blob; CorruptionError if it is missing or damaged."""
+        data = self._found(name)
+        if zlib.crc32(data) != self._sums[name]:
+            raise CorruptionError(f"blob {name!r} is damaged", what="index blob", where=name)
+        return data
+
+    def array(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return a blob as a read-only array; CorruptionError if it is missing, damaged or of another size."""
+        data = self.read(name)
+        item = np.dtype(dtype)
+        if item.hasobject or item.itemsize == 0 or sum(axis < 0 for axis in shape) > 1:
+            raise _broken("blobs", f"blob {name!r} is asked for as {item} {shape}")
+        known = int(np.prod([axis for axis in shape if axis >= 0], dtype=object)) * item.itemsize
+        fits = known > 0 and len(data) % known == 0 if -1 in shape else len(data) == known
+        if not fits:
+            problem = f"blob {name!r} has {len(data)} bytes, expected {item} {shape}"
+            raise CorruptionError(problem, what="index blob", where=name)
+        return np.frombuffer(data, item).reshape(shape)
+
+    # --- damage ---
+
+    def contents(self) -> dict[str, bytes]:
+        """Return name and bytes of every blob."""
+        return dict(self._data)
+
+    def damaged(self, name: str) -> MemoryBlobs:
+        """Return blobs in which one does not match its checksum any more: reading it is a CorruptionError."""
+        other = MemoryBlobs.of(self._data)
+        other._sums[name] ^= 1
+        return other
+
+    def forged(self, name: str, data: bytes | None) -> MemoryBlobs:
+        """Return blobs in which one holds something else with a matching checksum; None: it is missing."""
+        contents = {key: (data if key == name else value) for key, value in self._data.items()}
+        return MemoryBlobs.of({key: value for key, value in contents.items() if value is not None})
+
+    def _found(self, name: str) -> bytes:
+        if name not in self._data:
+            raise CorruptionError(f"blob {name!r} is missing", what="index blob", where=name)
+        return self._data[name]
+
+
+def _scales(metric: Metric, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the number per row that `VectorBlocks` carries, from its definition."""
+    squares = np.square(rows.astype(np.float64)).sum(axis=1)
+    if metric == "l2":
+        return np.asarray(squares, np.float32)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(np.sqrt(squares) if metric == "dot" else 1.0 / np.sqrt(squares), np.float32)
+
+
+def _broken(rule: str, problem: str) -> PluginContractError:
+    return PluginContractError(problem, rule=rule, problem=problem)
