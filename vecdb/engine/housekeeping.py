@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from vecdb.errors import CancelledError, LockedError, StateError, StorageError
 from vecdb.storage.handles import Store
 from vecdb.storage.state import CollectionEntry, SpaceCounts
+from vecdb.storage.vectors import row_bytes
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import CancelCheck, Progress, Space
 
 REPACK_SHARE = 0.2
-"""Dead share of a block from which it is rewritten."""
-_REPACK_BLOCKS = 4
-"""Blocks rewritten in one step: what a write may have to wait for, and what old and new take together."""
+"""What rewriting must give back: the dead share of a segment, or the share of the old blocks that the new ones save."""
+_LEAST_REPACK, _MOST_REPACK = 1 << 20, 4 << 20
+"""Bytes written in one step, a sixteenth of the space: what a write may have to wait for, and what is there twice."""
 _BREATH = 0.25
-"""Seconds between steps, in which readers leave the commits that still hold the old blocks."""
+"""Seconds between steps unless much died meanwhile."""
 _DUE_DEAD = 256
 _PAUSE = 1.0
 """Seconds between attempts while history keeps most of the dead."""
@@ -48,6 +49,27 @@ def outcome(write: WriteTx, entry: CollectionEntry) -> Outcome:
     return Outcome(write.seq, write.counters.horizon, {} if pending is None else dict(pending.spaces))
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of the last attempt to give space back.
+
+    Attributes
+    ----------
+    time : float
+        Of the monotonic clock.
+    dead : int
+        Vectors that were dead when it ended.
+    horizon : int
+    commit : int
+        LMDB's number of its commit, 0 if it found nothing to do.
+    """
+
+    time: float
+    dead: int
+    horizon: int
+    commit: int = 0
+
+
 def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
     """Do what housekeeping a commit's counts say is due; nothing is read to find out.
 
@@ -57,8 +79,6 @@ def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
     try:
         for name, step in _due_steps(store, entry, left):
             useful = store.writer.maintain(step, timeout=0.0)
-            if useful and isinstance(name, Space):  # there may be more of it: look again soon
-                store.settled[name.id] = (time.monotonic() - _PAUSE + _BREATH, left.spaces[name.id].dead, -1)
             log.debug("%s: %s: %s", store.path, name, "done" if useful else "nothing to do")
     except (LockedError, StateError) as error:  # another writer was quicker, or the database is being closed
         log.debug("%s: housekeeping put off: %s", store.path, error)
@@ -66,28 +86,53 @@ def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
         log.warning("%s: housekeeping failed: %s", store.path, error)
 
 
-def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str | Space, Step]]:
+def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str, Step]]:
     for space in entry.spaces.values():
         counts = left.spaces.get(space.id)
         if counts is not None and _is_due(store, space, counts, left.horizon):
-            yield space, _settle_step(entry, space, REPACK_SHARE, _REPACK_BLOCKS)
+            yield from _give_back(store, entry, space, left)
     if left.seq % _TIDY_EVERY == 0:
         for space in entry.spaces.values():
             yield f"merge the segments of space {space.name}", _merge_step(entry, space)
         yield f"tidy the columns of {entry.name}", _tidy_columns_step(entry)
 
 
+def _give_back(store: Store, entry: CollectionEntry, space: Space, left: Outcome) -> Iterator[tuple[str, Step]]:
+    """Yield the step that rewrites some blocks of a space, and note what became of it."""
+    store.settled[space.id] = Attempt(time.monotonic(), left.spaces[space.id].dead, left.horizon)
+    after: list[int] = []
+    step = _settle_step(entry, space, REPACK_SHARE, _step_bytes(space, left.spaces[space.id]))
+
+    def noting(write: WriteTx) -> bool:
+        useful = step(write)
+        pending = _pending(write, entry)
+        after[:] = [pending.spaces[space.id].dead] if useful and pending is not None else []
+        return useful
+
+    yield f"repack space {space.name}", noting
+    if after:
+        store.settled[space.id] = Attempt(time.monotonic(), after[0], left.horizon, store.env.commits()[0])
+
+
 def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bool:
     """Whether enough died that rewriting may give space back, and something changed since the last attempt."""
     if counts.dead < _DUE_DEAD or 4 * counts.dead < counts.live:
         return False
-    when, dead, seen = store.settled.get(space.id, (0.0, 0, -1))
-    now = time.monotonic()
-    grown = counts.dead - (dead if dead <= counts.dead else 0)  # fewer than then: that attempt gave space back
-    if grown < max(_DUE_DEAD, counts.live // 2) and (horizon == seen or now - when < _PAUSE):
-        return False
-    store.settled[space.id] = (now, counts.dead, horizon)
-    return True
+    last = store.settled.get(space.id)
+    if last is None:
+        return True
+    waited = time.monotonic() - last.time
+    grown = counts.dead - min(last.dead, counts.dead)
+    if last.commit:  # the last attempt was worth it: go on once its old blocks are free
+        newest, oldest = store.env.commits()
+        much = 4 * grown * row_bytes(space) >= _step_bytes(space, counts)
+        return min(newest, oldest) > last.commit and (much or waited >= _BREATH)
+    return grown >= max(_DUE_DEAD, counts.live // 2) or (horizon != last.horizon and waited >= _PAUSE)
+
+
+def _step_bytes(space: Space, counts: SpaceCounts) -> int:
+    taken = (counts.live + counts.dead) * row_bytes(space)
+    return min(_MOST_REPACK, max(_LEAST_REPACK, taken // 16))
 
 
 def _settle_step(entry: CollectionEntry, space: Space, threshold: float, most: int | None = None) -> Step:

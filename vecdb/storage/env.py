@@ -453,18 +453,27 @@ class Environment:
         with self._counted() as env, self.translated():
             return int(env.reader_check())
 
+    def commits(self) -> tuple[int, int]:
+        """Return LMDB's numbers of the newest commit and of the oldest that is being read (the newest if none is).
+
+        Pages freed by a commit are used again once nothing older is read.
+        """
+        with self._counted() as env, self.translated():
+            last = int(env.info()["last_txnid"])
+            ages = [int(line.split()[2]) for line in str(env.readers()).splitlines()[1:] if line.split()[2] != "-"]
+            return last, min(ages, default=last)
+
     def facts(self) -> dict[str, int]:
         """Sizes: of the file, of its pages in use, of a page; the last transaction; the oldest reader's lag."""
+        last, oldest = self.commits()
         with self._counted() as env, self.translated():
             info, page = env.info(), int(env.stat()["psize"])
-            ages = [int(line.split()[2]) for line in str(env.readers()).splitlines()[1:] if line.split()[2] != "-"]
-            last = int(info["last_txnid"])
             return {
                 "file_bytes": self.path.stat().st_size,
                 "page_bytes": page,
                 "map_bytes": int(info["map_size"]),
                 "last_txn": last,
-                "oldest_reader_lag": last - min(ages, default=last),
+                "oldest_reader_lag": last - oldest,
                 "readers": int(info["num_readers"]),
             }
 

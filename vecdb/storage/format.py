@@ -355,7 +355,7 @@ def decode_metadata(place: bytes, value: Buffer) -> dict[str, Any]:
 
 # --- vector blocks ----------------------------------------------------------------------------------------
 
-BLOCK_CLASSES: Final = (64 << 10, 256 << 10, 1 << 20)
+BLOCK_CLASSES: Final = (64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20)
 """Allocation classes in bytes; the value is 16 shorter because LMDB puts 16 bytes before it on its first page."""
 CHUNK: Final = 16 << 10
 """Bytes under one checksum: what a random access has to verify."""

@@ -68,8 +68,8 @@ class Store:
         self.writer = Writer(self.env, self.reader, retention=options.retention)
         self.header: dict[str, Any] = {}
         self.users = 0
-        self.settled: dict[int, tuple[float, int, int]] = {}
-        """When housekeeping last looked at each space: time, dead vectors, horizon."""
+        self.settled: dict[int, Any] = {}
+        """What housekeeping notes of its last look at each space, by number."""
 
     def start(self) -> None:
         """Open the file, make it a database if it is empty, and read its header."""

@@ -5,8 +5,7 @@ Ordinals are handed out in order and never reused; blocks are written once, unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from vecdb.storage.format import (
     u64,
     verify_chunk,
 )
+from vecdb.storage.repack import Stretch, cut, plan, usual_class
 from vecdb.storage.spaces import Segment, read_segments, segment_key, write_segment
 from vecdb.storage.tx import Tx
 from vecdb.types import Space
@@ -46,13 +46,15 @@ def row_bytes(space: Space) -> int:
 
 
 class VectorWriter:
-    """Appends vectors to one space within a write transaction."""
+    """Appends vectors to one space within a write transaction; `stored` is how many the space holds, dead included."""
 
-    def __init__(self, tx: Tx, space: Space, new_block: Callable[[], int]) -> None:
+    def __init__(self, tx: Tx, space: Space, new_block: Callable[[], int], stored: int = 0) -> None:
         self.tx = tx
         self.space = space
         self._new_block = new_block
-        self._capacity = max(1, block_capacity(BLOCK_CLASSES[-1], row_bytes(space)))
+        self._width = row_bytes(space)
+        self.usual = usual_class(stored, self._width)
+        self._capacity = block_capacity(self.usual, self._width)
 
     def append(self, vectors: Vectors, rows: Numbers, scales: Scales, *, next_ordinal: int, tail_start: int) -> int:
         """Append in order, sealing whole blocks; return the new start of the tail."""
@@ -101,28 +103,34 @@ class VectorWriter:
 
     def _seal(self, vectors: Vectors, rows: Numbers, scales: Scales, ordinals: Numbers) -> None:
         visit("seal.before")
-        blocks = self.write_blocks([(vectors, rows, scales, ordinals)])
+        blocks = self._write_blocks([(vectors, rows, scales, ordinals)], BLOCK_CLASSES[-1], self.usual)
         for start in range(0, len(blocks), WRITTEN_SEGMENT_BLOCKS):
             part = tuple(blocks[start : start + WRITTEN_SEGMENT_BLOCKS])
             write_segment(self.tx, self.space.id, Segment(part[0].first, part))
             visit("seal.half")
 
-    def write_blocks(self, pieces: Iterable[tuple[Vectors, Numbers, Scales, Numbers]]) -> list[BlockRef]:
-        """Write pieces of (vectors, rows, scales, ordinals) as full blocks, the last in the smallest class."""
+    def _write_blocks(
+        self, pieces: Iterable[tuple[Vectors, Numbers, Scales, Numbers]], large: int, last: int
+    ) -> list[BlockRef]:
+        """Write pieces of (vectors, rows, scales, ordinals): full blocks of class `large`, the rest at most `last`."""
         refs: list[BlockRef] = []
         held: list[tuple[Any, ...]] = []
-        waiting = 0
+        waiting, capacity = 0, block_capacity(large, self._width)
         for piece in pieces:
             held.append(piece)
             waiting += len(piece[1])
-            while waiting >= self._capacity:
-                full, held = self._split(held, self._capacity)
-                refs.append(self._write_block(*full))
-                waiting -= self._capacity
-        if waiting:
-            full, _ = self._split(held, waiting)
-            refs.append(self._write_block(*full))
+            while waiting >= capacity:
+                held = self._write_first(held, capacity, refs)
+                waiting -= capacity
+        for count in cut(waiting, self._width, last):
+            held = self._write_first(held, count, refs)
         return refs
+
+    def _write_first(self, held: list[tuple[Any, ...]], count: int, refs: list[BlockRef]) -> list[tuple[Any, ...]]:
+        """Write the first `count` rows that are held as a block; return what is held after that."""
+        block, rest = self._split(held, count)
+        refs.append(self._write_block(*block))
+        return rest
 
     @staticmethod
     def _split(held: list[tuple[Any, ...]], count: int) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
@@ -133,7 +141,7 @@ class VectorWriter:
         return tuple(part[:count] for part in joined), [rest] if len(rest[1]) else []
 
     def _write_block(self, vectors: Vectors, rows: Numbers, scales: Scales, ordinals: Numbers) -> BlockRef:
-        size_class = smallest_class(len(rows), row_bytes(self.space))
+        size_class = smallest_class(len(rows), self._width)
         ref = BlockRef(self._new_block(), size_class, len(rows), int(ordinals[0]), int(ordinals[-1]))
         self.tx.put(
             "blocks", u64(ref.id), encode_block(ref, self.space.id, vectors, rows, scales, ordinals), append=True
@@ -143,10 +151,11 @@ class VectorWriter:
     # --- repacking ---
 
     def repack(self, segments: list[Segment], gone: Numbers) -> None:
-        """Rewrite neighbouring segments as one run without the ordinals in `gone` (sorted)."""
+        """Rewrite neighbouring segments as one run of large blocks without the ordinals in `gone` (sorted)."""
         for segment in segments:
             self.tx.delete("segments", segment_key(self.space.id, segment.base))
-        refs = self.write_blocks(self._survivors(ref, gone) for segment in segments for ref in segment.blocks)
+        survivors = (self._survivors(ref, gone) for segment in segments for ref in segment.blocks)
+        refs = self._write_blocks(survivors, BLOCK_CLASSES[-1], BLOCK_CLASSES[-1])
         for segment in segments:
             for ref in segment.blocks:
                 self.tx.delete("blocks", u64(ref.id))
@@ -155,19 +164,37 @@ class VectorWriter:
             part = tuple(refs[start : start + WRITTEN_SEGMENT_BLOCKS])
             write_segment(self.tx, self.space.id, Segment(part[0].first, part))
 
-    def repack_blocks(self, segment: Segment, places: Sequence[int], gone: Numbers) -> None:
-        """Rewrite the blocks at `places` of a segment without the ordinals in `gone`; the others stay as they are."""
-        blocks: list[BlockRef] = []
-        for chosen, run in groupby(range(len(segment.blocks)), key=set(places).__contains__):
-            refs = [segment.blocks[place] for place in run]
-            blocks += self.write_blocks(self._survivors(ref, gone) for ref in refs) if chosen else refs
-        for place in places:
-            self.tx.delete("blocks", u64(segment.blocks[place].id))
+    def repack_best(self, segments: Sequence[Segment], final: Numbers, threshold: float, most: int) -> Numbers:
+        """Rewrite the stretches of blocks that give back most, see `repack.plan`; return the dead that are gone.
+
+        `segments` are all of the space, `final` the ordinals (sorted) that nobody can read any more.
+        """
+        refs = [ref for segment in segments for ref in segment.blocks]
+        dead = np.array([len(dead_in((ref,), final)) for ref in refs], np.int64)
+        stretches = plan(refs, dead, self._width, largest=self.usual, threshold=threshold, most=most)
+        for first, stop, inside in _by_segments(segments, stretches):
+            self._rewrite(segments[first:stop], inside, final)
+        return joined([dead_in(refs[stretch.start : stretch.stop], final) for stretch in stretches])
+
+    def _rewrite(self, segments: Sequence[Segment], stretches: Sequence[Stretch], gone: Numbers) -> None:
+        """Rewrite stretches of the blocks of neighbouring segments, numbered through; the others stay as they are."""
+        refs = [ref for segment in segments for ref in segment.blocks]
+        kept: list[BlockRef] = []
+        place = 0
+        for stretch in stretches:
+            old = refs[stretch.start : stretch.stop]
+            kept += refs[place : stretch.start]
+            kept += self._write_blocks((self._survivors(ref, gone) for ref in old), self.usual, self.usual)
+            place = stretch.stop
+            for ref in old:
+                self.tx.delete("blocks", u64(ref.id))
+        kept += refs[place:]
         visit("maintain.repack")
-        if blocks:
-            write_segment(self.tx, self.space.id, Segment(segment.base, tuple(blocks)))
-        else:
+        for segment in segments:
             self.tx.delete("segments", segment_key(self.space.id, segment.base))
+        for start in range(0, len(kept), MAX_SEGMENT_BLOCKS):
+            part = tuple(kept[start : start + MAX_SEGMENT_BLOCKS])
+            write_segment(self.tx, self.space.id, Segment(part[0].first, part))
 
     def _survivors(self, ref: BlockRef, gone: Numbers) -> tuple[Vectors, Numbers, Scales, Numbers]:
         value = self.tx.get("blocks", u64(ref.id))
@@ -214,3 +241,31 @@ def drop_vectors(tx: Tx, space: Space) -> None:
             tx.delete("blocks", u64(ref.id))
     for table in ("segments", "tail", "deaths"):
         tx.delete_range(table, prefix)
+
+
+def dead_in(blocks: Sequence[BlockRef], final: Numbers) -> Numbers:
+    """Return those of `final` (ascending) that lie between the first and last ordinal of `blocks`."""
+    return final[np.searchsorted(final, blocks[0].first) : np.searchsorted(final, blocks[-1].last, side="right")]
+
+
+def joined(parts: list[Numbers]) -> Numbers:
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _by_segments(
+    segments: Sequence[Segment], stretches: Sequence[Stretch]
+) -> Iterator[tuple[int, int, list[Stretch]]]:
+    """Yield (first, stop, stretches) of each run of segments that stretches tie together, numbered from its start."""
+    ends = np.cumsum([len(segment.blocks) for segment in segments])
+    first, last, inside = 0, -1, list[Stretch]()
+    for stretch in stretches:
+        begins, finishes = np.searchsorted(ends, [stretch.start, stretch.stop - 1], side="right").tolist()
+        if begins > last:
+            if inside:
+                yield first, last + 1, inside
+            first, inside = begins, []
+        last = finishes
+        before = int(ends[first]) - len(segments[first].blocks)
+        inside.append(Stretch(stretch.start - before, stretch.stop - before, stretch.written))
+    if inside:
+        yield first, last + 1, inside

@@ -56,7 +56,7 @@ from vecdb.storage.state import (
     write_counters,
 )
 from vecdb.storage.tx import Tx
-from vecdb.storage.vectors import VectorWriter, drop_vectors, row_bytes
+from vecdb.storage.vectors import VectorWriter, dead_in, drop_vectors, joined, row_bytes
 from vecdb.types import Space
 
 LOG_ENTRIES: Final = 10_000
@@ -270,7 +270,7 @@ class WriteTx:
         """Append the vectors of `rows`; return the ordinal of the first."""
         self.dirty = True
         counts = pending.spaces[space.id]
-        writer = self.vector_writer(space)
+        writer = self.vector_writer(space, counts)
         tail_start = writer.append(
             vectors, rows, scales, next_ordinal=counts.next_ordinal, tail_start=counts.tail_start
         )
@@ -280,8 +280,8 @@ class WriteTx:
         )
         return first
 
-    def vector_writer(self, space: Space) -> VectorWriter:
-        return VectorWriter(self.tx, space, self._take_block)
+    def vector_writer(self, space: Space, counts: SpaceCounts) -> VectorWriter:
+        return VectorWriter(self.tx, space, self._take_block, counts.live + counts.dead)
 
     def _take_block(self) -> int:
         self._next_block += 1
@@ -435,7 +435,8 @@ class WriteTx:
         counts = pending.spaces[space.id]
         if counts.next_ordinal == counts.tail_start:
             return False
-        start = self.vector_writer(space).seal_tail(next_ordinal=counts.next_ordinal, tail_start=counts.tail_start)
+        writer = self.vector_writer(space, counts)
+        start = writer.seal_tail(next_ordinal=counts.next_ordinal, tail_start=counts.tail_start)
         pending.spaces[space.id] = replace(counts, tail_start=start)
         return True
 
@@ -445,20 +446,21 @@ class WriteTx:
         Parameters
         ----------
         threshold : float
-            Dead share from which a segment (or a block, with `most`) is rewritten.
+            Dead share from which a segment is rewritten; with `most`, what rewriting must give back of old blocks.
         most : int, optional
-            At most so many blocks, those with the most dead: bounds the work, and the room that old and new blocks
-            take together. None rewrites whole segments, neighbours together, so that blocks fill up.
+            Bytes of new blocks at most: bounds the work, and the room that old and new blocks take together. None
+            rewrites whole segments, neighbours together, into large blocks.
         """
         old = [ordinals for seq, ordinals in read_deaths(self.tx, space.id) if seq <= self.counters.horizon]
         if not old:
             return False
         final = np.unique(np.concatenate(old))
         segments = read_segments(self.tx, space.id)
+        writer = self.vector_writer(space, pending.spaces[space.id])
         if most is None:
-            removed = self._repack_segments(space, segments, final, threshold)
+            removed = self._repack_segments(writer, segments, final, threshold)
         else:
-            removed = self._repack_blocks(space, segments, final, threshold, most)
+            removed = writer.repack_best(segments, final, threshold, most)
         if not len(removed) and len(old) < _MANY_DEATHS:
             return False
         settle_deaths(self.tx, space.id, self.counters.horizon, removed)
@@ -466,43 +468,20 @@ class WriteTx:
         pending.spaces[space.id] = replace(counts, dead=counts.dead - len(removed), epoch=counts.epoch + 1)
         return True
 
-    def _repack_segments(self, space: Space, segments: list[Segment], final: Numbers, threshold: float) -> Numbers:
-        chosen = [segment for segment in segments if len(_dead_in(segment.blocks, final)) > threshold * segment.rows]
+    @staticmethod
+    def _repack_segments(writer: VectorWriter, segments: list[Segment], final: Numbers, threshold: float) -> Numbers:
+        chosen = [segment for segment in segments if len(dead_in(segment.blocks, final)) > threshold * segment.rows]
         for run in _neighbours(segments, chosen):
-            self.vector_writer(space).repack(run, final)
-        return _joined([_dead_in(segment.blocks, final) for segment in chosen])
-
-    def _repack_blocks(
-        self, space: Space, segments: list[Segment], final: Numbers, threshold: float, most: int
-    ) -> Numbers:
-        shares = [
-            (len(dead) / block.rows, number, place, dead)
-            for number, segment in enumerate(segments)
-            for place, block in enumerate(segment.blocks)
-            if len(dead := _dead_in((block,), final)) > threshold * block.rows
-        ]
-        chosen = sorted(shares, key=lambda share: -share[0])[:most]
-        for number in {number for _, number, _, _ in chosen}:
-            places = sorted(place for _, owner, place, _ in chosen if owner == number)
-            self.vector_writer(space).repack_blocks(segments[number], places, final)
-        return _joined([dead for _, _, _, dead in chosen])
+            writer.repack(run, final)
+        return joined([dead_in(segment.blocks, final) for segment in chosen])
 
     def merge_segments(self, pending: Pending, space: Space) -> bool:
         """Join small directory entries."""
-        if not self.vector_writer(space).merge_small():
-            return False
         counts = pending.spaces[space.id]
+        if not self.vector_writer(space, counts).merge_small():
+            return False
         pending.spaces[space.id] = replace(counts, epoch=counts.epoch + 1)
         return True
-
-
-def _dead_in(blocks: Sequence[BlockRef], final: Numbers) -> Numbers:
-    """Return those of `final` (ascending) that lie between the first and last ordinal of `blocks`."""
-    return final[np.searchsorted(final, blocks[0].first) : np.searchsorted(final, blocks[-1].last, side="right")]
-
-
-def _joined(parts: list[Numbers]) -> Numbers:
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
 def _neighbours(segments: Sequence[Any], chosen: Sequence[Any]) -> list[list[Any]]:
