@@ -178,7 +178,8 @@ def test_an_epoch_that_is_not_bumped(sound, monkeypatch):
 
     monkeypatch.setattr(writetx.WriteTx, "settle", settle)
     try:
-        found, expected = rewritten_under_a_reader(sound)
+        with np.errstate(all="ignore"):  # whatever lies there now may be no numbers
+            found, expected = rewritten_under_a_reader(sound)
     except vecdb.StorageError:
         return
     assert found != expected

@@ -188,6 +188,49 @@ def test_the_dead_are_marked_and_repacking_removes_them(bench):
     both(bench)
 
 
+def repack_best(bench, horizon, most=8 << 20, threshold=0.2):
+    """Rewrite what pays; return how many vectors went."""
+    bench.horizon = horizon
+    final = np.array(sorted(o for o, seq in bench.dead.items() if seq <= horizon), np.uint64)
+    with bench.writing() as (tx, writer):
+        gone = writer.repack_best(read_segments(tx, SPACE.id), final, threshold, most)
+        settle_deaths(tx, SPACE.id, horizon, gone)
+    for ordinal in gone.tolist():
+        del bench.rows[ordinal], bench.dead[ordinal]
+    bench.counts = replace(bench.counts, dead=bench.counts.dead - len(gone), epoch=bench.counts.epoch + 1)
+    return len(gone)
+
+
+def test_neighbours_are_joined_across_segments_and_the_others_stay(bench):
+    for _ in range(8):
+        bench.append(15)  # a segment of one full block each
+    before = both(bench).refs
+    bench.kill([*range(15, 60, 3), *range(60, 75)])
+    assert repack_best(bench, horizon=1) == 30  # a third of three blocks, and all of a fourth
+    view = both(bench)
+    assert [ref.rows for ref in view.refs] == [15, 15, 15, 15, 15, 15]
+    assert (view.refs[0], *view.refs[3:]) == (before[0], *before[5:])
+    with bench.env.lease() as tx:
+        segments = read_segments(tx, SPACE.id)
+        assert tx.entries("blocks")["entries"] == 6
+    assert [(segment.base, len(segment.blocks)) for segment in segments] == [
+        (0, 1), (16, 2), (75, 1), (90, 1), (105, 1)
+    ]  # fmt: skip
+    bench.append(40)
+    bench.kill([0, 119])
+    assert repack_best(bench, horizon=2) == 0  # too little to pay
+    assert len(both(bench).death_ordinals) == 2
+
+
+def test_little_is_written_at_once(bench):
+    bench.append(15 * 12)
+    bench.kill([ordinal for ordinal in range(15 * 12) if ordinal % 2])
+    assert 14 <= repack_best(bench, horizon=1, most=1 << 20) <= 16  # two blocks into one, or each into half a one
+    both(bench)
+    assert repack_best(bench, horizon=1, most=64 << 20) > 70
+    assert sum(ref.size_class for ref in both(bench).refs) <= 7 << 20
+
+
 def test_a_segment_of_which_everything_died_goes(bench):
     bench.append(30)
     bench.kill(range(30))

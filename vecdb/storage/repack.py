@@ -18,6 +18,7 @@ from vecdb.storage.format import BLOCK_CLASSES, BlockRef, block_capacity
 
 WIDEST: Final = 12
 """Neighbours rewritten together at most; at a fifth dead, five make four."""
+_SMALL_SPACE: Final = 64 << 20
 
 Counts = npt.NDArray[np.int64]
 
@@ -58,9 +59,6 @@ def usual_class(stored: int, width: int) -> int:
             if 10 * block_capacity(size_class, width) * (width + 16) >= 9 * size_class:
                 return size_class
     return BLOCK_CLASSES[-1]
-
-
-_SMALL_SPACE: Final = 64 << 20
 
 
 def cut(rows: int, width: int, largest: int) -> list[int]:
@@ -137,7 +135,7 @@ def _candidates(live: Counts, sizes: Counts, bytes_for: Any, threshold: float, m
     if not parts:
         return []
     table = np.concatenate(parts)
-    order = np.argsort(table[:, 2] / np.maximum(table[:, 3], 1), kind="stable")
+    order = np.lexsort((table[:, 2] - table[:, 3], table[:, 2] / table[:, 3]))  # of equals the one that saves more
     return [(start, stop, written) for start, stop, written, _ in table[order].tolist()]
 
 
