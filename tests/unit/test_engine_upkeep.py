@@ -5,7 +5,7 @@ import pytest
 
 import vecdb
 from vecdb import errors
-from vecdb.engine import guard, inspection
+from vecdb.engine import guard, housekeeping, inspection
 from vecdb.storage.format import pack_sealed, u32, u32_u64, u64
 from vecdb.storage.records import id_place, record_key
 from vecdb.storage.state import collection_key
@@ -45,6 +45,32 @@ def test_rewriting_the_same_records_keeps_few_dead(path):
         assert stats["vectors"] == 1500 and stats["dead"] <= 2 * 1500
         assert db.stats()["file_bytes"] < 5 * 1500 * 1024 + (4 << 20)
         assert docs.search(vectors(1, seed=11)[0], 5).complete and db.check().ok
+
+
+def test_nothing_is_repacked_while_a_reader_holds_the_old_blocks(path, monkeypatch):
+    """Their pages cannot be used again yet, so the file would only grow; when the reader has gone, it goes on."""
+    monkeypatch.setattr(housekeeping, "_BREATH", 0.0)
+    db, docs = open_docs(path, retention=0)
+    with db:
+        rows = vectors(4000)
+        docs.upsert(list(range(4000)), {"s": rows}, trust=True)
+        store, number = db._opened(), docs.spaces["s"].id
+
+        def rewrite(turns):
+            for turn in range(turns):
+                ids = list(range(turn * 100, turn * 100 + 100))
+                docs.upsert(ids, {"s": rows[ids]}, trust=True)
+
+        rewrite(20)
+        repacked = store.settled[number].commit
+        assert repacked > 0
+        with store.env.lease():
+            rewrite(10)
+            held = store.settled[number].commit  # of the one step that did not have to wait, if any
+            rewrite(20)
+            assert store.settled[number].commit == held
+        rewrite(40)
+        assert store.settled[number].commit > held
 
 
 def test_the_dead_stay_while_history_needs_them_and_go_afterwards(path):

@@ -118,7 +118,7 @@ def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bo
     """Whether enough died that rewriting may give space back, and something changed since the last attempt."""
     if counts.dead < _DUE_DEAD or 4 * counts.dead < counts.live:
         return False
-    last = store.settled.get(space.id)
+    last: Attempt | None = store.settled.get(space.id)
     if last is None:
         return True
     waited = time.monotonic() - last.time

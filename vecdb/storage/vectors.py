@@ -252,9 +252,7 @@ def joined(parts: list[Numbers]) -> Numbers:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def _by_segments(
-    segments: Sequence[Segment], stretches: Sequence[Stretch]
-) -> Iterator[tuple[int, int, list[Stretch]]]:
+def _by_segments(segments: Sequence[Segment], stretches: Sequence[Stretch]) -> Iterator[tuple[int, int, list[Stretch]]]:
     """Yield (first, stop, stretches) of each run of segments that stretches tie together, numbered from its start."""
     ends = np.cumsum([len(segment.blocks) for segment in segments])
     first, last, inside = 0, -1, list[Stretch]()

@@ -18,7 +18,6 @@ from vecdb.errors import CorruptionError, TransactionError
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import (
-    BlockRef,
     StoredRecord,
     decode_record,
     pack_sealed,
