@@ -92,6 +92,28 @@ class Candidates(NamedTuple):
     positions: Positions
     scores: Matrix
 
+    @classmethod
+    def ordered(cls, positions: npt.ArrayLike, scores: npt.ArrayLike) -> Candidates:
+        """Return what a library found as the contract asks for it.
+
+        Parameters
+        ----------
+        positions : array_like of int, shape (q, m)
+            Distinct in each row; negative where nothing was found.
+        scores : array_like of float, shape (q, m)
+            Higher is better; without meaning where nothing was found.
+
+        Returns
+        -------
+        Candidates
+            Each row sorted by (score descending, position ascending), with -1 and -inf behind the last.
+        """
+        places, values = np.array(positions, np.int64), np.array(scores, np.float32)
+        nothing = places < 0
+        places[nothing], values[nothing] = -1, -np.inf
+        order = np.lexsort((places, -values, nothing), axis=-1)
+        return cls(np.take_along_axis(places, order, -1), np.take_along_axis(values, order, -1))
+
 
 class InPlace(NamedTuple):
     """The vectors where they lie in the file.
