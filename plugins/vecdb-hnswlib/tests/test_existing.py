@@ -3,9 +3,9 @@
 import hnswlib
 import numpy as np
 import pytest
+from vecdb_hnswlib import read_index
 
 from vecdb.errors import CorruptionError
-from vecdb_hnswlib import read_index
 
 ROWS = np.random.default_rng(2).standard_normal((90, 5)).astype(np.float32)
 LABELS = np.random.default_rng(3).permutation(1_000)[:90]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vecdb_hnswlib import HnswType
+from vecdb_hnswlib.stored import HEAD
 
 from vecdb.contracts import settle_params
 from vecdb.errors import CorruptionError, PluginLoadError
 from vecdb.testing.memory import MemoryBlobs, MemoryView
-from vecdb_hnswlib import HnswType
-from vecdb_hnswlib.stored import HEAD
 
 TYPE = HnswType()
 PARAMS = settle_params("hnswlib.hnsw", TYPE.parameters, {"M": 4, "ef_construction": 20})
