@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy.typing as npt
 
-from vecdb.engine import housekeeping, queries, reading, search, spaces
+from vecdb.engine import housekeeping, indexing, queries, reading, search, spaces
 from vecdb.engine import where as conditions
 from vecdb.engine.batch import Batch, id_list, make_batch, unique_keys, upsert_arguments, vector_batch
 from vecdb.engine.inspection import collection_stats
 from vecdb.engine.names import check_count
 from vecdb.engine.operations import WriteRules, delete_ids, delete_where, missing_records, rules_for, write_batch
+from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
 from vecdb.storage.format import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import CancelCheck, HitsBatch, Id, Metric, Progress, Record, RecordVersion, Space, Where, WriteResult
+from vecdb.types import (
+    CancelCheck,
+    HitsBatch,
+    Id,
+    IndexInfo,
+    Metric,
+    Progress,
+    Record,
+    RecordVersion,
+    Space,
+    Where,
+    WriteResult,
+)
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -573,10 +586,15 @@ class Collection:
                 explain,
                 asked_for.row,
                 asked,
+                exact or recall == 1.0,
+                effort,
             )
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
-                view, request, lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix)
+                view,
+                request,
+                lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix),
+                self._database._registry,
             )
             if asked_for.single:
                 return hits[0]
@@ -587,9 +605,93 @@ class Collection:
     def stats(self) -> dict[str, Any]:
         """Return counts of records, and of each space its live, dead, sealed and tail vectors and bytes."""
         with self._database._read() as snapshot:
-            return collection_stats(snapshot, snapshot.entry(*self._key))
+            return collection_stats(snapshot, snapshot.entry(*self._key), self._database._registry)
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
-        """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
+        """Seal what is small, rewrite what is mostly dead, bring indexes up to date.
+
+        An index takes in what was written since it was built, is rebuilt where more than 30 % of it is dead or its
+        stored form is damaged or of another version, and is left alone where its type is not installed.
+
+        Returns
+        -------
+        int
+            How many steps had something to do.
+
+        Raises
+        ------
+        PluginError
+            An index type failed; what it had stored before stays.
+        """
         database = self._database
-        return housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
+        useful = housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
+        return useful + indexing.upkeep(database._workshop(self._key, progress, cancel))
+
+    # --- indexes ---
+
+    def create_index(
+        self,
+        space: str,
+        kind: str,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cancel: CancelCheck | None = None,
+        **params: Any,
+    ) -> IndexInfo:
+        """Build an index over a space; searches use it from then on.
+
+        Parameters
+        ----------
+        space : str
+        kind : str
+            Name of a registered index type, or "auto" to let plugins choose. ``vecdb plugins`` lists them.
+        seed : int, default 0
+            For types that use randomness: the same vectors and seed give the same index where the type promises it.
+        progress, cancel : callable, optional
+        **params
+            Parameters of the type; those left out have their defaults.
+
+        Returns
+        -------
+        IndexInfo
+
+        Raises
+        ------
+        UnknownNameError
+            No plugin provides `kind`; close matches are in the hint.
+        ExistsError
+            The space has an index of this kind.
+        ParameterError
+            A parameter is unknown or out of its bounds, or the type cannot index this metric or width.
+        PluginError
+            The plugin failed; nothing is stored.
+        CancelledError
+            `cancel` said so; nothing is stored.
+
+        Notes
+        -----
+        Reads and writes go on meanwhile. Vectors written after the build began are scanned by every search until
+        `optimize` lets the index take them in.
+        """
+        database = self._database
+        shop = database._workshop(self._key, progress, cancel)
+        housekeeping.seal(database._writable(), self._entry(), space, database._timeout)
+        indexing.create_index(shop, space, kind, params, seed)
+        return next(info for info in reversed(self.indexes) if info.space == space)
+
+    @property
+    def indexes(self) -> list[IndexInfo]:
+        """The indexes in the order they were made or last rebuilt, and whether each can be used here."""
+        with self._database._read() as snapshot:
+            return indexing.describe(CollectionView(snapshot, snapshot.entry(*self._key)), self._database._registry)
+
+    def drop_index(self, space: str, kind: str) -> None:
+        """Remove an index and what it stored; its type need not be installed.
+
+        Raises
+        ------
+        SpaceMissingError, UnknownNameError
+            There is no such space, or it has no such index.
+        """
+        self._database._write(indexing.drop_index(self._key, space, kind))

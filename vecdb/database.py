@@ -10,25 +10,29 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from vecdb.collection import Collection
-from vecdb.engine import housekeeping, inspection
+from vecdb.engine import housekeeping, indexing, inspection
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
+from vecdb.engine.parts import LoadedPart
+from vecdb.engine.view import CollectionView
 from vecdb.errors import (
     ClosedError,
     CollectionMissingError,
     ExistsError,
+    ParameterError,
     ReadOnlyError,
     TagMissingError,
     TransactionError,
 )
 from vecdb.kernels import loader
 from vecdb.kernels.loader import warmup
+from vecdb.registry import PluginRegistry, default_registry
 from vecdb.storage import copying, handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
@@ -55,6 +59,7 @@ def open(
     map_size: int | None = None,
     automatic: bool = True,
     allow_remote: bool = False,
+    plugins: PluginRegistry | Iterable[object] | None = None,
 ) -> Database:
     """Open a database file, creating it if it does not exist.
 
@@ -80,6 +85,10 @@ def open(
         Whether writes do a bounded step of upkeep when it is due; otherwise only `optimize` does.
     allow_remote : bool, default False
         Whether to open a file on a network file system, where locks and memory maps cannot be trusted.
+    plugins : PluginRegistry or iterable of plugins, optional
+        Where index types and the like come from. Default: vecdb's own and those that are installed, as far as
+        ``VECDB_PLUGINS`` allows; an iterable of modules or objects adds them to these. Installed plugins are imported
+        when a name is looked up that vecdb does not provide itself, and at the first write.
 
     Returns
     -------
@@ -98,6 +107,8 @@ def open(
         Another process compacts the file for longer than `timeout`.
     RemoteFileSystemError
         The file lies on a network file system.
+    PluginLoadError, PluginConflictError
+        One of `plugins` cannot be registered.
 
     Examples
     --------
@@ -118,7 +129,25 @@ def open(
     if mode == "r" and durability == "bulk":
         check_option("durability", durability, ("full", "relaxed"))
     options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
-    return Database(handles.acquire(check_path(path), options), options, automatic=automatic)
+    registry = _registry(plugins)
+    database = Database(handles.acquire(check_path(path), options), options, automatic=automatic, registry=registry)
+    database._announce()
+    return database
+
+
+def _registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegistry:
+    if isinstance(plugins, PluginRegistry):
+        return plugins
+    if plugins is None:
+        return default_registry()
+    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
+        raise ParameterError(
+            f"plugins is {plugins!r}, expected a PluginRegistry or several plugins",
+            name="plugins",
+            got=plugins,
+            allowed="PluginRegistry, or modules and objects with hook implementations",
+        )
+    return PluginRegistry(plugins)
 
 
 class Database:
@@ -133,7 +162,7 @@ class Database:
     mode : {"a", "r", "x"}
     """
 
-    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool) -> None:
+    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool, registry: PluginRegistry) -> None:
         self.path: Path = store.target
         self.mode: str = options.mode
         self._timeout = options.timeout
@@ -142,6 +171,8 @@ class Database:
         self._store: Store | None = store
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
+        self._registry = registry
+        self._told: set[str] = set()
         _open_databases.add(self)
 
     def __enter__(self) -> Database:
@@ -192,6 +223,15 @@ class Database:
         return store
 
     @property
+    def plugins(self) -> PluginRegistry:
+        """Where this handle gets index types, transforms and relevance filters from."""
+        return self._registry
+
+    def _announce(self) -> None:
+        """Tell loaded plugins that were not told yet that the database is open."""
+        self._told.update(self._registry.tell("vecdb_database_opened", self._told, database=self))
+
+    @property
     def uuid(self) -> str:
         """The identity that the file was given when it was made; copies share it."""
         return str(self._opened().header["uuid"])
@@ -227,22 +267,50 @@ class Database:
 
     def _write(self, operation: Callable[[WriteTx], R], entry: CollectionEntry | None = None) -> R:
         store = self._writable()
-        if entry is None or not self._automatic:
+        if not self._registry.loaded:
+            self._registry.load()
+            self._announce()
+        result = self._commit(store, operation, entry)
+        if store.writer.own_transaction() is None:
+            self._tell_committed(store)
+        return result
+
+    def _commit(self, store: Store, operation: Callable[[WriteTx], R], entry: CollectionEntry | None) -> R:
+        if entry is None:
             return store.writer.run(operation, timeout=self._timeout)
         outcome: list[housekeeping.Outcome] = []
+        able = self._encoders_of(entry)
 
         def tracked(write: WriteTx) -> R:
             result = operation(write)
+            if able:
+                indexing.encode_sealed(write, indexing.collection_key(entry), able, store.reader)
             outcome[:] = [housekeeping.outcome(write, entry)]
             return result
 
         result = store.writer.run(tracked, timeout=self._timeout)
+        if not self._automatic:
+            return result
         transaction = store.writer.own_transaction()
         if transaction is not None:
             transaction.left[entry.id] = (entry, outcome[0])
         elif store.writer.transaction is None:
             housekeeping.after_write(store, entry, outcome[0])
         return result
+
+    def _encoders_of(self, entry: CollectionEntry) -> list[LoadedPart]:
+        """Return the indexes that want to encode what a commit seals."""
+        if not entry.indexes:
+            return []
+        with self._opened().reader.snapshot() as snapshot:
+            known = snapshot.state.catalog.collections.get(entry.name)
+            if known is None or known.id != entry.id:
+                return []
+            return indexing.encoders(CollectionView(snapshot, known), self._registry)
+
+    def _tell_committed(self, store: Store) -> None:
+        if self._registry.listens("vecdb_committed"):
+            self._registry.tell("vecdb_committed", database=self, seq=self.seq)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -264,6 +332,7 @@ class Database:
             yield self
         for entry, outcome in transaction.left.values():
             housekeeping.after_write(store, entry, outcome)
+        self._tell_committed(store)
 
     # --- collections ---
 
@@ -391,7 +460,7 @@ class Database:
         """Return counts and sizes: file, live and reclaimable bytes, history, the oldest reader's lag, collections."""
         store = self._opened()
         with self._read() as snapshot:
-            return inspection.database_stats(store, snapshot)
+            return inspection.database_stats(store, snapshot, self._registry)
 
     def check(self, progress: Progress | None = None) -> CheckReport:
         """Prove every checksum, every reference and every count; damage is listed in the report, not raised."""
@@ -402,11 +471,35 @@ class Database:
             return inspection.check(snapshot, progress)
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
-        """Seal what is small, rewrite what is mostly dead; return how many steps had something to do."""
+        """Seal what is small, rewrite what is mostly dead, bring indexes up to date.
+
+        Returns
+        -------
+        int
+            How many steps had something to do.
+        """
         store = self._writable()
         with self._read() as snapshot:
             entries = list(snapshot.state.catalog.collections.values())
-        return housekeeping.optimize(store, entries, self._timeout, progress, cancel)
+        useful = housekeeping.optimize(store, entries, self._timeout, progress, cancel)
+        for entry in entries:
+            useful += indexing.upkeep(self._workshop(indexing.collection_key(entry), progress, cancel))
+        return useful
+
+    def _workshop(
+        self, collection: tuple[int, str], progress: Progress | None, cancel: CancelCheck | None
+    ) -> indexing.Workshop:
+        store = self._writable()
+        self._refuse_in_transaction("building an index")
+        return indexing.Workshop(
+            self._read,
+            self._write,
+            lambda work: store.writer.maintain(work, timeout=self._timeout),
+            self._registry,
+            collection,
+            progress,
+            cancel,
+        )
 
     def compact(
         self,

@@ -389,6 +389,7 @@ class PluginConflictError(PluginError):
 class PluginContractError(PluginError):
     """What a plugin returned or did breaks rule `rule` of its contract."""
 
+    rule: str
     fields = ("plugin", "distribution", "rule", "problem")
 
 

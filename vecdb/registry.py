@@ -243,7 +243,7 @@ class PluginRegistry:
         available = self.names(kind)
         close = get_close_matches(str(name), available, 1)
         failed = [info for info in self._plugins.values() if info.error is not None]
-        hints = [f"Did you mean {close[0]!r} of {self._provided[kind, close[0]].owner}?"] * len(close[:1])
+        hints = [f"Did you mean {each!r} of {self._provided[kind, each].owner}?" for each in close]
         hints += [f"{describe(each.name, each.distribution, each.version)} failed to load." for each in failed]
         if not self._entry_points or self._allow == frozenset():
             hints.append(f"Installed plugins are switched off here ({ENVIRONMENT} or the registry).")
@@ -264,6 +264,15 @@ class PluginRegistry:
     def _announce(self) -> None:
         for listener in list(self._listeners):
             listener()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the installed plugins were imported, as far as they are allowed."""
+        return self._loaded
+
+    def listens(self, hook: str) -> bool:
+        """Return whether any loaded plugin implements a hook."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     def tell(self, hook: str, skip: Iterable[str] = (), **facts: Any) -> list[str]:
         """Call a life-cycle hook of every loaded plugin not in `skip`; exceptions are logged with the plugin's name.

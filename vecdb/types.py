@@ -25,6 +25,7 @@ __all__ = [
     "Hits",
     "HitsBatch",
     "Id",
+    "IndexInfo",
     "Metric",
     "Plan",
     "Progress",
@@ -243,6 +244,44 @@ class HitsBatch(Sequence[Hits]):
 
     def __repr__(self) -> str:
         return f"<HitsBatch {len(self)} queries, {int(self.counts.sum())} hits>"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """One index of a collection as this process sees it.
+
+    Attributes
+    ----------
+    space, kind : str
+        The space that it is over, and the registered name of its type.
+    params : dict
+        Every parameter of the type.
+    seed : int
+    available : bool
+        Whether all of it can be used here; if not, `reason` says why and what it covers is scanned.
+    reason : str or None
+    provided_by : str
+        Plugin and distribution that provide the type, or did when it was last built.
+    coverage : float
+        Share of the living vectors that searches find through it, 0 to 1; the others are scanned.
+    parts : int
+    bytes : int
+        What it takes in the file.
+    stats : dict
+        What the index tells of itself.
+    """
+
+    space: str
+    kind: str
+    params: Mapping[str, Any]
+    seed: int
+    available: bool
+    reason: str | None
+    provided_by: str
+    coverage: float
+    parts: int
+    bytes: int
+    stats: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

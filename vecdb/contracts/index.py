@@ -291,7 +291,10 @@ class GrowingIndex(Index, Protocol):
         ...
 
     def remove(self, positions: Positions) -> None:
-        """Forget vectors; their positions are never allowed again, and are not used anew."""
+        """Forget vectors; their positions are never allowed again, and are not used anew.
+
+        Some of them may have been removed before: they stay removed.
+        """
         ...
 
 

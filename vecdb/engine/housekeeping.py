@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vecdb.errors import CancelledError, LockedError, StateError, StorageError
 from vecdb.storage.handles import Store
+from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry, SpaceCounts
 from vecdb.storage.vectors import row_bytes
 from vecdb.storage.writetx import Pending, WriteTx
@@ -151,6 +152,11 @@ def _pending(write: WriteTx, entry: CollectionEntry) -> Pending | None:
     """Return the collection's counts, None if it was dropped meanwhile."""
     known = write.catalog.collections.get(entry.name)
     return write.pending(known) if known is not None and known.id == entry.id else None
+
+
+def seal(store: Store, entry: CollectionEntry, name: str, timeout: float) -> None:
+    """Seal the tail of one space, so that an index can cover it."""
+    store.writer.maintain(_seal_step(entry, find_space(entry, name)), timeout=timeout)
 
 
 def optimize(

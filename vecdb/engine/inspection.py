@@ -7,17 +7,23 @@ each count. It reports; it never repairs and never raises for damage.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vecdb.engine.indexing import describe
+from vecdb.engine.view import CollectionView
 from vecdb.errors import CorruptionError, StorageError
+from vecdb.registry import PluginRegistry
+from vecdb.storage.blobs import prove_blobs
 from vecdb.storage.env import TABLES, Environment
 from vecdb.storage.format import decode_record, id_value, read_u64, u32, u32_u64, unpack_sealed, unseal
 from vecdb.storage.handles import Store
 from vecdb.storage.history import read_change, read_deaths
+from vecdb.storage.indexes import IndexEntry, part_ordinals
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView
@@ -31,7 +37,7 @@ _MAX_PROBLEMS = 100
 # --- statistics -------------------------------------------------------------------------------------------
 
 
-def database_stats(store: Store, snapshot: Snapshot) -> dict[str, Any]:
+def database_stats(store: Store, snapshot: Snapshot, registry: PluginRegistry) -> dict[str, Any]:
     """Return what `Database.stats` shows."""
     counters = snapshot.state.counters
     facts = store.env.facts()
@@ -48,7 +54,8 @@ def database_stats(store: Store, snapshot: Snapshot) -> dict[str, Any]:
         "readers": facts["readers"],
         "tags": len(snapshot.state.catalog.tags),
         "collections": {
-            name: collection_stats(snapshot, entry) for name, entry in snapshot.state.catalog.collections.items()
+            name: collection_stats(snapshot, entry, registry)
+            for name, entry in snapshot.state.catalog.collections.items()
         },
     }
 
@@ -58,17 +65,25 @@ def _pages(snapshot: Snapshot, table: str) -> int:
     return stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]
 
 
-def collection_stats(snapshot: Snapshot, entry: CollectionEntry) -> dict[str, Any]:
+def collection_stats(snapshot: Snapshot, entry: CollectionEntry, registry: PluginRegistry) -> dict[str, Any]:
     """Return what `Collection.stats` shows."""
+    indexes = describe(CollectionView(snapshot, entry), registry) if entry.indexes else []
+    covered: dict[int, float] = {}
+    for index in indexes:
+        number = entry.spaces[index.space].id
+        covered[number] = max(covered.get(number, 0.0), index.coverage)
     counts = snapshot.counts(entry.id)
     return {
         "records": counts.live,
         "unsealed_columns": counts.delta,
-        "spaces": {name: _space_stats(snapshot, entry, space) for name, space in entry.spaces.items()},
+        "spaces": {name: _space_stats(snapshot, entry, space, covered) for name, space in entry.spaces.items()},
+        "indexes": [asdict(index) for index in indexes],
     }
 
 
-def _space_stats(snapshot: Snapshot, entry: CollectionEntry, space: Space) -> dict[str, Any]:
+def _space_stats(
+    snapshot: Snapshot, entry: CollectionEntry, space: Space, coverage: Mapping[int, float]
+) -> dict[str, Any]:
     counts = snapshot.counts(entry.id).spaces[space.id]
     view = snapshot.space(entry.id, space)
     return {
@@ -83,7 +98,7 @@ def _space_stats(snapshot: Snapshot, entry: CollectionEntry, space: Space) -> di
         "blocks": len(view.refs),
         "vector_bytes": sum(ref.size_class for ref in view.refs),
         "profiled": counts.profiled > 0,
-        "index_coverage": 0.0,
+        "index_coverage": coverage.get(space.id, 0.0),
     }
 
 
@@ -163,7 +178,10 @@ def _parts(snapshot: Snapshot, proof: _Proof) -> Iterator[Callable[[], None]]:
         yield lambda entry=entry: _check_ids(snapshot, entry, proof)  # type: ignore[misc]
         yield lambda entry=entry: _check_columns(snapshot, entry, proof)  # type: ignore[misc]
         yield lambda entry=entry: _check_history(snapshot, entry, proof)  # type: ignore[misc]
+        for index in entry.indexes:
+            yield lambda entry=entry, index=index: _check_index(snapshot, entry, index, proof)  # type: ignore[misc]
     yield lambda: _check_blocks(snapshot, proof)
+    yield lambda: _check_blobs(snapshot, proof)
 
 
 def _check_log(snapshot: Snapshot, proof: _Proof) -> None:
@@ -300,6 +318,28 @@ def _check_history(snapshot: Snapshot, entry: CollectionEntry, proof: _Proof) ->
         proof.add("history images")
     for key, value in snapshot.tx.range("history", b"c" + u32(entry.id)):
         read_change(key, value)
+
+
+def _check_index(snapshot: Snapshot, entry: CollectionEntry, index: IndexEntry, proof: _Proof) -> None:
+    """Every blob is sound, and what the parts say they cover can be there; inside, an index is its type's business."""
+    counts = snapshot.counts(entry.id).spaces.get(index.space)
+    if counts is None:
+        proof.wrong(f"index {index.kind!r} of collection {entry.name!r} belongs to no space")
+        return
+    for part in index.parts:
+        proof.add("index blob pieces", prove_blobs(snapshot.tx, part.set, part.blobs))
+        part_ordinals(snapshot.tx, part)
+        if part.stop > counts.tail_start:
+            proof.wrong(f"index {index.kind!r} of collection {entry.name!r} covers vectors that are not sealed")
+    proof.add("indexes")
+
+
+def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
+    """No blob may lie in the file that no index names."""
+    named = proof.counts.get("index blob pieces", 0)
+    stored = snapshot.tx.entries("blobs")["entries"]
+    if stored != named:
+        proof.wrong(f"{stored} pieces of index blobs are stored, indexes name {named} that are sound")
 
 
 def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:

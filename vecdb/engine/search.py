@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,18 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb import exact
-from vecdb.blocks import VectorBlocks
+from vecdb.engine import indexed
 from vecdb.engine.names import check_count, check_number
+from vecdb.engine.parts import NOTHING, choose
+from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
 from vecdb.errors import CancelledError, ParameterError
+from vecdb.registry import PluginRegistry
 from vecdb.storage.spaces import SpaceView
 from vecdb.types import MAX_K, CancelCheck, Hit, Hits, Plan, Space
 
 Bools = npt.NDArray[np.bool_]
 Warner = Callable[[npt.NDArray[np.float32]], list[str | None]]
-_FEW = 16
-"""With fewer than one allowed row in so many, only the checksums under those rows are verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class SearchRequest:
     without_row: int | None = None
     """The record a search starts from (`like=`); it is not its own answer."""
     asked: dict[str, Any] = field(default_factory=dict)
+    exact: bool = False
+    effort: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +62,35 @@ class _Allowed:
     decoded: tuple[str, ...] = ()
 
 
-def search(view: CollectionView, request: SearchRequest, warn: Warner) -> list[Hits]:
+def search(view: CollectionView, request: SearchRequest, warn: Warner, registry: PluginRegistry) -> list[Hits]:
     """Return the hits of each query."""
     began = time.perf_counter()
     space_view = view.space(request.space)
     allowed = _allowed(view, space_view, request)
-    _verify(view, space_view, allowed)
     blocks = scan_order(view, space_view)
-    wanted = request.k + request.offset
-    answers, facts = exact.search(
-        blocks, request.queries, min(wanted, max(1, allowed.count)), allowed=allowed.mask, stop=_stopper(request)
-    )
+    wanted = min(request.k + request.offset, max(1, allowed.count))
+    usable = NOTHING if request.exact else choose(view, request.space, registry)
+    if usable.parts and allowed.count:
+        question = indexed.Question(
+            view,
+            space_view,
+            blocks,
+            request.queries,
+            wanted,
+            allowed.mask,
+            allowed.count,
+            request.effort,
+            _stopper(request),
+        )
+        answers, account = indexed.search(question, usable.parts)
+        facts: Mapping[str, Any] = account.facts()
+    else:
+        verify(view, space_view, allowed.mask, allowed.count)
+        answers, scan = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
+        facts = {"method": "exact scan", **asdict(scan)}
     _check_cancelled(request)
-    plan = _plan(request, view, allowed, facts, began) if request.explain else None
-    reason = None if facts.complete else f"the time-out was reached after {facts.rows_scanned} row scores"
+    plan = _plan(request, view, allowed, {**facts, "notes": usable.notes}, began) if request.explain else None
+    reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     rows = space_view.rows_at(view.tx, np.concatenate([positions for positions, _ in found])).tolist()
     maker = _HitMaker(view, request)
@@ -81,21 +99,6 @@ def search(view: CollectionView, request: SearchRequest, warn: Warner) -> list[H
         Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=said)
         for hits, said in zip(maker.lists(rows, [scores for _, scores in found]), warnings, strict=True)
     ]
-
-
-def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
-    """Return the blocks of a space in scan order, the tail as the last of them."""
-    blocks: VectorBlocks | None = space_view.derived.get("scan_order")
-    if blocks is None:
-        opened = space_view.open_blocks(view.tx)
-        matrices = [block.vectors for block in opened]
-        scales = [block.scales for block in opened]
-        if space_view.tail_count:
-            matrices.append(space_view.tail.vectors[: space_view.tail_count])
-            scales.append(space_view.tail.scales[: space_view.tail_count])
-        blocks = VectorBlocks.from_parts(space_view.space.metric, space_view.space.dim, matrices, scales)
-        space_view.derived["scan_order"] = blocks
-    return blocks
 
 
 def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
@@ -128,13 +131,6 @@ def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArr
     return found
 
 
-def _verify(view: CollectionView, space_view: SpaceView, allowed: _Allowed) -> None:
-    if allowed.mask is not None and allowed.count * _FEW < len(space_view):
-        space_view.verify_positions(view.tx, np.flatnonzero(allowed.mask))
-    else:
-        space_view.verify_all(view.tx)
-
-
 def _stopper(request: SearchRequest) -> Callable[[], bool] | None:
     deadline, cancel = request.deadline, request.cancel
     if deadline is None and cancel is None:
@@ -148,16 +144,16 @@ def _check_cancelled(request: SearchRequest) -> None:
 
 
 def _plan(
-    request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: exact.ScanFacts, began: float
+    request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: Mapping[str, Any], began: float
 ) -> Plan:
     return Plan(
         {
-            "method": "exact scan",
+            "method": facts["method"],
             "space": request.space.name,
             "seq": view.seq,
             "allowed": allowed.count,
             "where_decoded": allowed.decoded,
-            **asdict(facts),
+            **{name: value for name, value in facts.items() if value is not None and value != ()},
             **request.asked,
             "seconds": time.perf_counter() - began,
         }

@@ -41,7 +41,7 @@ from vecdb.storage.lockfile import LockFile, hold_data_file, in_use
 from vecdb.storage.pagewalk import damaged_pages
 from vecdb.storage.tx import Tx
 
-TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths")
+TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths", "blobs")
 MAX_READERS: Final = 512
 _SPARE_READERS: Final = 8
 _READER_CHECK_EVERY: Final = 8

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.columns import ColumnChunk
@@ -43,6 +43,8 @@ class Caches:
     def __init__(self) -> None:
         self.blocks = BlockCache()
         self.chunks: dict[int, ColumnChunk] = {}
+        self.indexes: dict[Any, Any] = {}
+        """Loaded parts of indexes, and what the engine wants to find again of them."""
         self.state: State | None = None
 
 
@@ -64,6 +66,11 @@ class State:
         self._spaces: dict[int, SpaceView] = {}
         self._columns: dict[int, ColumnView] = {}
         self._changes: dict[tuple[int, int], list[Change]] = {}
+
+    @property
+    def loaded_indexes(self) -> dict[Any, Any]:
+        """What is loaded of indexes; shared by all readers of this opening of the file."""
+        return self._caches.indexes
 
     def collection(self, tx: Tx, number: int) -> CollectionState:
         """Return the counts of a collection."""

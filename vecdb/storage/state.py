@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, stored_numbers, u32, unpack_sealed
+from vecdb.storage.indexes import IndexEntry, index_from_plain, index_to_plain
 from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
 
@@ -64,6 +65,7 @@ class CollectionEntry:
     id: int
     name: str
     spaces: Mapping[str, Space] = field(default_factory=dict)
+    indexes: tuple[IndexEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Catalog:
     tags: Mapping[str, Tag] = field(default_factory=dict)
     next_collection: int = 1
     next_space: int = 1
+    next_index: int = 1
 
     def with_collection(self, entry: CollectionEntry) -> Catalog:
         return replace(self, collections={**self.collections, entry.name: entry})
@@ -192,13 +195,14 @@ def write_catalog(tx: Tx, catalog: Catalog) -> None:
 def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
     """Return the catalog as plain values."""
     return {
-        "next": [catalog.next_collection, catalog.next_space],
+        "next": [catalog.next_collection, catalog.next_space, catalog.next_index],
         "tags": {name: [tag.seq, tag.time] for name, tag in catalog.tags.items()},
         "collections": [
             [
                 entry.id,
                 entry.name,
                 [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()],
+                [index_to_plain(index) for index in entry.indexes],
             ]
             for entry in catalog.collections.values()
         ],
@@ -210,9 +214,12 @@ def catalog_from_plain(plain: Any) -> Catalog:
     try:
         entries = [
             CollectionEntry(
-                _number(number), _text(name), {space.name: space for space in (_space(fields) for fields in spaces)}
+                _number(number),
+                _text(name),
+                {space.name: space for space in (_space(fields) for fields in spaces)},
+                tuple(index_from_plain(index) for index in indexes),
             )
-            for number, name, spaces in plain["collections"]
+            for number, name, spaces, indexes in plain["collections"]
         ]
         tags = {_text(name): Tag(_number(seq, 1 << 63), float(when)) for name, (seq, when) in plain["tags"].items()}
         return Catalog({entry.name: entry for entry in entries}, tags, *map(_number, plain["next"]))

@@ -37,6 +37,7 @@ from vecdb.storage.history import (
     write_deaths,
     write_image,
 )
+from vecdb.storage.indexes import drop_parts
 from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, read_segments
 from vecdb.storage.state import (
@@ -166,6 +167,8 @@ class WriteTx:
         self.dirty = True
         for space in entry.spaces.values():
             self._drop_space_data(space)
+        for index in entry.indexes:
+            drop_parts(self.tx, index.parts)
         for table in ("ids", "records"):
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
@@ -186,8 +189,12 @@ class WriteTx:
         pending = self.pending(entry)
         self._drop_space_data(space)
         pending.spaces.pop(space.id, None)
+        for index in entry.indexes:
+            if index.space == space.id:
+                drop_parts(self.tx, index.parts)
         left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
-        self.catalog = self._catalog.with_collection(replace(entry, spaces=left))
+        indexes = tuple(index for index in entry.indexes if index.space != space.id)
+        self.catalog = self._catalog.with_collection(replace(entry, spaces=left, indexes=indexes))
 
     def _drop_space_data(self, space: Space) -> None:
         drop_vectors(self.tx, space)
@@ -286,6 +293,10 @@ class WriteTx:
         self._next_block += 1
         return self._next_block - 1
 
+    def take_set(self) -> int:
+        """Hand out the number of a new set of blobs."""
+        return self._take_block()
+
     def kill(self, pending: Pending, space: int, ordinals: Sequence[int]) -> None:
         """Mark vectors dead; those of a dropped space are gone already."""
         counts = pending.spaces.get(space)
@@ -360,6 +371,8 @@ class WriteTx:
         """Write counts and counters of work that users do not see: no seq, no log."""
         for number, pending in self._pending.items():
             write_collection(self.tx, number, pending.state(self.version))
+        if self._catalog_changed:
+            write_catalog(self.tx, self._catalog)
         self._put_counters(self.counters.seq, self.counters.history_bytes)
 
     def _put_log(self) -> None:

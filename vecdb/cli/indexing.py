@@ -1,0 +1,108 @@
+"""Commands about indexes: index makes, lists and drops them, optimize brings everything up to date."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+import vecdb
+from vecdb.cli import opening
+from vecdb.cli.commands import command
+from vecdb.cli.options import collection_argument, database_argument, json_option, pairs, timeout_option
+from vecdb.cli.output import Output
+
+__all__ = ["COMMANDS"]
+
+_COLUMNS = ("space", "kind", "coverage", "parts", "bytes", "available", "provided_by")
+
+
+@command(
+    "vecdb index news.vecdb docs",
+    "vecdb index news.vecdb docs minilm hnswlib.hnsw --param M=32",
+    "vecdb index news.vecdb docs minilm hnswlib.hnsw --drop",
+)
+@database_argument
+@collection_argument
+@click.argument("space", required=False)
+@click.argument("kind", required=False)
+@click.option(
+    "--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the index type; repeatable."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of types that use randomness.")
+@click.option("--drop", is_flag=True, help="Remove the index instead; its plugin need not be installed.")
+@timeout_option
+@json_option
+def index(
+    database: str,
+    collection: str,
+    space: str | None,
+    kind: str | None,
+    *,
+    params: tuple[str, ...],
+    seed: int,
+    drop: bool,
+    timeout: float,
+    out: Output,
+) -> None:
+    """Build an index of KIND over SPACE, or list the indexes of a collection.
+
+    `vecdb plugins` lists the kinds there are.
+    """
+    if space is None:
+        with opening.reading(database) as db:
+            _show(db.collection(collection).indexes, out)
+        return
+    if kind is None:
+        raise click.UsageError("name the kind of index too.")
+    given = {name: _value(value) for name, value in pairs(params, "--param").items()}
+    with opening.writing(database, timeout) as db, out.progress("indexing") as progress:
+        docs = db.collection(collection)
+        if drop:
+            docs.drop_index(space, kind)
+        else:
+            docs.create_index(space, kind, seed=seed, progress=progress, **given)
+        _show(docs.indexes, out)
+
+
+def _value(text: str) -> Any:
+    """Read a value: a number or a truth value where it looks like one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _show(indexes: list[vecdb.IndexInfo], out: Output) -> None:
+    if out.as_json:
+        out.document({"indexes": [asdict(each) for each in indexes]})
+        return
+    rows = [[getattr(each, name) for name in _COLUMNS] for each in indexes]
+    out.table(_COLUMNS, rows, empty="no indexes: every search scans all vectors")
+    for each in indexes:
+        if each.reason:
+            out.line(each.reason)
+
+
+@command("vecdb optimize news.vecdb", "vecdb optimize news.vecdb docs --json")
+@database_argument
+@click.argument("collection", required=False)
+@timeout_option
+@json_option
+def optimize(database: str, collection: str | None, timeout: float, out: Output) -> None:
+    """Seal what is small, rewrite what is mostly dead, bring indexes up to date."""
+    with opening.writing(database, timeout) as db, out.progress("optimizing") as progress:
+        target = db if collection is None else db.collection(collection)
+        steps = target.optimize(progress)
+    if out.as_json:
+        out.document({"steps": steps})
+    else:
+        out.line(f"{steps:,} steps had something to do")
+
+
+COMMANDS = (index, optimize)

@@ -1,0 +1,286 @@
+"""The border to index plugins: every call goes through here, and what comes back is checked before it is believed.
+
+Whatever a plugin does wrong becomes an error that names the plugin, its distribution and the rule; errors of vecdb that
+a plugin lets pass (cancelled, damaged blobs) keep their type. Rules: docs/reference/index-contract.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts.blobs import BlobReader
+from vecdb.contracts.index import Index, VectorView
+from vecdb.engine.blobstore import BlobCollector
+from vecdb.engine.views import VectorsMovedError
+from vecdb.errors import CancelledError, CorruptionError, PluginContractError, PluginError, VecdbError
+from vecdb.registry import Provided
+from vecdb.types import CancelCheck, Progress
+
+_FEW: Final = 128
+"""Candidates checked one by one: for a handful, plain Python beats arrays."""
+_HINT: Final = "search(exact=True) answers without the index; drop_index() removes it."
+
+
+@contextlib.contextmanager
+def guarded(provided: Provided, doing: str) -> Iterator[None]:
+    """Turn whatever a plugin raises into an error that names it."""
+    try:
+        yield
+    except (CancelledError, CorruptionError):
+        raise
+    except PluginContractError as error:
+        raise _broken(provided, str(error.rule), error.message) from error
+    except VecdbError as error:
+        raise PluginError(
+            f"{provided.owner} failed in {doing} of index type {provided.name!r}: {error.message}",
+            hint=error.hint or _HINT,
+            plugin=provided.plugin,
+            distribution=provided.distribution,
+        ) from error
+    except Exception as error:
+        _raise_if_moved(error)
+        raise PluginError(
+            f"{provided.owner} failed in {doing} of index type {provided.name!r}: {type(error).__name__}: {error}",
+            hint=_HINT,
+            plugin=provided.plugin,
+            distribution=provided.distribution,
+        ) from error
+
+
+def _raise_if_moved(error: BaseException | None) -> None:
+    """Vectors that were removed under a build are nobody's mistake, however a plugin wrapped the news."""
+    while error is not None:
+        if isinstance(error, VectorsMovedError):
+            raise error
+        error = error.__cause__ or error.__context__
+
+
+def _broken(provided: Provided, rule: str, problem: str) -> PluginContractError:
+    return PluginContractError(
+        f"index type {provided.name!r} of {provided.owner} breaks rule {rule}: {problem}",
+        hint=_HINT,
+        plugin=provided.plugin,
+        distribution=provided.distribution,
+        rule=rule,
+        problem=problem,
+    )
+
+
+# --- building and keeping ---------------------------------------------------------------------------------
+
+
+def build(
+    provided: Provided,
+    view: VectorView,
+    params: Mapping[str, Any],
+    *,
+    seed: int,
+    progress: Progress,
+    cancel: CancelCheck,
+) -> Index:
+    """Let a plugin build an index over `view`."""
+    with guarded(provided, "build"):
+        return _checked(provided, provided.thing.build(view, params, seed=seed, progress=progress, cancel=cancel))
+
+
+def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> Index:
+    """Let a plugin open what it stored; whatever it stumbles over is damage to the index, not to the data."""
+    try:
+        return _checked(provided, provided.thing.load(blobs, view, params))
+    except PluginContractError:
+        raise
+    except CorruptionError:
+        raise
+    except Exception as error:
+        raise CorruptionError(
+            f"{provided.owner} cannot load what index type {provided.name!r} stored: {type(error).__name__}: {error}",
+            hint="The index is rebuilt by optimize().",
+            what="index blob",
+            where=provided.name,
+        ) from error
+
+
+def dump(provided: Provided, index: Index) -> list[tuple[str, memoryview]]:
+    """Return the blobs that a plugin wants to be stored."""
+    blobs = BlobCollector()
+    with guarded(provided, "dump"):
+        index.dump(blobs)
+    return blobs.blobs
+
+
+def add(
+    provided: Provided, index: Any, view: VectorView, start: int, *, progress: Progress, cancel: CancelCheck
+) -> None:
+    """Let an index take in the vectors of `view` from position `start` on."""
+    with guarded(provided, "add"):
+        index.add(view, start, progress=progress, cancel=cancel)
+
+
+def remove(provided: Provided, index: Any, positions: npt.NDArray[np.int64]) -> None:
+    """Let an index forget vectors."""
+    with guarded(provided, "remove"):
+        index.remove(positions)
+
+
+def encode_segment(provided: Provided, index: Any, view: VectorView) -> list[tuple[str, memoryview]]:
+    """Return the blobs of a part over `view` in the style of `index`."""
+    blobs = BlobCollector()
+    with guarded(provided, "encode_segment"):
+        index.encode_segment(view, blobs)
+    return blobs.blobs
+
+
+def stats(provided: Provided, index: Index) -> dict[str, int | float | str]:
+    """Return the facts that an index tells of itself."""
+    with guarded(provided, "stats"):
+        told = index.stats()
+        if not isinstance(told, Mapping):
+            raise _broken(provided, "stats", f"stats() returned {type(told).__name__}, expected a mapping")
+        facts: Mapping[Any, Any] = told
+        return {str(name): value for name, value in facts.items() if isinstance(value, (int, float, str))}
+
+
+def _checked(provided: Provided, index: Any) -> Index:
+    missing = [name for name in _methods(provided) if not callable(getattr(index, name, None))]
+    if missing:
+        raise _broken(provided, "index", f"{type(index).__name__} has no method {', '.join(missing)}")
+    return index  # type: ignore[no-any-return]
+
+
+def _methods(provided: Provided) -> list[str]:
+    able = provided.thing.capabilities
+    declared = (("add", able.add), ("remove", able.remove), ("encode_segment", able.encodes_segments))
+    return ["search", "dump", "stats", *(name for name, has in declared if has)]
+
+
+# --- searching --------------------------------------------------------------------------------------------
+
+
+def search(
+    provided: Provided,
+    index: Index,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    *,
+    allowed: npt.NDArray[np.bool_] | None,
+    matches: int,
+    effort: int | None,
+    view: VectorView,
+) -> list[npt.NDArray[np.int64]]:
+    """Return the candidates that an index nominates for each query, best first.
+
+    Parameters
+    ----------
+    matches : int
+        How many positions are allowed.
+
+    Raises
+    ------
+    PluginContractError
+        What came back breaks a rule.
+    PluginError
+        The plugin raised.
+    """
+    with guarded(provided, "search"):
+        answer = index.search(queries, k, allowed=allowed, effort=effort, view=view)
+    positions, scores = _arrays(provided, answer, len(queries))
+    least = min(k, matches) if provided.thing.capabilities.complete else 0
+    if positions.size <= _FEW:
+        return _check_few(provided, positions, scores, view.count, allowed, least)
+    return _check_many(provided, positions, scores, view.count, allowed, least)
+
+
+def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise _broken(provided, "search-shape", f"search returned {type(answer).__name__}, expected Candidates")
+    positions, scores = answer
+    for name, array, dtype in (("positions", positions, np.int64), ("scores", scores, np.float32)):
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise _broken(provided, "search-dtype", f"{name} are {found}, expected {np.dtype(dtype)}")
+    if positions.ndim != 2 or positions.shape != scores.shape or len(positions) != queries:
+        raise _broken(
+            provided,
+            "search-shape",
+            f"positions have shape {positions.shape} and scores {scores.shape}, expected ({queries}, m) both",
+        )
+    return positions, scores
+
+
+def _check_few(
+    provided: Provided,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    count: int,
+    allowed: npt.NDArray[np.bool_] | None,
+    least: int,
+) -> list[npt.NDArray[np.int64]]:
+    found = []
+    for row, (places, worths) in enumerate(zip(positions.tolist(), scores.tolist(), strict=True)):
+        length = places.index(-1) if -1 in places else len(places)
+        if length < len(places) and any(place != -1 for place in places[length:]):
+            raise _broken(provided, "search-padding", f"query {row} has candidates behind position -1")
+        real = places[:length]
+        if real and (min(real) < 0 or max(real) >= count):
+            raise _broken(provided, "search-unknown", f"query {row} has positions outside 0 to {count - 1}")
+        if len(set(real)) != length:
+            raise _broken(provided, "search-duplicates", f"query {row} has a position twice")
+        _check_order(provided, row, real, worths[:length])
+        if length < least:
+            raise _broken(provided, "search-complete", f"query {row} has {length} candidates, expected {least}")
+        if allowed is not None and not all(allowed[place] for place in real):
+            raise _broken(provided, "search-allowed", f"query {row} has a position that was not allowed")
+        found.append(positions[row, :length])
+    return found
+
+
+def _check_order(provided: Provided, row: int, places: list[int], worths: list[float]) -> None:
+    before, place_before = float("inf"), -1
+    for place, worth in zip(places, worths, strict=True):
+        if worth != worth:
+            raise _broken(provided, "search-nan", f"query {row} has a score that is not a number")
+        if worth > before or (worth == before and place < place_before):
+            raise _broken(provided, "search-order", f"query {row} is not sorted by score, then position")
+        before, place_before = worth, place
+
+
+def _check_many(
+    provided: Provided,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    count: int,
+    allowed: npt.NDArray[np.bool_] | None,
+    least: int,
+) -> list[npt.NDArray[np.int64]]:
+    real = positions >= 0
+    lengths = real.sum(axis=1)
+    width = positions.shape[1]
+    _refuse(
+        provided, "search-padding", "has candidates behind position -1", real != (np.arange(width) < lengths[:, None])
+    )
+    _refuse(
+        provided, "search-unknown", f"has positions outside 0 to {count - 1}", (positions < -1) | (positions >= count)
+    )
+    _refuse(provided, "search-nan", "has a score that is not a number", np.isnan(scores) & real)
+    both = real[:, 1:]
+    falls = scores[:, 1:] < scores[:, :-1]
+    ties = (scores[:, 1:] == scores[:, :-1]) & (positions[:, 1:] >= positions[:, :-1])
+    _refuse(provided, "search-order", "is not sorted by score, then position", both & ~(falls | ties))
+    ordered = np.sort(positions, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    _refuse(provided, "search-duplicates", "has a position twice", twice)
+    _refuse(provided, "search-complete", f"has fewer than {least} candidates", (lengths < least)[:, None])
+    if allowed is not None:
+        _refuse(provided, "search-allowed", "has a position that was not allowed", real & ~allowed[positions])
+    return [row[:length] for row, length in zip(positions, lengths.tolist(), strict=True)]
+
+
+def _refuse(provided: Provided, rule: str, problem: str, wrong: npt.NDArray[np.bool_]) -> None:
+    rows = np.flatnonzero(wrong.any(axis=1))
+    if len(rows):
+        raise _broken(provided, rule, f"query {int(rows[0])} {problem}")

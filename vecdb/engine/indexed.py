@@ -1,0 +1,219 @@
+"""Answering a query through an index, so that nobody can tell from the hits: the same promises as an exact scan.
+
+The parts of an index nominate candidates among the vectors that they cover; whatever they do not cover is scanned;
+scores of both come from the canonical routine. Few allowed vectors are scanned instead, which is quicker and exact. A
+query for which an index found too few is scanned as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb import exact
+from vecdb.blocks import VectorBlocks
+from vecdb.engine import border
+from vecdb.engine.parts import LoadedPart
+from vecdb.engine.scanorder import verify
+from vecdb.engine.view import CollectionView
+from vecdb.engine.views import PartView, Places, find_places
+from vecdb.storage.spaces import SpaceView
+
+Bools = npt.NDArray[np.bool_]
+Positions = npt.NDArray[np.int64]
+Found = tuple[Positions, npt.NDArray[np.float32]]
+
+SCAN_BELOW: Final = 2_000
+"""So few allowed vectors of a part are scanned rather than searched for."""
+SCAN_SHARE: Final = 0.02
+_SLACK: Final = 1.3
+"""Of an index that knows no `allowed`, so many times more candidates than would do on average are asked for."""
+
+
+@dataclass(slots=True)
+class Question:
+    """What is asked of the parts of an index.
+
+    Attributes
+    ----------
+    queries : ndarray of float32, shape (q, dim)
+    k : int
+    mask : ndarray of bool, shape (positions,), or None
+        Which positions may be returned; None: all of them.
+    count : int
+        How many that are.
+    effort : int or None
+    stop : callable or None
+    """
+
+    view: CollectionView
+    space_view: SpaceView
+    blocks: VectorBlocks
+    queries: npt.NDArray[np.float32]
+    k: int
+    mask: Bools | None
+    count: int
+    effort: int | None
+    stop: Any = None
+
+
+@dataclass(slots=True)
+class Account:
+    """What answering cost, for the plan."""
+
+    searched: int = 0
+    nominated: int = 0
+    scanned: int = 0
+    completed: int = 0
+    complete: bool = True
+    kinds: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the plan says; `rows_scanned` counts row and query pairs scored exactly by a scan."""
+        return {
+            "method": "index" if self.kinds else "exact scan",
+            "index": self.kinds[0] if self.kinds else None,
+            "parts": len(self.kinds),
+            "covered": self.searched,
+            "nominated": self.nominated,
+            "rows_scanned": self.scanned,
+            "completed_by_scan": self.completed,
+            "complete": self.complete,
+        }
+
+
+def search(question: Question, parts: tuple[LoadedPart, ...]) -> tuple[list[Found], Account]:
+    """Return (positions, canonical scores) of each query, best first, and what it cost."""
+    account = Account()
+    picked: list[list[Positions]] = [[] for _ in question.queries]
+    rest = _Rest(question)
+    for part in parts:
+        _ask(question, part, picked, rest, account)
+    short = [row for row, found in enumerate(picked) if _too_few(question, found, rest)]
+    account.completed = len(short)
+    scanned = _scan(question, rest, account)
+    found = [_merge(question, query, picked[row], scanned[row]) for row, query in enumerate(question.queries)]
+    if short:
+        verify(question.view, question.space_view, question.mask, question.count)
+        whole, facts = exact.search(
+            question.blocks, question.queries[short], question.k, allowed=question.mask, stop=question.stop
+        )
+        account.scanned += facts.rows_scanned
+        account.complete = account.complete and facts.complete
+        for row, answer in zip(short, whole, strict=True):
+            found[row] = answer
+    return found, account
+
+
+class _Rest:
+    """The allowed positions that no part answers for."""
+
+    def __init__(self, question: Question) -> None:
+        self.mask = question.mask
+        self.count = question.count
+        self._size = len(question.space_view)
+        self._owned = False
+
+    def cover(self, places: Places, count: int, matches: int) -> None:
+        self.count -= matches
+        if not self.count:
+            return
+        if self.mask is None:
+            self.mask, self._owned = np.ones(self._size, np.bool_), True
+        elif not self._owned:
+            self.mask, self._owned = self.mask.copy(), True
+        if places.table is None:
+            self.mask[places.first : places.first + count] = False
+        else:
+            self.mask[places.table[places.table >= 0]] = False
+
+
+def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], rest: _Rest, account: Account) -> None:
+    """Let one part nominate, unless a scan of what it covers is the better way."""
+    count = part.part.count
+    places = find_places(question.view.tx, question.space_view, part.part)
+    allowed = _allowed_in(places, count, question.mask)
+    matches = count if allowed is None else int(np.count_nonzero(allowed))
+    ask = _how_many(part, question.k, count, matches, restricted=allowed is not None)
+    if not matches or ask is None:
+        return
+    view = PartView(question.view, question.space_view, part.part, places)
+    filtered = part.provided.thing.capabilities.filtered
+    answers = border.search(
+        part.provided,
+        part.index,
+        question.queries,
+        ask,
+        allowed=allowed if filtered else None,
+        matches=matches if filtered else count,
+        effort=question.effort,
+        view=view,
+    )
+    rest.cover(places, count, matches)
+    account.searched += count
+    account.kinds.append(part.entry.kind)
+    for found, positions in zip(picked, answers, strict=True):
+        kept = positions if allowed is None or filtered else positions[allowed[positions]]
+        account.nominated += len(kept)
+        found.append(places.of(kept))
+
+
+def _allowed_in(places: Places, count: int, mask: Bools | None) -> Bools | None:
+    """Return which positions of a part may be answers, None for all."""
+    if places.table is None:
+        if mask is None:
+            return None
+        mine: Bools = mask[places.first : places.first + count]
+    else:
+        there = places.table >= 0
+        if mask is None:
+            return there if places.gone else None
+        mine = there & mask[places.table]
+    return None if bool(mine.all()) else mine
+
+
+def _how_many(part: LoadedPart, k: int, count: int, matches: int, *, restricted: bool) -> int | None:
+    """Return how many candidates to ask for; None where scanning is better."""
+    if not restricted:
+        return k
+    if matches <= max(SCAN_BELOW, 10 * k) or matches < SCAN_SHARE * count:
+        return None
+    if part.provided.thing.capabilities.filtered:
+        return k
+    asked = int(_SLACK * k * count / matches) + 16
+    return asked if 4 * asked <= count else None
+
+
+def _too_few(question: Question, found: list[Positions], rest: _Rest) -> bool:
+    covered = question.count - rest.count
+    return sum(map(len, found)) < min(question.k, covered)
+
+
+def _scan(question: Question, rest: _Rest, account: Account) -> list[Found | None]:
+    if not rest.count:
+        return [None] * len(question.queries)
+    verify(question.view, question.space_view, rest.mask, rest.count)
+    found, facts = exact.search(
+        question.blocks, question.queries, min(question.k, rest.count), allowed=rest.mask, stop=question.stop
+    )
+    account.scanned += facts.rows_scanned
+    account.complete = account.complete and facts.complete
+    return list(found)
+
+
+def _merge(question: Question, query: npt.NDArray[np.float32], picked: list[Positions], scanned: Found | None) -> Found:
+    """Return the best of the nominated candidates, scored canonically, and of what was scanned."""
+    positions = picked[0] if len(picked) == 1 else np.concatenate(picked) if picked else np.empty(0, np.int64)
+    if not len(positions):
+        return scanned if scanned is not None else (positions, np.empty(0, np.float32))
+    question.space_view.verify_positions(question.view.tx, positions)
+    nominated = exact.rescore(question.blocks, query, positions, min(question.k, len(positions)))
+    if scanned is None:
+        return nominated
+    places = np.concatenate([nominated[0], scanned[0]])
+    scores = np.concatenate([nominated[1], scanned[1]])
+    order = np.lexsort((places, -scores))[: question.k]
+    return places[order], scores[order]

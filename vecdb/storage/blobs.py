@@ -1,0 +1,110 @@
+"""Named blobs of derived objects: byte strings in checksummed pieces, never changed, removed as a set.
+
+A set has a number that is never reused. Each piece fills an allocation class, so that what a dropped set leaves behind
+fits what comes next; the lengths are in the catalog, with the object that owns the set. Byte tables:
+docs/explanation/storage-design.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecdb.errors import CorruptionError
+from vecdb.storage.format import BLOCK_CLASSES, seal, unseal
+from vecdb.storage.tx import Tx
+
+_KEY: Final = struct.Struct(">QII")
+_SET: Final = struct.Struct(">Q")
+_OVERHEAD: Final = 16 + 8
+"""What LMDB puts before a value on its first page, and the checksum behind the payload."""
+MAX_BLOBS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class BlobLine:
+    """Name and length of one blob; its place in the set is its number."""
+
+    name: str
+    length: int
+
+
+def room(size_class: int) -> int:
+    """Payload bytes of a piece of this class."""
+    return size_class - _OVERHEAD
+
+
+def _pieces(length: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (piece, start, room): all pieces of the largest class, the last of the smallest that holds it."""
+    largest = room(BLOCK_CLASSES[-1])
+    for piece, start in enumerate(range(0, length, largest)):
+        left = length - start
+        yield piece, start, next(room(each) for each in BLOCK_CLASSES if room(each) >= min(left, largest))
+
+
+def write_blobs(tx: Tx, number: int, blobs: Sequence[tuple[str, memoryview]]) -> tuple[BlobLine, ...]:
+    """Store a set; return its lines for the catalog."""
+    for place, (_, data) in enumerate(blobs):
+        for piece, start, space in _pieces(len(data)):
+            key = _KEY.pack(number, place, piece)
+            part = bytes(data[start : start + space])
+            tx.put("blobs", key, seal(key, part.ljust(space, b"\0")), append=False)
+    return tuple(BlobLine(name, len(data)) for name, data in blobs)
+
+
+def read_blob(tx: Tx, number: int, place: int, line: BlobLine) -> bytes:
+    """Return a blob, every piece checked.
+
+    Raises
+    ------
+    CorruptionError
+        A piece is missing, damaged or of a wrong length.
+    """
+    pieces = list(_pieces(line.length))
+    if pieces:
+        _piece(tx, number, place, line, pieces[-1])  # before anything is allocated for a length that is not there
+    parts = [_piece(tx, number, place, line, piece) for piece in pieces]
+    return b"".join(parts)
+
+
+def _piece(tx: Tx, number: int, place: int, line: BlobLine, piece: tuple[int, int, int]) -> memoryview:
+    index, start, space = piece
+    key = _KEY.pack(number, place, index)
+    value = tx.get("blobs", key)
+    if value is None:
+        raise _damaged(number, line, f"has lost its piece {index}")
+    payload = unseal(key, value, "index blob")
+    if len(payload) != space:
+        raise _damaged(number, line, f"has a piece {index} of a wrong length")
+    return payload[: line.length - start]
+
+
+def prove_blobs(tx: Tx, number: int, lines: Sequence[BlobLine]) -> int:
+    """Check every piece of a set; return how many there are."""
+    count = 0
+    for place, line in enumerate(lines):
+        for piece in _pieces(line.length):
+            _piece(tx, number, place, line, piece)
+            count += 1
+    return count
+
+
+def drop_blobs(tx: Tx, number: int) -> int:
+    """Remove a set; return how many pieces it had."""
+    return tx.delete_range("blobs", _SET.pack(number))
+
+
+def stored_bytes_of(lines: Sequence[BlobLine]) -> int:
+    """Bytes that the pieces of a set take."""
+    return sum(space + _OVERHEAD for line in lines for _, _, space in _pieces(line.length))
+
+
+def _damaged(number: int, line: BlobLine, problem: str) -> CorruptionError:
+    return CorruptionError(
+        f"blob {line.name!r} of set {number} {problem}",
+        hint="The index is rebuilt by optimize().",
+        what="index blob",
+        where=str(number),
+    )

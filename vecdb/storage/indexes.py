@@ -1,0 +1,213 @@
+"""What the catalog says of indexes: their type, parameters, and the parts that were built.
+
+A part covers vectors by ordinal, so that repacking blocks never invalidates it. Values only, and the changes of a
+commit; what is inside the blobs is the index type's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.errors import CorruptionError
+from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, read_blob, write_blobs
+from vecdb.storage.format import stored_numbers
+from vecdb.storage.tx import Tx
+
+if TYPE_CHECKING:
+    from vecdb.storage.writetx import WriteTx
+
+Numbers = npt.NDArray[np.uint64]
+ORDINALS: Final = "#ordinals"
+"""The engine's own blob in a part's set; names of plugins cannot begin so."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPart:
+    """One built piece of an index.
+
+    Attributes
+    ----------
+    set : int
+        Number of its blobs.
+    version : int
+        Of the index type's stored form.
+    first, stop : int
+        Ordinals that it accounts for: every vector born in there and alive when it was built is in it.
+    count : int
+        Vectors in it; all of ``first`` to ``stop - 1`` if there are so many, else those of the blob `ORDINALS`.
+    blobs : tuple of BlobLine
+    """
+
+    set: int
+    version: int
+    first: int
+    stop: int
+    count: int
+    blobs: tuple[BlobLine, ...] = ()
+
+    @property
+    def is_gapless(self) -> bool:
+        return self.count == self.stop - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """An index in the catalog.
+
+    Attributes
+    ----------
+    id : int
+        Never reused.
+    space : int
+        Number of its space.
+    kind : str
+        Registered name of its type.
+    params : mapping
+    seed : int
+    owner : str
+        The distribution that provided the type when the index was made; for messages only.
+    parts : tuple of IndexPart
+        Ascending, without overlap.
+    """
+
+    id: int
+    space: int
+    kind: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    owner: str = ""
+    parts: tuple[IndexPart, ...] = ()
+
+    @property
+    def stop(self) -> int:
+        """The first ordinal that no part accounts for."""
+        return self.parts[-1].stop if self.parts else 0
+
+
+# --- in the catalog ---------------------------------------------------------------------------------------
+
+
+def index_to_plain(index: IndexEntry) -> list[Any]:
+    parts = [
+        [part.set, part.version, part.first, part.stop, part.count, [[line.name, line.length] for line in part.blobs]]
+        for part in index.parts
+    ]
+    return [index.id, index.space, index.kind, dict(index.params), index.seed, index.owner, parts]
+
+
+def index_from_plain(plain: Any) -> IndexEntry:
+    """Invert `index_to_plain`; anything of a wrong shape raises what the catalog turns into `CorruptionError`."""
+    number, space, kind, params, seed, owner, parts = plain
+    if not isinstance(kind, str) or not isinstance(owner, str) or not isinstance(params, dict):
+        raise TypeError("an index of a wrong shape")
+    if any(
+        not isinstance(name, str) or not isinstance(value, (int, float, str, bool)) for name, value in params.items()
+    ):
+        raise TypeError("parameters of an index that are not plain")
+    numbers = stored_numbers([number, space, seed], "catalog")
+    read = tuple(_part(each) for each in parts)
+    if any(before.stop > after.first for before, after in pairwise(read)):
+        raise ValueError("parts of an index that overlap")
+    return IndexEntry(numbers[0], numbers[1], kind, params, numbers[2], owner, read)
+
+
+def _part(plain: Any) -> IndexPart:
+    *numbers, lines = plain
+    number, version, first, stop, count = stored_numbers(numbers, "catalog", 5)
+    if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS:
+        raise ValueError("an impossible part of an index")
+    blobs = tuple(BlobLine(_name(name), stored_numbers([length], "catalog")[0]) for name, length in lines)
+    return IndexPart(number, version, first, stop, count, blobs)
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError("a blob without a name")
+    return name
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def read_named(tx: Tx, part: IndexPart, name: str) -> bytes:
+    """Return one blob of a part; errors as in `read_blob`, and `CorruptionError` if there is none of this name."""
+    for place, line in enumerate(part.blobs):
+        if line.name == name:
+            return read_blob(tx, part.set, place, line)
+    raise CorruptionError(f"an index has no blob {name!r}", what="index blob", where=str(part.set))
+
+
+def part_ordinals(tx: Tx, part: IndexPart) -> Numbers:
+    """Return the ordinals that a part covers, ascending.
+
+    Raises
+    ------
+    CorruptionError
+        If they are not what the catalog says.
+    """
+    if part.is_gapless:
+        return np.arange(part.first, part.stop, dtype=np.uint64)
+    data = read_named(tx, part, ORDINALS)
+    width = 4 if part.stop - part.first <= 1 << 32 else 8
+    if len(data) != width * part.count:
+        raise CorruptionError("the ordinals of an index have a wrong length", what="index blob", where=str(part.set))
+    ordinals = np.frombuffer(data, f"<u{width}").astype(np.uint64) + np.uint64(part.first)
+    if int(ordinals[-1]) >= part.stop or not bool((ordinals[1:] > ordinals[:-1]).all()):
+        raise CorruptionError("the ordinals of an index do not ascend", what="index blob", where=str(part.set))
+    return ordinals
+
+
+def pack_ordinals(ordinals: Numbers, first: int, stop: int) -> memoryview:
+    """Return the blob that `part_ordinals` reads."""
+    width = 4 if stop - first <= 1 << 32 else 8
+    return memoryview((ordinals - np.uint64(first)).astype(f"<u{width}").tobytes())
+
+
+# --- changing ---------------------------------------------------------------------------------------------
+
+
+def find_index(indexes: Sequence[IndexEntry], number: int) -> IndexEntry | None:
+    return next((index for index in indexes if index.id == number), None)
+
+
+def store_part(
+    write: WriteTx, version: int, ordinals: Numbers, first: int, stop: int, blobs: Sequence[tuple[str, memoryview]]
+) -> IndexPart:
+    """Store the blobs of a new part in this commit and return what the catalog is to say of it."""
+    number = write.take_set()
+    items = list(blobs)
+    if len(ordinals) != stop - first:
+        items.append((ORDINALS, pack_ordinals(ordinals, first, stop)))
+    lines = write_blobs(write.tx, number, items)
+    write.dirty = True
+    return IndexPart(number, version, first, stop, len(ordinals), lines)
+
+
+def put_index(write: WriteTx, collection: str, index: IndexEntry) -> None:
+    """Add an index to the catalog, or replace what the catalog says of it; blobs no longer named are removed."""
+    entry = write.catalog.collections[collection]
+    before = find_index(entry.indexes, index.id)
+    kept = {part.set for part in index.parts}
+    if before is not None:
+        drop_parts(write.tx, [part for part in before.parts if part.set not in kept])
+    others = tuple(other for other in entry.indexes if other.id != index.id)
+    write.catalog = write.catalog.with_collection(replace(entry, indexes=(*others, index)))
+
+
+def remove_index(write: WriteTx, collection: str, index: IndexEntry) -> None:
+    """Remove an index with its blobs."""
+    entry = write.catalog.collections[collection]
+    drop_parts(write.tx, index.parts)
+    others = tuple(other for other in entry.indexes if other.id != index.id)
+    write.catalog = write.catalog.with_collection(replace(entry, indexes=others))
+
+
+def drop_parts(tx: Tx, parts: Sequence[IndexPart]) -> None:
+    for part in parts:
+        drop_blobs(tx, part.set)
