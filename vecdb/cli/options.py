@@ -123,7 +123,7 @@ def pairs(values: Sequence[str], option: str) -> dict[str, str]:
     for value in values:
         name, sign, rest = value.partition("=")
         if not sign or not name or not rest:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE.", param_hint=option)
+            raise click.BadParameter(f"{value!r} is not SPACE=VALUE.", param_hint=option)
         if name in found:
             raise click.BadParameter(f"{name!r} is given twice.", param_hint=option)
         found[name] = rest
