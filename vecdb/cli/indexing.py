@@ -46,9 +46,9 @@ def index(
     timeout: float,
     out: Output,
 ) -> None:
-    """Build an index of KIND over SPACE, or list the indexes of a collection.
+    """Build an index over a space, list or drop indexes.
 
-    `vecdb plugins` lists the kinds there are.
+    Without a space the indexes are listed; `vecdb plugins` lists the kinds there are.
     """
     if space is None:
         with opening.reading(database) as db:
@@ -95,7 +95,10 @@ def _show(indexes: list[vecdb.IndexInfo], out: Output) -> None:
 @timeout_option
 @json_option
 def optimize(database: str, collection: str | None, timeout: float, out: Output) -> None:
-    """Seal what is small, rewrite what is mostly dead, bring indexes up to date."""
+    """Bring blocks and indexes up to date.
+
+    Seals what is small, rewrites what is mostly dead, lets indexes take in what was written since.
+    """
     with opening.writing(database, timeout) as db, out.progress("optimizing") as progress:
         target = db if collection is None else db.collection(collection)
         steps = target.optimize(progress)

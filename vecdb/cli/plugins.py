@@ -24,7 +24,7 @@ _WORDS = {"passed": "ok", "failed": "FAILED", "expected": "expected", "unexpecte
 @command("vecdb plugins", "vecdb plugins --json")
 @json_option
 def plugins(out: Output) -> None:
-    """List the plugins, what each provides, and those that failed to load.
+    """List plugins and what each provides.
 
     VECDB_PLUGINS names those that may load; vecdb itself is always there.
     """
@@ -98,7 +98,7 @@ def _parameters(item: Provided) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def check_plugin(ctx: click.Context, name: str, kind: str | None, out: Output) -> None:
-    """Check that what a plugin provides keeps every rule of its contract.
+    """Check a plugin against every rule of its contract.
 
     NAME is a registered name, such as an index type. One line per rule; the exit code is 1 if one is broken.
     Failures that the plugin declares in its attribute expected_failures are shown with their reason and do not count;
