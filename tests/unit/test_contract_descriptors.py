@@ -23,6 +23,7 @@ class Thing:
     needs: Any = frozenset()
     suffixes: Any = (".acme", ".acme.gz")
     magic: Any = (b"ACME",)
+    example: Any = b"ACME 1"
 
     def fit(self): ...
     def load(self): ...
@@ -125,6 +126,7 @@ def test_abilities_of_a_transform_are_known_values(changes, words):
         ({"transfer": True}, "capabilities.transfer"),
         ({"requires": frozenset({"pairs"})}, "capabilities.requires"),
         ({"monotone": None}, "capabilities.monotone"),
+        ({"transfer": "rescore", "scope": "query"}, "needs the scope 'score'"),
     ],
 )
 def test_abilities_of_a_relevance_filter_are_known_values(changes, words):
@@ -147,12 +149,17 @@ def test_an_importer_has_magic_bytes(magic):
     assert "magic is" in " ".join(problems("importer", magic=magic))
 
 
+@pytest.mark.parametrize("example", [None, "text", b"", bytes((1 << 20) + 1)], ids=["None", "str", "empty", "large"])
+def test_an_importer_brings_a_small_file(example):
+    assert "example is" in " ".join(problems("importer", example=example))
+
+
 @pytest.mark.parametrize("kind", KINDS_OF_THINGS)
 def test_methods_that_are_missing_are_named(kind):
     class Bare:
         name = "acme.bare"
         version, capabilities, parameters = 1, thing(kind).capabilities, {}
-        needs, suffixes, magic = frozenset(), (), ()
+        needs, suffixes, magic, example = frozenset(), (), (), b"1"
 
     assert problems_of(KINDS[kind], Bare(), own=False) == [f"it has no method {each}" for each in KINDS[kind].methods]
 

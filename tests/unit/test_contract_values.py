@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from vecdb.contracts import Affine, noise_of, state_digest, state_problems
+from vecdb.contracts import Affine, noise_of, state_array, state_digest, state_problems, state_value
+from vecdb.errors import CorruptionError
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary()
 ARRAYS = hnp.arrays(
@@ -74,6 +75,42 @@ def test_the_digest_is_of_the_numbers_and_not_of_how_they_lie_in_memory():
     table = np.arange(6.0).reshape(2, 3)
     assert state_digest({"a": table}) == state_digest({"a": np.asfortranarray(table)})
     assert state_digest({"a": table}) == state_digest({"a": table.astype(">f8")})
+
+
+def test_an_array_of_a_state_is_given_back_read_only():
+    table = np.arange(6.0).reshape(2, 3)
+    found = state_array({"a": table}, "a", np.float64, (None, 3))
+    assert not found.flags.writeable and table.flags.writeable
+    np.testing.assert_array_equal(found, table)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [1.0],
+        np.zeros((2, 3), np.float32),
+        np.zeros(6),
+        np.zeros((3, 2)),
+        np.zeros((0, 3)),
+        np.full((2, 3), np.nan),
+        np.full((2, 3), np.inf),
+    ],
+)
+def test_an_array_that_is_not_what_was_stored_is_damage(value):
+    with pytest.raises(CorruptionError, match="a of a stored state"):
+        state_array({"a": value}, "a", np.float64, (None, 3))
+
+
+@pytest.mark.parametrize(("kind", "value"), [(int, 1), (float, 1.0), (str, "x"), (bool, True), (bytes, b"x")])
+def test_a_value_of_a_state_has_its_own_type_or_is_damage(kind, value):
+    assert state_value({"a": value}, "a", kind) == value
+    for other in (1, 1.0, "x", True, b"x", None, [], float("nan")):
+        if type(other) is not kind or other != other:
+            with pytest.raises(CorruptionError):
+                state_value({"a": other}, "a", kind)
+    with pytest.raises(CorruptionError):
+        state_value({}, "a", kind)
 
 
 def affine_oracle(form, rows):

@@ -20,7 +20,7 @@ from vecdb.contracts.index import (
 )
 from vecdb.contracts.params import Param, settle_params
 from vecdb.contracts.relevance import RelevanceCapabilities, RelevanceData, RelevanceFilter, RelevanceFilterType
-from vecdb.contracts.state import State, state_digest, state_problems
+from vecdb.contracts.state import State, state_array, state_digest, state_problems, state_value
 from vecdb.contracts.transform import Affine, FitData, Pairs, Transform, TransformCapabilities, TransformType
 
 __all__ = [
@@ -54,6 +54,8 @@ __all__ = [
     "VectorView",
     "noise_of",
     "settle_params",
+    "state_array",
     "state_digest",
     "state_problems",
+    "state_value",
 ]

@@ -156,6 +156,8 @@ def relevance_problems(capabilities: RelevanceCapabilities) -> Iterator[str]:
     yield from _choice_problems(capabilities, "transfer", TRANSFERS)
     yield from _subset_problems(capabilities, "requires", RELEVANCE_NEEDS, may_be_empty=True)
     yield from _switch_problems(capabilities, ("monotone", "deterministic"))
+    if capabilities.transfer == "rescore" and capabilities.scope != "score":
+        yield "capabilities.transfer is 'rescore', which needs the scope 'score': vectors change with a model"
 
 
 def _backfill_policy(thing: Any) -> Iterator[str]:
@@ -172,6 +174,9 @@ def _importer(thing: Any) -> Iterator[str]:
         yield f"suffixes is {suffixes!r}, expected a tuple of lower-case suffixes as in ('.csv', '.csv.gz')"
     if not isinstance(magic, tuple) or not all(isinstance(each, bytes) and 2 <= len(each) <= 64 for each in magic):
         yield f"magic is {magic!r}, expected a tuple of bytes, each 2 to 64 long"
+    example = getattr(thing, "example", None)
+    if not isinstance(example, bytes) or not 1 <= len(example) <= 1 << 20:
+        yield "example is not the bytes of a small file, at most 1 MiB"
 
 
 def _command(thing: Any) -> Iterator[str]:

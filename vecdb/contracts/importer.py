@@ -93,6 +93,8 @@ class Importer(Protocol):
     magic : tuple of bytes
         First bytes, of 2 to 64, any one of which a file of this format begins with; empty: every file of its suffixes
         may be one.
+    example : bytes
+        A file of this format with at least 5 records, of at most 1 MiB: what the conformance kit reads.
     parameters : mapping of str to Param
     """
 
@@ -102,6 +104,8 @@ class Importer(Protocol):
     def suffixes(self) -> tuple[str, ...]: ...
     @property
     def magic(self) -> tuple[bytes, ...]: ...
+    @property
+    def example(self) -> bytes: ...
     @property
     def parameters(self) -> Mapping[str, Param]: ...
 

@@ -7,12 +7,18 @@ cannot be stored; `state_digest` is equal exactly where two states are.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["State", "state_digest", "state_problems"]
+from vecdb.errors import CorruptionError
+
+__all__ = ["State", "state_array", "state_digest", "state_problems", "state_value"]
+
+Plain = TypeVar("Plain", bool, int, float, str, bytes)
 
 State: TypeAlias = Mapping[str, Any]
 """Names to None, bool, int of 64 bits, float, str, bytes, ndarray of bool or numbers, and lists and dicts of those."""
@@ -91,3 +97,63 @@ def _parts(value: Any) -> Iterator[bytes]:
     else:
         data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
         yield type(value).__name__.encode() + b" " + data
+
+
+# --- reading one back -------------------------------------------------------------------------------------
+
+
+def state_array(state: State, name: str, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
+    """Return an array of a state, for `load`, which may believe nothing.
+
+    Parameters
+    ----------
+    state : mapping
+    name : str
+    dtype : dtype_like
+    shape : tuple of (int or None)
+        None: any length of at least 1.
+
+    Returns
+    -------
+    ndarray
+        Read-only. Floating numbers are finite.
+
+    Raises
+    ------
+    CorruptionError
+        It is missing, of another type or shape, or not finite.
+    """
+    found = state.get(name)
+    wanted = np.dtype(dtype)
+    if not isinstance(found, np.ndarray) or found.dtype != wanted:
+        kind = found.dtype if isinstance(found, np.ndarray) else type(found).__name__
+        raise _damaged(name, f"is {kind}, expected an array of {wanted}")
+    if found.ndim != len(shape) or not all(
+        have >= 1 if want is None else have == want for have, want in zip(found.shape, shape, strict=True)
+    ):
+        raise _damaged(name, f"has shape {found.shape}, expected {shape}")
+    if wanted.kind == "f" and not np.isfinite(found).all():
+        raise _damaged(name, "holds numbers that are not finite")
+    view = found.view()
+    view.flags.writeable = False
+    return view
+
+
+def state_value(state: State, name: str, kind: type[Plain]) -> Plain:
+    """Return a plain value of a state, for `load`.
+
+    Raises
+    ------
+    CorruptionError
+        It is missing, of another type, or a float that is not finite.
+    """
+    found = state.get(name)
+    if type(found) is not kind:
+        raise _damaged(name, f"is {type(found).__name__}, expected {kind.__name__}")
+    if kind is float and not math.isfinite(float(found)):
+        raise _damaged(name, f"is {found!r}, expected a finite number")
+    return found
+
+
+def _damaged(name: str, problem: str) -> CorruptionError:
+    return CorruptionError(f"{name} of a stored state {problem}", what="state", where=name)
