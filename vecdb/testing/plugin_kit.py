@@ -13,10 +13,14 @@ from typing import Any
 from vecdb.errors import ParameterError, PluginContractError
 from vecdb.testing.checks import Check, CheckResult, name_of
 from vecdb.testing.index_checks import iter_index_checks
+from vecdb.testing.transform_checks import iter_transform_checks
 
 __all__ = ["CHECKS_BY_KIND", "expected_failures_of", "iter_checks", "parametrize_with_checks", "run_checks"]
 
-CHECKS_BY_KIND: dict[str, Callable[[Any], Iterator[Check]]] = {"index type": iter_index_checks}
+CHECKS_BY_KIND: dict[str, Callable[[Any], Iterator[Check]]] = {
+    "index type": iter_index_checks,
+    "transform": iter_transform_checks,
+}
 """Kind of registered object, as the registry writes it -> the checks that apply to one such object."""
 
 
