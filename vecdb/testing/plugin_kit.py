@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from vecdb.errors import ParameterError, PluginContractError
+from vecdb.testing.backfill_checks import iter_backfill_checks
 from vecdb.testing.checks import Check, CheckResult, name_of
 from vecdb.testing.index_checks import iter_index_checks
+from vecdb.testing.relevance_checks import iter_relevance_checks
 from vecdb.testing.transform_checks import iter_transform_checks
 
 __all__ = ["CHECKS_BY_KIND", "expected_failures_of", "iter_checks", "parametrize_with_checks", "run_checks"]
@@ -20,6 +22,8 @@ __all__ = ["CHECKS_BY_KIND", "expected_failures_of", "iter_checks", "parametrize
 CHECKS_BY_KIND: dict[str, Callable[[Any], Iterator[Check]]] = {
     "index type": iter_index_checks,
     "transform": iter_transform_checks,
+    "relevance filter": iter_relevance_checks,
+    "backfill policy": iter_backfill_checks,
 }
 """Kind of registered object, as the registry writes it -> the checks that apply to one such object."""
 
