@@ -123,8 +123,8 @@ class InPlace(NamedTuple):
     blocks : VectorBlocks
         Read-only, in scan order, with one scale a row.
     places : ndarray of int64, shape (count,), or None
-        Where each position lies in `blocks`; -1 for a vector that is no longer there. None: position p lies at
-        ``first + p``.
+        Where each position lies in `blocks`, ascending; -1 for a vector that is no longer there. None: position p
+        lies at ``first + p``.
     first : int
     """
 

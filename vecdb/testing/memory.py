@@ -1,8 +1,8 @@
 """A vector view and blobs in memory, for tests of plugins: nothing of the engine or the storage is involved.
 
-Both are stricter than the engine where the contract leaves it a choice, so that a plugin which works here works there:
-what is lent is overwritten when the loan ends, a view can be closed, and blobs are compared with what they were when
-they were written. Contracts: `vecdb.contracts.index` and `vecdb.contracts.blobs`.
+Both can be stricter than the engine: what is lent can be overwritten when the loan ends, a view can be closed, and
+blobs are compared with what they were when they were written.
+Contracts: `vecdb.contracts.index` and `vecdb.contracts.blobs`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from vecdb.types import Metric, Space
 __all__ = ["MemoryBlobs", "MemoryView"]
 
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
-_SPOILT = np.nan
 
 
 class MemoryView:
@@ -41,10 +40,12 @@ class MemoryView:
     block_rows : sequence of int, default (64,)
         Sizes of the blocks of `in_place`, used in turn.
     scattered : bool, default False
-        Lay the rows in another order among rows that are not covered, so that `InPlace.places` is needed. Otherwise
-        they follow each other, behind a few that are not covered.
+        Lay the rows among others that are not covered, so that `InPlace.places` is needed. Otherwise they follow each
+        other, behind a few that are not covered.
     removed : iterable of int, optional
         Positions whose vectors are gone; they make the view scattered.
+    spoil : bool, default False
+        Overwrite what `in_place` lent with NaN when its ``with`` block ends.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class MemoryView:
         block_rows: Sequence[int] = (64,),
         scattered: bool = False,
         removed: Iterable[int] = (),
+        spoil: bool = False,
     ) -> None:
         self._rows = np.array(rows, dtype=dtype, order="C")
         self._space = Space("kit", self._rows.shape[1], metric, dtype, model="kit", id=1)
@@ -63,6 +65,7 @@ class MemoryView:
         self._gone[list(removed)] = True
         self._block_rows = tuple(block_rows)
         self._scattered = scattered or bool(self._gone.any())
+        self._spoil = spoil
         self._closed = False
 
     @property
@@ -118,7 +121,7 @@ class MemoryView:
 
     @contextmanager
     def in_place(self) -> Iterator[InPlace]:
-        """Lend the vectors as read-only blocks; they are overwritten with NaN when the ``with`` block ends."""
+        """Lend copies of the vectors as read-only blocks, until the ``with`` block ends."""
         self._check_open()
         stored, places, first = self._laid_out()
         matrices, bases = self._cut(stored)
@@ -126,8 +129,8 @@ class MemoryView:
         try:
             yield InPlace(VectorBlocks.from_parts(self.metric, self.dim, matrices, scales), places, first)
         finally:
-            for base in bases:
-                base[...] = _SPOILT
+            for base in bases if self._spoil else ():
+                base[...] = np.nan
 
     def close(self) -> None:
         """End the view: whatever is asked of it from now on is an error."""
@@ -139,14 +142,21 @@ class MemoryView:
 
     def _laid_out(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None, int]:
         """Return the rows as they lie in the file, where each position lies, and where the first one lies."""
-        strangers = np.roll(self._rows[:5], 1, axis=1) + self._rows.dtype.type(1)
         if not self._scattered:
+            strangers = self._strangers(5)
             return np.concatenate([strangers, self._rows, strangers]), None, len(strangers)
-        order = np.random.default_rng(self.count).permutation(self.count)
-        order = order[~self._gone[order]]
+        there = np.flatnonzero(~self._gone)
+        # Behind every third row lies one that is not covered.
         places = np.full(self.count, -1, np.int64)
-        places[order] = np.arange(len(order)) + len(strangers)
-        return np.concatenate([strangers, self._rows[order]]), places, 0
+        places[there] = np.arange(len(there)) + np.arange(len(there)) // 3 + 2
+        stored = self._strangers(int(places.max(initial=1)) + 3)
+        stored[places[there]] = self._rows[there]
+        return stored, places, 0
+
+    def _strangers(self, count: int) -> npt.NDArray[Any]:
+        """Return rows that are not covered, like those that are."""
+        like = self._rows[np.arange(count) % self.count]
+        return np.asarray(np.roll(like, 1, axis=1) + self._rows.dtype.type(1))
 
     def _cut(self, stored: npt.NDArray[Any]) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
         """Return read-only blocks and the writable arrays behind them."""

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from vecdb.testing.checks import Check, applying, collect
-from vecdb.testing.index_checks import searching
+from vecdb.testing.index_checks import describing, feeding, finding, keeping_apart, living, searching
 
 __all__ = ["INDEX_CHECKS", "iter_index_checks"]
 
-INDEX_CHECKS: tuple[Check, ...] = collect(vars(searching).values())
+INDEX_CHECKS: tuple[Check, ...] = collect(
+    *(vars(group).values() for group in (describing, feeding, searching, finding, living, keeping_apart))
+)
 """Every rule, in the order of their numbers."""
 
 

@@ -19,7 +19,22 @@ from vecdb.testing.checks import fail
 from vecdb.testing.memory import MemoryBlobs, MemoryView
 from vecdb.types import METRICS, Metric
 
-__all__ = ["Answer", "Built", "build", "capable", "load", "metric_of", "metrics_of", "read", "same_answers"]
+__all__ = [
+    "Answer",
+    "Built",
+    "build",
+    "capable",
+    "load",
+    "metric_of",
+    "metrics_of",
+    "read",
+    "recall_at_10",
+    "same_answers",
+    "usable",
+    "usual",
+    "usual_queries",
+    "usual_rows",
+]
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 SEED = 20_240_229
@@ -65,12 +80,10 @@ class Built:
         effort: int | None = None,
         view: MemoryView | None = None,
     ) -> Any:
-        """Return what the index says to read-only queries."""
+        """Return what the index says; it is given copies."""
         wanted = np.array(queries, np.float32, order="C", ndmin=2)
-        wanted.flags.writeable = False
         if allowed is not None:
             allowed = allowed.copy()
-            allowed.flags.writeable = False
         return self.index.search(wanted, k, allowed=allowed, effort=effort, view=view or self.view)
 
     def answers(self, queries: npt.ArrayLike, k: int, **options: Any) -> list[Answer]:
@@ -111,6 +124,31 @@ def load(built: Built, blobs: MemoryBlobs, view: MemoryView | None = None) -> Bu
     """Load what an index of this type wrote."""
     view = view or built.view
     return Built(built.type, built.type.load(blobs, view, settle_params("kit", built.type.parameters, {})), view)
+
+
+def usable(built: Built, queries: npt.ArrayLike, k: int, what: str, **options: Any) -> list[Answer]:
+    """Return answers, of which each must have a candidate."""
+    found = built.answers(queries, k, **options)
+    for row, answer in enumerate(found):
+        if not len(answer.positions):
+            fail(f"{what}: query {row} got no usable candidate among {built.view.count} vectors")
+    return found
+
+
+def recall_at_10(built: Built, queries: Matrix, **options: Any) -> float:
+    """Return the recall of the best ten among the candidates, as the engine finds it by exact scores.
+
+    A vector as near as the tenth best counts as one of the ten.
+    """
+    rows = built.view.gather(np.arange(built.view.count))
+    scores = datasets.oracle_scores(built.view.metric, queries, rows)
+    found = 0.0
+    for answer, each in zip(built.answers(queries, 10, **options), scores, strict=True):
+        k = min(10, len(each))
+        kth = np.sort(each)[-k]
+        good = int(np.count_nonzero(each[answer.positions] >= kth - 1e-6 * max(1.0, abs(kth))))
+        found += min(good, k) / k
+    return found / len(queries)
 
 
 def usual(index_type: Any, metric: Metric | None = None, **options: Any) -> tuple[Built, Matrix]:
