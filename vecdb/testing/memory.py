@@ -172,9 +172,17 @@ class MemoryView:
 
 
 class MemoryBlobs:
-    """Named blobs in memory: writer and reader in one, with a checksum for each, and damage on request."""
+    """Named blobs in memory: writer and reader in one, with a checksum for each, and damage on request.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    strict : bool, default True
+        Refuse what a writer must refuse. Otherwise it is stored as well as can be and listed in `problems`.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self.problems: list[str] = []
+        self._strict = strict
         self._data: dict[str, bytes] = {}
         self._sums: dict[str, int] = {}
         self._lent: dict[str, memoryview] = {}
@@ -182,7 +190,7 @@ class MemoryBlobs:
     @classmethod
     def of(cls, contents: Mapping[str, bytes]) -> MemoryBlobs:
         """Return sound blobs with these contents, as if a plugin had written them."""
-        blobs = cls()
+        blobs = cls(strict=False)
         for name, data in contents.items():
             blobs.write(name, data)
         return blobs
@@ -197,21 +205,25 @@ class MemoryBlobs:
         PluginContractError
             An unusable or repeated name, or data that is not contiguous bytes.
         """
-        if not _NAME.fullmatch(str(name)) or str(name) != name:
-            raise _broken("blobs", f"a blob is called {name!r}, expected 1 to 64 characters of a-z 0-9 . _ -")
+        view = np.empty(0, np.uint8).data
+        if str(name) != name or not _NAME.fullmatch(name):
+            self._refuse(f"a blob is called {name!r}, expected 1 to 64 characters of a-z 0-9 . _ -")
         if name in self._data:
-            raise _broken("blobs", f"blob {name!r} is written twice")
-        if isinstance(data, np.ndarray) and data.dtype.hasobject:
-            raise _broken("blobs", f"blob {name!r} is an array of objects")
+            self._refuse(f"blob {name!r} is written twice")
         try:
             view = memoryview(data)  # type: ignore[arg-type]  # arrays have a buffer, but their stubs say so late
-        except TypeError:
-            raise _broken("blobs", f"blob {name!r} is {type(data).__name__}, expected bytes or an array") from None
-        if not view.c_contiguous:
-            raise _broken("blobs", f"blob {name!r} is not C-contiguous")
+        except (TypeError, ValueError):
+            self._refuse(f"blob {name!r} is {type(data).__name__}, expected bytes or an array of plain numbers")
+        if not view.c_contiguous or "O" in view.format:
+            self._refuse(f"blob {name!r} is not C-contiguous, or holds objects")
         self._lent[name] = view
         self._data[name] = bytes(view)
         self._sums[name] = zlib.crc32(self._data[name])
+
+    def _refuse(self, problem: str) -> None:
+        if self._strict:
+            raise _broken("blobs", problem)
+        self.problems.append(problem)
 
     def changed(self) -> list[str]:
         """Return the blobs whose data were changed by the plugin after they were written."""

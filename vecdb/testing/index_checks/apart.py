@@ -52,13 +52,15 @@ def _place_of(index_type: Any) -> dict[str, str] | None:
             found = resolve(place)
         except Exception:  # whatever it is, this is not the way to find it
             continue
-        if type(found) is cls and _looks(found) == _looks(index_type):
+        if type(found) is cls and _state(found) == _state(index_type):
             return place
     return None
 
 
-def _looks(index_type: Any) -> tuple[Any, ...]:
-    return index_type.name, index_type.version, index_type.capabilities, dict(index_type.parameters)
+def _state(index_type: Any) -> dict[str, Any]:
+    """Return all attributes: a type that was made with other arguments is another one."""
+    slots = [name for cls in type(index_type).__mro__ for name in getattr(cls, "__slots__", ())]
+    return {name: getattr(index_type, name, None) for name in slots} | getattr(index_type, "__dict__", {})
 
 
 def _in_interpreter(place: dict[str, str], job: str) -> Iterator[Any]:
