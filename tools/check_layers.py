@@ -44,13 +44,14 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
     return Room(layer, frozenset(uses.split()), frozenset(packages.split()), edge)
 
 
-_WORDS = "errors types"
+_WORDS = "errors types lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
+    "lazy": _room("0 words"),
     "errors": _room("0 words", "", "numpy"),
     "types": _room("0 words", "errors", "numpy"),
     "metadata": _room("0 words", _WORDS, "numpy"),

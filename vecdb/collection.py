@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy.typing as npt
 
-from vecdb.engine import housekeeping, indexing, queries, reading, search, spaces
-from vecdb.engine import where as conditions
-from vecdb.engine.batch import Batch, id_list, make_batch, unique_keys, upsert_arguments, vector_batch
-from vecdb.engine.inspection import collection_stats
+from vecdb.engine import queries, reading, search
 from vecdb.engine.names import check_count
-from vecdb.engine.operations import WriteRules, delete_ids, delete_where, missing_records, rules_for, write_batch
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
+from vecdb.lazy import LazyModule
 from vecdb.storage.format import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
@@ -38,7 +35,18 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.database import Database
+    from vecdb.engine import batch as batching
+    from vecdb.engine import housekeeping, indexing, inspection, operations, spaces
+    from vecdb.engine import where as conditions
     from vecdb.storage.writer import Transaction
+else:  # what a first search does without
+    batching = LazyModule("vecdb.engine.batch")
+    conditions = LazyModule("vecdb.engine.where")
+    housekeeping = LazyModule("vecdb.engine.housekeeping")
+    indexing = LazyModule("vecdb.engine.indexing")
+    inspection = LazyModule("vecdb.engine.inspection")
+    operations = LazyModule("vecdb.engine.operations")
+    spaces = LazyModule("vecdb.engine.spaces")
 
 __all__ = ["Collection"]
 
@@ -207,7 +215,7 @@ class Collection:
         If it raises, nothing of the call is stored.
         """
         batch = self._batch(ids, vectors, metadata, texts)
-        rules = rules_for(WriteRules(merge=merge), if_version, batch)
+        rules = operations.rules_for(operations.WriteRules(merge=merge), if_version, batch)
         return self._write_batch(batch, rules, trust=trust)
 
     def insert(
@@ -221,7 +229,9 @@ class Collection:
     ) -> WriteResult:
         """Write new records; like `upsert`, but an id that is already there raises `RecordExistsError`."""
         return self._write_batch(
-            self._batch(ids, vectors, metadata, texts), WriteRules(existing=False, verb="insert"), trust=trust
+            self._batch(ids, vectors, metadata, texts),
+            operations.WriteRules(existing=False, verb="insert"),
+            trust=trust,
         )
 
     def upsert_many(
@@ -261,7 +271,7 @@ class Collection:
                 raise CancelledError(
                     f"upsert_many was cancelled after {total.inserted + total.updated} records; they stay"
                 )
-            done = self.upsert(**upsert_arguments(batch), merge=merge, trust=trust)
+            done = self.upsert(**batching.upsert_arguments(batch), merge=merge, trust=trust)
             total = WriteResult(
                 done.seq,
                 total.inserted + done.inserted,
@@ -281,8 +291,10 @@ class Collection:
         RecordMissingError
             If an id is not there.
         """
-        batch = vector_batch(ids, vectors, find_space(self._entry(), space))
-        return self._write_batch(batch, WriteRules(merge=True, new=False, verb=f"set vectors of {space}"), trust=trust)
+        batch = batching.vector_batch(ids, vectors, find_space(self._entry(), space))
+        return self._write_batch(
+            batch, operations.WriteRules(merge=True, new=False, verb=f"set vectors of {space}"), trust=trust
+        )
 
     def set_metadata(
         self,
@@ -293,7 +305,7 @@ class Collection:
     ) -> WriteResult:
         """Replace the metadata of existing records, or with ``merge=True`` only the keys that are given."""
         batch = self._batch(ids, None, metadata, None)
-        rules = WriteRules(merge=True, new=False, replace_metadata=not merge, verb="set metadata")
+        rules = operations.WriteRules(merge=True, new=False, replace_metadata=not merge, verb="set metadata")
         return self._write_batch(batch, rules, trust=False)
 
     def delete(
@@ -328,8 +340,8 @@ class Collection:
         return result
 
     def _delete_ids(self, ids: Any, *, missing_ok: bool) -> WriteResult:
-        values, _ = id_list(ids)
-        operation = delete_ids(self._key, values, unique_keys(values), missing_ok=missing_ok)
+        values, _ = batching.id_list(ids)
+        operation = operations.delete_ids(self._key, values, batching.unique_keys(values), missing_ok=missing_ok)
         return self._database._write(operation, self._entry())
 
     def _delete_where(self, where: Where) -> WriteResult:
@@ -338,13 +350,13 @@ class Collection:
                 "delete(where={}) would delete every record", hint="Use drop_collection, or name a condition."
             )
         condition = conditions.parse(where)
-        operation = delete_where(self._key, condition, self._database._opened().reader)
+        operation = operations.delete_where(self._key, condition, self._database._opened().reader)
         return self._database._write(operation, self._entry())
 
-    def _batch(self, ids: object, vectors: Any, metadata: object, texts: object) -> Batch:
-        return make_batch(ids, vectors, metadata, texts, self._entry().spaces, self.name)
+    def _batch(self, ids: object, vectors: Any, metadata: object, texts: object) -> batching.Batch:
+        return batching.make_batch(ids, vectors, metadata, texts, self._entry().spaces, self.name)
 
-    def _write_batch(self, batch: Batch, rules: WriteRules, *, trust: bool) -> WriteResult:
+    def _write_batch(self, batch: batching.Batch, rules: operations.WriteRules, *, trust: bool) -> WriteResult:
         database = self._database
         database._writable()
         with database._read() as snapshot:
@@ -352,7 +364,7 @@ class Collection:
             known = entry is not None and entry.id == self._number
             number = self._number if known else None
             reviews = [database._guard.review(snapshot, number, part, trust=trust) for part in batch.vectors]
-        return database._write(write_batch(self._key, batch, rules, reviews), entry if known else None)
+        return database._write(operations.write_batch(self._key, batch, rules, reviews), entry if known else None)
 
     # --- reading ---
 
@@ -419,13 +431,13 @@ class Collection:
         ------
         RecordMissingError, SpaceMissingError, SnapshotExpiredError, TagMissingError
         """
-        values, _ = id_list(ids)
+        values, _ = batching.id_list(ids)
         keys = id_keys(values)
         with self._view(as_of) as view:
             rows = view.find_all(keys)
             absent = [values[place] for place, row in enumerate(rows) if row is None]
             if absent and not missing_ok:
-                raise missing_records(absent, len(rows), self.name)
+                raise operations.missing_records(absent, len(rows), self.name)
             there = [(row, key) for row, key in zip(rows, keys, strict=True) if row is not None]
             chosen = reading.spaces_named(view, vectors)
             found = iter(view.present_many([row for row, _ in there], chosen, [key for _, key in there]))
@@ -594,7 +606,7 @@ class Collection:
                 view,
                 request,
                 lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix),
-                self._database._registry,
+                lambda: self._database._registry,
             )
             if asked_for.single:
                 return hits[0]
@@ -605,7 +617,7 @@ class Collection:
     def stats(self) -> dict[str, Any]:
         """Return counts of records, and of each space its live, dead, sealed and tail vectors and bytes."""
         with self._database._read() as snapshot:
-            return collection_stats(snapshot, snapshot.entry(*self._key), self._database._registry)
+            return inspection.collection_stats(snapshot, snapshot.entry(*self._key), self._database._registry)
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
         """Seal what is small, rewrite what is mostly dead, bring indexes up to date.

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecdb.collection import Collection
-from vecdb.engine import housekeeping, indexing, inspection
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
-from vecdb.engine.parts import LoadedPart
 from vecdb.engine.view import CollectionView
 from vecdb.errors import (
     ClosedError,
@@ -32,18 +31,40 @@ from vecdb.errors import (
 )
 from vecdb.kernels import loader
 from vecdb.kernels.loader import warmup
-from vecdb.registry import PluginRegistry, default_registry
-from vecdb.storage import copying, handles
+from vecdb.lazy import LazyModule
+from vecdb.storage import handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
 from vecdb.storage.state import CollectionEntry
-from vecdb.storage.writer import Transaction
-from vecdb.storage.writetx import WriteTx, read_whole_log
 from vecdb.types import CancelCheck, CheckReport, Commit, Progress
+
+if TYPE_CHECKING:
+    from vecdb import registry as registries
+    from vecdb.engine import housekeeping, indexing, inspection, parts
+    from vecdb.engine.parts import LoadedPart
+    from vecdb.registry import PluginRegistry
+    from vecdb.storage import copying, writetx
+    from vecdb.storage.writer import Transaction
+    from vecdb.storage.writetx import WriteTx
+else:  # what a first search does without
+    copying = LazyModule("vecdb.storage.copying")
+    housekeeping = LazyModule("vecdb.engine.housekeeping")
+    indexing = LazyModule("vecdb.engine.indexing")
+    inspection = LazyModule("vecdb.engine.inspection")
+    parts = LazyModule("vecdb.engine.parts")
+    registries = LazyModule("vecdb.registry")
+    writetx = LazyModule("vecdb.storage.writetx")
 
 __all__ = ["Database", "open", "warmup"]
 
-handles.on_fork(loader.before_fork, lambda child: (loader.after_fork_in_parent, loader.after_fork_in_child)[child]())
+
+def _after_fork(child: bool) -> None:
+    (loader.after_fork_in_parent, loader.after_fork_in_child)[child]()
+    if child and "vecdb.engine.parts" in sys.modules:
+        parts.reset_after_fork()
+
+
+handles.on_fork(loader.before_fork, _after_fork)
 
 R = TypeVar("R")
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -129,17 +150,19 @@ def open(
     if mode == "r" and durability == "bulk":
         check_option("durability", durability, ("full", "relaxed"))
     options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
-    registry = _registry(plugins)
+    registry = _given_registry(plugins)
     database = Database(handles.acquire(check_path(path), options), options, automatic=automatic, registry=registry)
-    database._announce()
+    if registry is not None:
+        database._announce()
     return database
 
 
-def _registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegistry:
-    if isinstance(plugins, PluginRegistry):
-        return plugins
+def _given_registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegistry | None:
+    """Return the registry to use; None is the process's own while nobody needed it, so that no plugin is loaded."""
     if plugins is None:
-        return default_registry()
+        return registries.default_registry() if "vecdb.registry" in sys.modules else None
+    if isinstance(plugins, registries.PluginRegistry):
+        return plugins
     if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
         raise ParameterError(
             f"plugins is {plugins!r}, expected a PluginRegistry or several plugins",
@@ -147,7 +170,7 @@ def _registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegist
             got=plugins,
             allowed="PluginRegistry, or modules and objects with hook implementations",
         )
-    return PluginRegistry(plugins)
+    return registries.PluginRegistry(plugins)
 
 
 class Database:
@@ -162,7 +185,7 @@ class Database:
     mode : {"a", "r", "x"}
     """
 
-    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool, registry: PluginRegistry) -> None:
+    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool, registry: PluginRegistry | None) -> None:
         self.path: Path = store.target
         self.mode: str = options.mode
         self._timeout = options.timeout
@@ -171,7 +194,8 @@ class Database:
         self._store: Store | None = store
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
-        self._registry = registry
+        self._known_registry = registry
+        self._plugin_setting = os.environ.get("VECDB_PLUGINS")
         self._told: set[str] = set()
         _open_databases.add(self)
 
@@ -226,6 +250,13 @@ class Database:
     def plugins(self) -> PluginRegistry:
         """Where this handle gets index types, transforms and relevance filters from."""
         return self._registry
+
+    @property
+    def _registry(self) -> PluginRegistry:
+        if self._known_registry is None:
+            self._known_registry = registries.default_registry(self._plugin_setting)
+            self._announce()
+        return self._known_registry
 
     def _announce(self) -> None:
         """Tell loaded plugins that were not told yet that the database is open."""
@@ -450,7 +481,7 @@ class Database:
             named: dict[int, list[str]] = {}
             for name, tag in snapshot.state.catalog.tags.items():
                 named.setdefault(tag.seq, []).append(name)
-            log = read_whole_log(snapshot.tx)
+            log = writetx.read_whole_log(snapshot.tx)
         chosen = log if limit is None else log[max(0, len(log) - limit) :]
         return [Commit(seq, when, tuple(changes), tuple(named.get(seq, ()))) for seq, when, changes in chosen]
 

@@ -326,12 +326,12 @@ _default: dict[str | None, PluginRegistry] = {}
 _default_lock = threading.Lock()
 
 
-def default_registry() -> PluginRegistry:
-    """Return the process's registry of installed plugins, as ``VECDB_PLUGINS`` says now."""
-    setting = os.environ.get(ENVIRONMENT)
+def default_registry(setting: str | None = None) -> PluginRegistry:
+    """Return the process's registry of installed plugins: as ``VECDB_PLUGINS`` says now, or said in `setting`."""
+    setting = os.environ.get(ENVIRONMENT) if setting is None else setting
     with _default_lock:
         if setting not in _default:
-            _default[setting] = PluginRegistry()
+            _default[setting] = PluginRegistry(allow=None if setting is None else _names_in(setting))
         return _default[setting]
 
 
@@ -341,10 +341,14 @@ def default_registry() -> PluginRegistry:
 def _allowed(allow: Iterable[str] | None) -> frozenset[str] | None:
     if allow is None:
         setting = os.environ.get(ENVIRONMENT)
-        return None if setting is None else frozenset(part.strip() for part in setting.split(",") if part.strip())
+        return None if setting is None else _names_in(setting)
     if isinstance(allow, str):
         raise ParameterError(f"allow is {allow!r}, expected several names", name="allow", got=allow, allowed="[names]")
     return frozenset(allow)
+
+
+def _names_in(setting: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in setting.split(",") if part.strip())
 
 
 def _kind(kind: str) -> str:

@@ -212,6 +212,8 @@ def _value(walk: _Walk, tree: _Tree, page: int, data: bytes, place: int, size: i
         return data[place : place + size]
     first = int(_U64.unpack_from(data, place)[0])
     count = -(-(size + _HEAD) // walk.page_bytes)
+    if first >= walk.pages:
+        raise _Damage(f"page {first} lies outside the file")
     head = platform.read_at(walk.descriptor, _HEAD, first * walk.page_bytes)
     number, _, kind, low, high = _PAGE.unpack(head)
     if number != first or kind != _OVERFLOW or (low | high << 16) < count:

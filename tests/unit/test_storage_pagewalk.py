@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
 import struct
+import tempfile
 from pathlib import Path
 
 import lmdb
@@ -92,10 +94,15 @@ def found(walker, path: Path) -> list[str]:
         os.close(descriptor)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lmdb")
-    return [make_file(folder, seed) for seed in range(12)]
+@functools.cache
+def all_images() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [make_file(Path(folder), seed) for seed in range(12)]
+
+
+@pytest.fixture
+def images():
+    return all_images()
 
 
 def test_sound_files_are_sound(images, tmp_path, monkeypatch):
@@ -129,9 +136,9 @@ def tree_pages(image: bytes) -> list[int]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 11), st.integers(0, 2**32), st.sampled_from(["bit", "short", "page", "swap", "root"]))
-def test_what_the_plain_walk_finds_is_found(images, tmp_path_factory, which, seed, kind):
+def test_what_the_plain_walk_finds_is_found(tmp_path_factory, which, seed, kind):
     chance = random.Random(seed)
-    image = bytearray(images[which])
+    image = bytearray(all_images()[which])
     damage(image, kind, chance)
     path = tmp_path_factory.getbasetemp() / "damaged.lmdb"
     path.write_bytes(image)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.batch import SpaceBatch
 from vecdb.engine.identity import MIN_BATCH, MIN_ROWS, Cusum, Profile, explain, fit_profile
 from vecdb.errors import WrongModelError
 from vecdb.storage.snapshot import Snapshot
-from vecdb.storage.spaces import SpaceView
-from vecdb.storage.writetx import Pending, WriteTx, read_profile
+from vecdb.storage.spaces import SpaceView, read_profile
 from vecdb.types import Space
+
+if TYPE_CHECKING:
+    from vecdb.engine.batch import SpaceBatch
+    from vecdb.storage.writetx import Pending, WriteTx
 
 SAMPLE_ROWS = 4096
 _REFIT_GROWTH = 10

@@ -6,7 +6,6 @@ import math
 import os
 import threading
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,8 @@ def check_name(kind: str, name: object) -> str:
 def check_option(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse a value that is not one of those allowed, with the closest in the hint."""
     if value not in allowed:
+        from difflib import get_close_matches
+
         close = get_close_matches(str(value), allowed, 1)
         raise ParameterError(
             f"{name} is {value!r}, expected one of {tuple(allowed)}",

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.arrays import as_matrix, as_query
-from vecdb.engine.operations import missing_records
 from vecdb.engine.view import CollectionView
 from vecdb.errors import ParameterError, SpaceMismatchError, VectorMissingError
 from vecdb.storage.format import id_key
@@ -88,6 +87,8 @@ def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[
     key = id_key(id)
     row = view.find(key)
     if row is None:
+        from vecdb.engine.operations import missing_records
+
         raise missing_records([id], 1, view.entry.name)
     vector = view.vector(view.record(row, key), space)
     if vector is None:

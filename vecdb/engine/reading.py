@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vecdb.engine.order import Order, parse_order
 from vecdb.engine.view import CollectionView
-from vecdb.engine.where import Condition
 from vecdb.errors import ForkedError, ParameterError, TagMissingError
 from vecdb.storage.format import decode_record
 from vecdb.storage.history import images_of
 from vecdb.storage.records import record_key
 from vecdb.storage.snapshot import Snapshot, find_space
 from vecdb.types import Id, Record, RecordVersion, Space
+
+if TYPE_CHECKING:
+    from vecdb.engine.order import Order
+    from vecdb.engine.where import Condition
 
 _CHUNK = 512
 
@@ -89,7 +92,11 @@ def spaces_named(view: CollectionView, names: Sequence[str] | str) -> list[Space
 
 
 def parse_order_by(order_by: str | Sequence[str] | None) -> Order | None:
-    return None if order_by is None else parse_order(order_by)
+    if order_by is None:
+        return None
+    from vecdb.engine.order import parse_order  # conditions and columns come with it
+
+    return parse_order(order_by)
 
 
 @dataclass(frozen=True, slots=True)

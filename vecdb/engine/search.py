@@ -11,22 +11,27 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vecdb import exact
-from vecdb.engine import indexed
 from vecdb.engine.names import check_count, check_number
-from vecdb.engine.parts import NOTHING, choose
 from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
-from vecdb.engine.where import Condition
 from vecdb.errors import CancelledError, ParameterError
-from vecdb.registry import PluginRegistry
+from vecdb.lazy import LazyModule
 from vecdb.storage.spaces import SpaceView
 from vecdb.types import MAX_K, CancelCheck, Hit, Hits, Plan, Space
+
+if TYPE_CHECKING:
+    from vecdb.engine import indexed, parts
+    from vecdb.engine.where import Condition
+    from vecdb.registry import PluginRegistry
+else:  # where there is no index, nothing of indexes is needed
+    indexed = LazyModule("vecdb.engine.indexed")
+    parts = LazyModule("vecdb.engine.parts")
 
 Bools = npt.NDArray[np.bool_]
 Warner = Callable[[npt.NDArray[np.float32]], list[str | None]]
@@ -62,15 +67,18 @@ class _Allowed:
     decoded: tuple[str, ...] = ()
 
 
-def search(view: CollectionView, request: SearchRequest, warn: Warner, registry: PluginRegistry) -> list[Hits]:
-    """Return the hits of each query."""
+def search(
+    view: CollectionView, request: SearchRequest, warn: Warner, registry: Callable[[], PluginRegistry]
+) -> list[Hits]:
+    """Return the hits of each query; the registry is asked for where the collection has indexes."""
     began = time.perf_counter()
     space_view = view.space(request.space)
     allowed = _allowed(view, space_view, request)
     blocks = scan_order(view, space_view)
     wanted = min(request.k + request.offset, max(1, allowed.count))
-    usable = NOTHING if request.exact else choose(view, request.space, registry)
-    if usable.parts and allowed.count:
+    indexes = view.entry.indexes and not request.exact
+    usable = parts.choose(view, request.space, registry()) if indexes else None
+    if usable is not None and usable.parts and allowed.count:
         question = indexed.Question(
             view,
             space_view,
@@ -89,7 +97,8 @@ def search(view: CollectionView, request: SearchRequest, warn: Warner, registry:
         answers, scan = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
         facts = {"method": "exact scan", **asdict(scan)}
     _check_cancelled(request)
-    plan = _plan(request, view, allowed, {**facts, "notes": usable.notes}, began) if request.explain else None
+    notes = () if usable is None else usable.notes
+    plan = _plan(request, view, allowed, {**facts, "notes": notes}, began) if request.explain else None
     reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     rows = space_view.rows_at(view.tx, np.concatenate([positions for positions, _ in found])).tolist()

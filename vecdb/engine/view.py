@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.order import Order, SortKey
-from vecdb.engine.where import Condition
-from vecdb.storage.columns import ColumnChunk
-from vecdb.storage.columnstore import ChunkView
 from vecdb.storage.format import StoredRecord, decode_record
 from vecdb.storage.history import read_image
 from vecdb.storage.records import find_row, find_rows, iterate_rows, read_id, read_record, record_key, require_id
@@ -26,6 +22,12 @@ from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import Id, Record, Space
+
+if TYPE_CHECKING:
+    from vecdb.engine.order import Order, SortKey
+    from vecdb.engine.where import Condition
+    from vecdb.storage.columns import ColumnChunk
+    from vecdb.storage.columnstore import ChunkView
 
 Rows = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]

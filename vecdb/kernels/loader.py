@@ -11,7 +11,6 @@ Design: docs/explanation/architecture.md.
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 import threading
@@ -34,8 +33,6 @@ __all__ = [
     "wait",
     "warmup",
 ]
-
-log = logging.getLogger("vecdb")
 
 EXACT_MODULES = ("canonical", "exact_scan", "half")
 """Modules of `vecdb.kernels` whose kernels exact search needs."""
@@ -99,6 +96,9 @@ class _Loader:
 
     def fail(self, error: Exception) -> None:
         self.error = error
+        import logging  # a process that only asks once does without
+
+        log = logging.getLogger("vecdb")
         log.warning("compiled kernels could not be loaded; numpy answers instead: %s", error, exc_info=error)
         self.finished.set()
 

@@ -6,7 +6,6 @@ stores are closed and their locks held, so that parent and child start from clea
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -23,7 +22,6 @@ from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import create_header, read_header
 from vecdb.storage.writer import Writer
 
-log = logging.getLogger("vecdb")
 DURABILITIES: Final = ("full", "relaxed", "bulk")
 
 
@@ -181,8 +179,15 @@ def _start(target: Path, options: OpenOptions) -> Store:
     store.start()
     _register(store)
     _watch_forks()
-    log.debug("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
+    _say("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
     return store
+
+
+def _say(message: str, *facts: object) -> None:
+    """Log for whoever debugs; a program that never imported `logging` asked for nothing, and is spared its import."""
+    logging = sys.modules.get("logging")
+    if logging is not None:
+        logging.getLogger("vecdb").debug(message, *facts)
 
 
 def _loading_name(target: Path) -> Path:
@@ -236,7 +241,7 @@ def release(store: Store) -> None:
         with _table:
             _forget(store)
         store.close()
-        log.debug("%s: closed", store.path)
+        _say("%s: closed", store.path)
 
 
 def moving(store: Store, path: Path) -> None:

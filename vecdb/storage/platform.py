@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
-import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -106,11 +103,16 @@ def lock(descriptor: int, *, exclusive: bool, timeout: float, refuse: Callable[[
 
 def describe_self() -> bytes:
     """What a lock file says of its holder."""
+    import json
+    import socket
+
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
 
 
 def read_holder(descriptor: int) -> str:
     """Return who wrote the lock file last, in words."""
+    import json
+
     try:
         said = json.loads(read_at(descriptor, 4096, 0))
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(said["since"])))
@@ -208,6 +210,8 @@ def access_error(path: Path, error: OSError) -> FileAccessError:
 
 def no_room_left(path: Path) -> bool:
     """Whether a failed write is explained by a full disk or a file-size limit (LMDB reports both as I/O errors)."""
+    import shutil
+
     if shutil.disk_usage(path.parent).free < 4 << 20:
         return True
     with contextlib.suppress(ImportError):

@@ -11,11 +11,9 @@ import contextlib
 import threading
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
-from vecdb.storage.columns import ColumnChunk
-from vecdb.storage.columnstore import ColumnView, load_columns
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES, block_capacity
 from vecdb.storage.history import Change, changes_after
@@ -33,6 +31,10 @@ from vecdb.storage.state import (
 )
 from vecdb.storage.tx import Tx
 from vecdb.types import Space
+
+if TYPE_CHECKING:
+    from vecdb.storage.columns import ColumnChunk
+    from vecdb.storage.columnstore import ColumnView
 
 _LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]
 
@@ -97,6 +99,8 @@ class State:
 
     def columns(self, tx: Tx, collection: int) -> ColumnView:
         """Return the metadata columns of a collection."""
+        from vecdb.storage.columnstore import load_columns  # a search without a condition reads none
+
         with self._lock:
             if collection not in self._columns:
                 before = self._previous.known_columns().get(collection) if self._previous is not None else None

@@ -27,6 +27,7 @@ from vecdb.storage.format import (
     pack_sealed,
     read_u64,
     stored_numbers,
+    u32,
     u32_u64,
     u64,
     unpack_sealed,
@@ -482,3 +483,14 @@ def _load_deaths(tx: Tx, view: SpaceView, previous: SpaceView | None) -> None:
     if view._dead is not None:
         places = view.positions_of(tx, new)
         view._dead[places[places >= 0]] = True
+
+
+def profile_key(space: Space) -> bytes:
+    return b"p" + u32(space.id)
+
+
+def read_profile(tx: Tx, space: Space) -> Any:
+    """Return the stored profile of a space, None if there is none."""
+    key = profile_key(space)
+    value = tx.get("meta", key)
+    return None if value is None else unpack_sealed(key, value, "profile")

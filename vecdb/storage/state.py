@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
+from vecdb.lazy import LazyModule
 from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, stored_numbers, u32, unpack_sealed
-from vecdb.storage.indexes import IndexEntry, index_from_plain, index_to_plain
 from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
+
+if TYPE_CHECKING:
+    from vecdb.storage import indexes as stored_indexes
+    from vecdb.storage.indexes import IndexEntry
+else:
+    stored_indexes = LazyModule("vecdb.storage.indexes")
 
 HEADER: Final = b"header"
 CATALOG: Final = b"catalog"
@@ -155,6 +160,8 @@ def write_counters(tx: Tx, counters: Counters) -> None:
 
 def create_header(tx: Tx) -> None:
     """Make an empty database in an empty file."""
+    import uuid
+
     header = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": uuid.uuid4().hex, "created": time.time()}
     tx.put("meta", HEADER, pack_sealed(HEADER, header))
     write_counters(tx, Counters())
@@ -202,7 +209,7 @@ def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
                 entry.id,
                 entry.name,
                 [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()],
-                [index_to_plain(index) for index in entry.indexes],
+                [stored_indexes.index_to_plain(index) for index in entry.indexes],
             ]
             for entry in catalog.collections.values()
         ],
@@ -217,7 +224,7 @@ def catalog_from_plain(plain: Any) -> Catalog:
                 _number(number),
                 _text(name),
                 {space.name: space for space in (_space(fields) for fields in spaces)},
-                tuple(index_from_plain(index) for index in indexes),
+                tuple(stored_indexes.index_from_plain(index) for index in indexes),
             )
             for number, name, spaces, indexes in plain["collections"]
         ]

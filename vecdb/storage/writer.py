@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vecdb.errors import ForkedError, LockedError, TransactionError
 from vecdb.storage.env import Environment, NeedsGrowth
@@ -21,10 +21,12 @@ from vecdb.storage.lockfile import LockFile
 from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import read_counters
 from vecdb.storage.tx import Tx
-from vecdb.storage.writetx import WriteTx
+
+if TYPE_CHECKING:
+    from vecdb.storage.writetx import WriteTx
 
 R = TypeVar("R")
-Operation = Callable[[WriteTx], R]
+Operation = Callable[["WriteTx"], R]
 
 
 class _Job(Generic[R]):
@@ -208,6 +210,8 @@ class Writer:
         return None
 
     def begin(self, tx: Tx) -> WriteTx:
+        from vecdb.storage.writetx import WriteTx  # who only reads does without
+
         return WriteTx(tx, retention=self.retention, chunks=self._reader.private_caches().chunks)
 
     def maintain(self, work: Callable[[WriteTx], bool], *, timeout: float) -> bool:

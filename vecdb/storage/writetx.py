@@ -39,7 +39,7 @@ from vecdb.storage.history import (
 )
 from vecdb.storage.indexes import drop_parts
 from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
-from vecdb.storage.spaces import Segment, read_segments
+from vecdb.storage.spaces import Segment, profile_key, read_segments
 from vecdb.storage.state import (
     Catalog,
     CollectionEntry,
@@ -508,17 +508,6 @@ def _neighbours(segments: Sequence[Any], chosen: Sequence[Any]) -> list[list[Any
             runs[-1].append(segment)
         open_run = segment.base in wanted
     return runs
-
-
-def profile_key(space: Space) -> bytes:
-    return b"p" + u32(space.id)
-
-
-def read_profile(tx: Tx, space: Space) -> Any:
-    """Return the stored profile of a space, None if there is none."""
-    key = profile_key(space)
-    value = tx.get("meta", key)
-    return None if value is None else unpack_sealed(key, value, "profile")
 
 
 def read_log(tx: Tx, seq: int) -> tuple[float, list[int], list[str]] | None:

@@ -6,7 +6,6 @@ with the dict is said here, once, with the path and operator at fault.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NoReturn
 
@@ -215,6 +214,8 @@ def _unknown_of_field(path: str, name: Any) -> NoReturn:
 
 
 def _closest(name: str, known: Sequence[str]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(name.lower(), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."
 
