@@ -13,6 +13,8 @@ from typing import Any
 from vecdb.errors import ParameterError, PluginContractError
 from vecdb.testing.backfill_checks import iter_backfill_checks
 from vecdb.testing.checks import Check, CheckResult, name_of
+from vecdb.testing.command_checks import iter_command_checks
+from vecdb.testing.importer_checks import iter_importer_checks
 from vecdb.testing.index_checks import iter_index_checks
 from vecdb.testing.relevance_checks import iter_relevance_checks
 from vecdb.testing.transform_checks import iter_transform_checks
@@ -24,6 +26,8 @@ CHECKS_BY_KIND: dict[str, Callable[[Any], Iterator[Check]]] = {
     "transform": iter_transform_checks,
     "relevance filter": iter_relevance_checks,
     "backfill policy": iter_backfill_checks,
+    "importer": iter_importer_checks,
+    "command": iter_command_checks,
 }
 """Kind of registered object, as the registry writes it -> the checks that apply to one such object."""
 
