@@ -71,7 +71,7 @@ ROOMS: dict[str, Room] = {
     "database": _room("5 facade", _BELOW_ENGINE + " engine collection", "numpy"),
     "collection": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "vecdb": _room("5 facade", "database collection errors types hookspecs registry", ""),
-    "interchange": _room("6 edges", _PUBLIC + " arrays", "numpy pyarrow pandas polars", edge=True),
+    "interchange": _room("6 edges", _PUBLIC + " arrays contracts registry", "numpy pyarrow pandas polars", edge=True),
     "sample": _room("6 edges", _PUBLIC, "numpy", edge=True),
     "demo": _room("6 edges", _PUBLIC + " sample", "numpy rich", edge=True),
     "cli": _room("6 edges", _PUBLIC + " interchange sample demo registry testing", "numpy click rich", edge=True),

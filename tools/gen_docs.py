@@ -13,6 +13,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -265,6 +266,7 @@ def cli_section() -> str:
     """Return the help of every command."""
     import click
 
+    os.environ["VECDB_PLUGINS"] = ""  # the page is about vecdb, not about what is installed here
     parts = []
     for title, command in [("vecdb", cli_group()), *cli_commands(cli_group())]:
         context = click.Context(command, info_name=title, terminal_width=_WIDTH, max_content_width=_WIDTH, color=False)

@@ -232,6 +232,11 @@ class PluginRegistry:
         self.load()
         return sorted(name for of, name in self._provided if of == _kind(kind))
 
+    def provided(self, kind: str) -> list[Provided]:
+        """Return what is registered of one kind, by name, without names that two plugins claim; loads as `names`."""
+        names = [name for name in self.names(kind) if (kind, name) not in self._conflicts]
+        return [self._provided[kind, name] for name in names]
+
     def plugins(self) -> list[PluginInfo]:
         """Return every plugin, vecdb's own first, with those that failed; loads the installed ones."""
         self.load()

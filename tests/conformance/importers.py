@@ -58,7 +58,7 @@ class Lines:
 
     def batch(self, held):
         names, texts, vectors, numbers = (list(column) for column in zip(*held, strict=True))
-        return ImportBatch(names, {self.space: vectors}, [{"line": number} for number in numbers], texts, numbers)
+        return ImportBatch(names, {self.space: vectors}, [{"line": str(number)} for number in numbers], texts, numbers)
 
     def close(self):
         pass

@@ -8,6 +8,7 @@ import vecdb
 from vecdb.cli import about, indexing, plugins, reading, transfer, upkeep, writing
 from vecdb.cli.codes import EXIT_CODES
 from vecdb.cli.commands import verbatim
+from vecdb.cli.foreign import OpenGroup
 
 __all__ = ["cli"]
 
@@ -26,6 +27,7 @@ _EPILOG = "\n\n".join(
 
 
 @click.group(
+    cls=OpenGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
     invoke_without_command=True,

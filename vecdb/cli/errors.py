@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ import click
 
 from vecdb.cli.app import cli
 from vecdb.cli.codes import exit_code
+from vecdb.cli.foreign import show_warnings
 from vecdb.cli.hints import hint_for
 from vecdb.cli.output import clean
 from vecdb.errors import VecdbError
@@ -22,6 +24,15 @@ __all__ = ["run"]
 def run(arguments: list[str]) -> int:
     """Run the program without letting a traceback out."""
     as_json = "--json" in arguments
+    logger, handler = logging.getLogger("vecdb"), show_warnings()
+    logger.addHandler(handler)
+    try:
+        return _run(arguments, as_json)
+    finally:
+        logger.removeHandler(handler)
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
     try:
         code = cli.main(args=arguments, prog_name="vecdb", standalone_mode=False)
         sys.stdout.flush()

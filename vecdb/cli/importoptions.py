@@ -17,6 +17,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.argument("source", metavar="[SOURCE]", required=False, type=click.Path(path_type=str)),
     click.option("--records", metavar="FILE", help="The same as SOURCE."),
+    click.option(
+        "--format", metavar="NAME", help="The importer of a plugin that reads SOURCE; default: by its suffix."
+    ),
+    click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of that importer."),
     click.option("--ids-from", metavar="FILE", help="Records of which only the ids are used (with --existing)."),
     click.option("--vectors", metavar="SPACE=FILE", multiple=True, help="Vectors; row i belongs to record i."),
     click.option("--id", "id_field", metavar="FIELD", default="id", show_default=True, help="Field that holds the id."),

@@ -24,7 +24,16 @@ from vecdb.cli.options import (
 )
 from vecdb.cli.output import Output
 from vecdb.errors import CollectionMissingError, ImportInterruptedError, SpaceMissingError
-from vecdb.interchange import FORMATS, ImportResult, export_data, import_data, inspect_source
+from vecdb.interchange import (
+    FORMATS,
+    ImportResult,
+    export_data,
+    find_importer,
+    import_data,
+    inspect_source,
+    reads_itself,
+)
+from vecdb.registry import default_registry
 from vecdb.types import Progress
 
 __all__ = ["COMMANDS"]
@@ -49,7 +58,8 @@ def import_command(database: str, collection: str, out: Output, **options: Any) 
 
     Each batch is one commit. SOURCE is .jsonl or .jsonl.gz (one object a line), .parquet or .arrow, or a directory
     that export wrote. Vectors stand beside it in .npy, .npz (FILE::NAME), .fvecs, .bvecs or .ivecs files, or in a
-    field of the records (--vectors SPACE=@FIELD). Without SOURCE the records are numbered from 0.
+    field of the records (--vectors SPACE=@FIELD). Without SOURCE the records are numbered from 0. Files of other kinds
+    are read by plugins; vecdb plugins lists the importers.
 
     Database, collection and spaces are made where they do not exist. Options for new spaces take one value for all of
     them or SPACE=VALUE. A run that was stopped continues where it was when it is started again.
@@ -77,24 +87,50 @@ class _Call:
         only_ids = options["ids_from"] is not None
         if only_ids and not options["existing"]:
             raise click.UsageError("--ids-from reads nothing but ids and needs --existing; give the file as SOURCE.")
+        self.format: str | None = options["format"]
+        self.options = self._options(options["params"])
         self.vectors = pairs(options["vectors"], "--vectors")
         self.ids = None if options["number"] else options["id_field"]
         self.text = None if only_ids else options["text"]
         fields = options["fields"]
         self.metadata = [] if only_ids or fields == "" else None if fields is None else fields.split(",")
 
+    def _options(self, given: Sequence[str]) -> dict[str, Any]:
+        """Read parameters of an importer, which has declared their types."""
+        texts = pairs(given, "--param")
+        if not texts:
+            return {}
+        if self.source is None:
+            raise click.UsageError("--param is for an importer, which reads SOURCE.")
+        found = find_importer(self.source, self.format, default_registry())
+        owner, declared = f"importer {found.name!r}", found.thing.parameters
+        return {
+            name: declared[name].read(owner, name, text) if name in declared else text for name, text in texts.items()
+        }
+
     def check(self) -> None:
         """Look at what is to be read before a database is made for it."""
         if self.source is None and not self.vectors:
             raise click.UsageError("there is nothing to import: give SOURCE, --vectors or both.")
+        if self.is_foreign() and not self.vectors:
+            facts = inspect_source(self.source, **{**self.reading(), "vectors": None})
+            self.vectors = {name: "@" + name for name in facts.widths}
+            return
         beside = {space: name for space, name in self.vectors.items() if not name.startswith("@")}
         inspect_source(self.source, **{**self.reading(), "vectors": beside})
+
+    def is_foreign(self) -> bool:
+        """Return whether an importer of a plugin reads the source."""
+        return self.format is not None or (
+            self.source is not None and not self.is_export() and not reads_itself(self.source)
+        )
 
     def is_export(self) -> bool:
         return self.source is not None and os.path.isdir(self.source)
 
     def reading(self) -> dict[str, Any]:
-        return {"vectors": self.vectors, "ids": self.ids, "text": self.text, "metadata": self.metadata}
+        chosen = {"vectors": self.vectors, "ids": self.ids, "text": self.text, "metadata": self.metadata}
+        return {**chosen, "format": self.format, "options": self.options}
 
 
 def _open(path: str, options: Mapping[str, Any], out: Output) -> vecdb.Database:

@@ -59,6 +59,17 @@ class Param:
             )
         return plain
 
+    def read(self, owner: str, name: str, text: str) -> Any:
+        """Return the value that a word on the command line means; errors as in `check`."""
+        if self.kind == "str":
+            return self.check(owner, name, text)
+        if self.kind == "bool":
+            return self.check(owner, name, {"true": True, "false": False}.get(text.lower(), text))
+        try:
+            return self.check(owner, name, _KINDS[self.kind](text))
+        except ValueError:
+            return self.check(owner, name, text)
+
     def _allows(self, value: Any) -> bool:
         if self.choices is not None and value not in self.choices:
             return False

@@ -17,12 +17,14 @@ import numpy as np
 from vecdb.errors import ParameterError, SpaceMissingError
 from vecdb.interchange import restore, vectorfiles
 from vecdb.interchange.chunks import Limits
+from vecdb.interchange.foreign import ForeignFile, open_foreign
 from vecdb.interchange.run import ImportResult, Job, run_import
 from vecdb.interchange.sources import SourceFacts, Sources, open_sources
+from vecdb.registry import default_registry
 from vecdb.types import CancelCheck, Id, Progress
 
 if TYPE_CHECKING:
-    from vecdb import Collection
+    from vecdb import Collection, PluginRegistry
 
 __all__ = ["DEFAULT_BATCH_BYTES", "from_table", "import_data", "inspect_source"]
 
@@ -48,6 +50,8 @@ def import_data(
     progress: Progress | None = None,
     cancel: CancelCheck | None = None,
     trust: bool = False,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> ImportResult:
     """Read records and vectors from files, tables or arrays into a collection.
 
@@ -58,11 +62,13 @@ def import_data(
     source : path, table, iterable of dict, array_like of shape (n, d), or None
         ``.jsonl`` / ``.jsonl.gz`` (one object a line), ``.parquet``, ``.arrow`` / ``.feather`` (extra ``arrow``); a
         pandas, Polars or Arrow table or a dict of columns; a directory written by `export_data`; a vector file or
-        array for the collection's only space. None: `vectors` alone, with the ids 0 to n - 1 or `ids`.
+        array for the collection's only space; any other file that an importer of the database's plugins reads. None:
+        `vectors` alone, with the ids 0 to n - 1 or `ids`.
     vectors : mapping of str to (path, array_like or "@field")
         Space name to where its vectors are. Files: ``.npy``, ``.npz`` (``file.npz::name``), ``.fvecs``, ``.bvecs``,
         ``.ivecs``, arrays: row i belongs to record i. ``"@field"``: a field or column of the records; null there
-        means that the record has no vector.
+        means that the record has no vector. Default for a file that a plugin reads: its vectors, each in the space
+        of their name.
     ids : str, sequence of (str or int), or None; default "id"
         The field that holds the id; None numbers the records from 0. Values only where there are no records.
     text : str, optional
@@ -90,6 +96,11 @@ def import_data(
         Asked before each batch; a true answer stops with `ImportInterruptedError`, a `CancelledError`.
     trust : bool, default False
         Skip the check that vectors look like the space's model.
+    format : str, optional
+        Name of the importer that reads the file. Default: by its suffix, else by its first bytes; vecdb reads what it
+        knows itself.
+    options : mapping, optional
+        Parameters of that importer.
 
     Returns
     -------
@@ -106,11 +117,18 @@ def import_data(
         As in `Collection.upsert`, with the row of the source and, for text files, the line.
     ExtraMissingError
         Parquet or Arrow without pyarrow.
+    PluginContractError
+        An importer raised or returned what breaks its contract; batches before that are committed.
+    UnknownNameError
+        No plugin provides the `format`.
     """
-    if restore.is_export(source):
+    if format is None and restore.is_export(source):
         given = {"vectors": vectors, "text": text, "metadata": metadata}
         _refuse_choices({**given, "existing": existing, "merge": merge, "normalise": normalise})
         return _restored(collection, source, batch, batch_bytes, resume, progress, cancel)
+    foreign = open_foreign(source, format, options, collection.database.plugins)
+    if foreign is not None:
+        source, vectors = foreign, _spaces_of(foreign, vectors)
     source, vectors = _vectors_alone(collection, source, dict(vectors or {}))
     keep_nulls = _keeps_nulls(source) if nulls is None else nulls
     sources = open_sources(source, vectors=vectors, ids=ids, text=text, metadata=metadata, nulls=keep_nulls)
@@ -159,10 +177,20 @@ def inspect_source(
     ids: str | Sequence[Id] | None = "id",
     text: str | None = None,
     metadata: Sequence[str] | None = None,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    plugins: PluginRegistry | None = None,
 ) -> SourceFacts:
-    """Return rows and vector widths of a source without importing it; the parameters are those of `import_data`."""
-    if restore.is_export(source):
+    """Return rows and vector widths of a source without importing it.
+
+    The parameters are those of `import_data`; `plugins` is where importers are looked up,
+    by default among the installed plugins.
+    """
+    if format is None and restore.is_export(source):
         return restore.export_facts(os.fspath(source))
+    foreign = open_foreign(source, format, options, default_registry() if plugins is None else plugins)
+    if foreign is not None:
+        source, vectors = foreign, _spaces_of(foreign, vectors)
     if not vectors and _is_vectors_alone(source):
         vectors, source = {"": source}, None
     sources = open_sources(source, vectors=dict(vectors or {}), ids=ids, text=text, metadata=metadata)
@@ -170,6 +198,11 @@ def inspect_source(
         return sources.facts()
     finally:
         sources.close()
+
+
+def _spaces_of(foreign: ForeignFile, vectors: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Without a word on vectors, all that the file has are meant, each for the space of its name."""
+    return {name: "@" + name for name in foreign.widths} if vectors is None else vectors
 
 
 def _refuse_choices(given: Mapping[str, Any]) -> None:

@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 
 from vecdb.errors import ArgumentError, ParameterError, SourceError
-from vecdb.interchange import arrowtables, vectorfiles
+from vecdb.interchange import arrowtables
 from vecdb.interchange.chunks import Fields, NumberedRecords, RecordSource
+from vecdb.interchange.foreign import ForeignFile, ForeignRecords
 from vecdb.interchange.records import JsonLines, PlainRecords
+from vecdb.interchange.suffixes import JSON_SUFFIXES, known_suffixes
 from vecdb.interchange.tables import TableRecords, as_columns
 from vecdb.interchange.vectorfiles import ArraySource, VectorSource, open_vectors
 
-__all__ = ["SourceFacts", "Sources", "open_sources", "record_suffixes"]
-
-_JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
-
-
-def record_suffixes() -> tuple[str, ...]:
-    """Return the suffixes of files that hold records."""
-    return (*_JSON_SUFFIXES, *arrowtables.SUFFIXES)
+__all__ = ["SourceFacts", "Sources", "open_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +123,8 @@ def open_sources(
     except BaseException:
         for opened in beside.values():
             opened.close()
+        if isinstance(source, ForeignFile):
+            source.close()
         raise
 
 
@@ -164,6 +161,8 @@ def _open_records(source: Any, fields: Fields, ids: Any, beside: Mapping[str, Ve
             got=type(ids).__name__,
             allowed="a field name or None",
         )
+    if isinstance(source, ForeignFile):
+        return ForeignRecords(source, fields, ids)
     if isinstance(source, str | os.PathLike):
         return _open_file(os.fspath(source), fields)
     columns = as_columns(source)
@@ -184,12 +183,11 @@ def _open_file(path: str, fields: Fields) -> RecordSource:
     lower = path.lower()
     if lower.endswith(arrowtables.SUFFIXES):
         return arrowtables.ArrowFileRecords(path, fields)
-    if lower.endswith(_JSON_SUFFIXES):
+    if lower.endswith(JSON_SUFFIXES):
         return JsonLines(path, fields)
     raise SourceError(
         f"{path} is not a file of records that can be read.",
-        hint=f"known suffixes: {', '.join(record_suffixes())}; vectors alone: "
-        f"{', '.join((*vectorfiles.SUFFIXES, '.npz'))}.",
+        hint=f"known suffixes: {known_suffixes()}.",
         path=path,
     )
 
