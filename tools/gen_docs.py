@@ -135,7 +135,13 @@ def signature_of(thing: Callable[..., Any]) -> str:
     result = _Raw(found.return_annotation) if isinstance(found.return_annotation, str) else found.return_annotation
     result = inspect.Signature.empty if inspect.isclass(thing) else result
     text = str(found.replace(parameters=plain, return_annotation=result))
+    text = re.sub(r"frozenset\(\{([^{}]*)\}\)", _in_order, text)
     return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _in_order(found: re.Match[str]) -> str:
+    """Return a frozenset with its words sorted: their own order differs between processes."""
+    return "frozenset({" + ", ".join(sorted(found[1].split(", "))) + "})"
 
 
 def public_members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -240,6 +246,24 @@ def module_section(name: str) -> str:
     return "\n\n".join(_describe(each, module, f"{name}.{each}") for each in sorted(module.__all__, key=str.lower))
 
 
+# --- hooks and contracts ----------------------------------------------------------------------------------
+
+
+def hooks_section() -> str:
+    """Return every hook with its exact signature and its docstring."""
+    module = importlib.import_module("vecdb.hookspecs")
+    hooks = [name for name in vars(module) if name.startswith("vecdb_")]
+    return "\n\n".join(_describe(name, module, name) for name in hooks)
+
+
+def rules_section(kind: str) -> str:
+    """Return the rules of a contract: number, sentence, and the check of the conformance kit."""
+    module = importlib.import_module(f"vecdb.testing.{kind}_checks")
+    rows = ["| rule | says | check |", "|---|---|---|"]
+    rows += [f"| {check.number} | {check.sentence} | `{check.name}` |" for check in module.CHECKS]
+    return "\n".join(rows)
+
+
 # --- the command line -------------------------------------------------------------------------------------
 
 
@@ -277,6 +301,9 @@ def cli_section() -> str:
 
 # --- pages ------------------------------------------------------------------------------------------------
 
+CONTRACTS = ("transform", "relevance", "backfill", "importer", "command")
+"""Contracts whose pages are made by rule; each has a module in vecdb.contracts and one of checks."""
+
 SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
     "errors": (REFERENCE / "errors.md", errors_section),
     "api": (REFERENCE / "api.md", api_section),
@@ -284,6 +311,12 @@ SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
     "interchange": (REFERENCE / "interchange.md", partial(module_section, "vecdb.interchange")),
     "sample": (REFERENCE / "interchange.md", partial(module_section, "vecdb.sample")),
     "cli": (REFERENCE / "cli.md", cli_section),
+    "hooks": (REFERENCE / "hooks.md", hooks_section),
+    **{f"{kind} rules": (REFERENCE / f"{kind}-contract.md", partial(rules_section, kind)) for kind in CONTRACTS},
+    **{
+        f"{kind} words": (REFERENCE / f"{kind}-contract.md", partial(module_section, f"vecdb.contracts.{kind}"))
+        for kind in CONTRACTS
+    },
 }
 """Marker -> the page it stands in, and what makes its text."""
 

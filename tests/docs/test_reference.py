@@ -1,5 +1,8 @@
 """The reference names everything there is, and nothing else; links lead somewhere; every page can be found."""
 
+import doctest
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vecdb
-from vecdb import errors
+from vecdb import errors, hookspecs
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -56,3 +59,29 @@ def test_every_command_has_its_heading_and_every_heading_its_command():
         sys.path.remove(str(ROOT / "tools"))
     names = ["vecdb", *(name for name, _ in gen_docs.cli_commands(gen_docs.cli_group()))]
     assert [title for title in headings("cli.md", "##") if title.startswith("vecdb")] == names
+
+
+def test_every_hook_has_its_heading_and_every_heading_its_hook():
+    hooks = [name for name in vars(hookspecs) if name.startswith("vecdb_")]
+    assert headings("hooks.md", "##") == hooks
+
+
+def test_the_examples_of_hooks_are_hooks():
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("vecdb_"):
+            names = {"hookimpl": vecdb.hookimpl}
+            for example in doctest.DocTestParser().get_examples(hook.__doc__):
+                exec(example.source, names)
+            given = inspect.signature(names[name]).parameters
+            assert set(given) <= set(inspect.signature(hook).parameters)
+            assert hasattr(names[name], "vecdb_impl")
+
+
+@pytest.mark.parametrize("kind", ["transform", "relevance", "backfill", "importer", "command"])
+def test_every_rule_has_its_row_and_every_row_its_check(kind):
+    text = (REFERENCE / f"{kind}-contract.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z]\d+) \| .+ \| `(check_\w+)` \|$", text, re.MULTILINE)
+    checks = importlib.import_module(f"vecdb.testing.{kind}_checks").CHECKS
+    assert rows == [(check.number, check.name) for check in checks]
+    assert len({check.number for check in checks}) == len(checks) == len({check.name for check in checks})
+    assert all(check.sentence.endswith(".") and "|" not in check.sentence for check in checks)

@@ -123,6 +123,7 @@ def check_fit_leaves_its_data_alone(thing: Any) -> None:
 def check_fit_refuses_too_few_pairs(thing: Any) -> None:
     """With fewer pairs than `min_pairs`, `fit` raises `FitError` with `pairs` and `needed`; with so many it fits."""
     least = thing.capabilities.min_pairs
+    _default(thing, count=least)
     fitting.too_few(lambda: _default(thing, count=least - 1), f"a fit on {least - 1} pairs where min_pairs is {least}")
 
 
