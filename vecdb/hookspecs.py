@@ -114,6 +114,7 @@ def vecdb_register_commands() -> Iterable[Command]:  # type: ignore[empty-body]
     >>> @hookimpl
     ... def vecdb_register_commands():
     ...     from vecdb_acme.cli import greet
+    ...
     ...     return [greet]
     """
 
