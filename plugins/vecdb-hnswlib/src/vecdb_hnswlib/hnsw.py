@@ -80,7 +80,11 @@ class HnswType:
 
     def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> HnswIndex:
         state = stored.read(blobs, SPACES[view.metric], view.dim, view.count, params)
-        return HnswIndex(library().Index(state), params["ef_search"], stored.removed(state))
+        try:
+            graph = library().Index(state)
+        except RuntimeError as error:  # written by a release that lays its memory out in another way
+            raise stored.damaged("head", str(error)) from error
+        return HnswIndex(graph, params["ef_search"], stored.removed(state))
 
 
 class HnswIndex:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from vecdb.contracts import BlobReader, BlobWriter
 from vecdb.errors import CorruptionError
 
-__all__ = ["read", "removed", "write"]
+__all__ = ["damaged", "read", "removed", "write"]
 
 HEAD = struct.Struct("<8sIIQQQqIIII")
 """Magic, dim, M, ef_construction, nodes, seed, top layer, entry node, checksums of the three arrays."""
@@ -151,11 +151,16 @@ def removed(state: State) -> npt.NDArray[np.int64]:
     return np.flatnonzero(marks)
 
 
+def damaged(where: str, problem: str) -> CorruptionError:
+    """Return the error for blob `where`."""
+    return CorruptionError(
+        f"the stored graph of hnswlib.hnsw is damaged: {problem}",
+        hint="The engine builds the index anew from its vectors.",
+        what="index blob",
+        where=where,
+    )
+
+
 def _require(condition: bool, where: str, problem: str) -> None:
     if not condition:
-        raise CorruptionError(
-            f"the stored graph of hnswlib.hnsw is damaged: {problem}",
-            hint="The engine builds the index anew from its vectors.",
-            what="index blob",
-            where=where,
-        )
+        raise damaged(where, problem)
