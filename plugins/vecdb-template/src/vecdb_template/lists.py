@@ -15,7 +15,9 @@ class ListsType:
 
     name = "template.lists"
     version = 1  # of what `dump` writes; one more, and stored indexes are built anew
-    capabilities = IndexCapabilities(frozenset(METRICS), filtered=True, complete=True, deterministic=True)
+    capabilities = IndexCapabilities(
+        frozenset(METRICS), filtered=True, complete=True, deterministic=True, min_recall_at_10=0.9
+    )
     parameters: ClassVar = {"lists": Param("int", 0, "Number of lists; 0: the square root of the vectors.", 0, 65_536)}
 
     def build(self, view: VectorView, params: Any, *, seed: int, progress: Any, cancel: Any) -> "Lists":
@@ -50,7 +52,7 @@ class Lists:
     list_of: Any
 
     def search(self, queries: Any, k: int, *, allowed: Any, effort: int | None, view: VectorView) -> Candidates:
-        many = max(k, effort or len(self.list_of) // 4)
+        many = max(k, effort or len(self.list_of) // 2)
         held = np.bincount(self.list_of if allowed is None else self.list_of[allowed], minlength=len(self.centres))
         positions, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
         for row, query in enumerate(queries):
