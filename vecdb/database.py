@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -283,18 +284,11 @@ class Database:
         if self._own_transaction() is not None:
             raise TransactionError(f"{call} cannot run inside a transaction", hint="End the transaction first.")
 
-    @contextlib.contextmanager
-    def _read(self, *, own_writes: bool = False) -> Iterator[Snapshot]:
-        """Yield the newest commit, or inside this thread's transaction, its own uncommitted state."""
+    def _read(self, *, own_writes: bool = False) -> AbstractContextManager[Snapshot]:
+        """Open the newest commit, or inside this thread's transaction, its own uncommitted state."""
         store = self._opened()
         transaction = store.writer.own_transaction() if own_writes else None
-        if transaction is not None:
-            with store.env.translated():
-                write = transaction.flushed()
-                yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
-            return
-        with store.reader.snapshot() as snapshot:
-            yield snapshot
+        return store.reader.snapshot() if transaction is None else _uncommitted(store, transaction)
 
     def _write(self, operation: Callable[[WriteTx], R], entry: CollectionEntry | None = None) -> R:
         store = self._writable()
@@ -584,6 +578,14 @@ class Database:
         if progress is not None:
             progress(size, size)
         return size
+
+
+@contextlib.contextmanager
+def _uncommitted(store: Store, transaction: Transaction) -> Iterator[Snapshot]:
+    """Read what a transaction did so far; what is learnt of it stays private."""
+    with store.env.translated():
+        write = transaction.flushed()
+        yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
 
 
 def missing_tag(name: str, tags: Any) -> TagMissingError:

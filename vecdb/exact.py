@@ -20,7 +20,7 @@ from vecdb.errors import DimensionError, ParameterError, StateError
 from vecdb.kernels import loader
 from vecdb.scan_numpy import Found
 
-__all__ = ["Path", "ScanFacts", "rescore", "search"]
+__all__ = ["Found", "Path", "ScanFacts", "rescore", "search"]
 
 Path: TypeAlias = Literal["auto", "numpy", "numba"]
 

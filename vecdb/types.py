@@ -22,6 +22,7 @@ __all__ = [
     "CheckReport",
     "Commit",
     "Hit",
+    "HitColumns",
     "Hits",
     "HitsBatch",
     "Id",
@@ -146,6 +147,38 @@ class Plan(Mapping[str, Any]):
         return "; ".join(f"{key}: {value}" for key, value in self._facts.items())
 
 
+@dataclass(frozen=True, slots=True)
+class HitColumns:
+    """Hits by column, as a search finds them; `Hits` makes `Hit` objects of them when they are looked at.
+
+    Attributes
+    ----------
+    ids : list of str or int
+    scores, distances : ndarray of float32, shape (k,)
+    space : str
+    metadata, texts, vectors : list or None
+        None where they were not asked for.
+    """
+
+    ids: list[Id]
+    scores: npt.NDArray[np.float32]
+    distances: npt.NDArray[np.float32]
+    space: str = ""
+    metadata: list[dict[str, Any]] | None = None
+    texts: list[str | None] | None = None
+    vectors: list[Mapping[str, npt.NDArray[Any]]] | None = None
+
+    def hits(self) -> tuple[Hit, ...]:
+        """Return the hits one by one."""
+        nothing = [None] * len(self.ids)
+        columns = (self.ids, self.scores.tolist(), self.distances.tolist(), self.metadata or nothing)
+        rest = (self.texts or nothing, self.vectors or nothing)
+        return tuple(
+            Hit(id, score, distance, metadata, text, self.space, "native", None, score, vectors)
+            for id, score, distance, metadata, text, vectors in zip(*columns, *rest, strict=True)
+        )
+
+
 class Hits(Sequence[Hit]):
     """The answer to one query: a sequence of `Hit`, best first.
 
@@ -165,11 +198,23 @@ class Hits(Sequence[Hit]):
         The commit that was read.
     """
 
-    __slots__ = ("_hits", "complete", "distances", "dropped", "ids", "plan", "reason", "scores", "seq", "warnings")
+    __slots__ = (
+        "_columns",
+        "_hits",
+        "complete",
+        "distances",
+        "dropped",
+        "ids",
+        "plan",
+        "reason",
+        "scores",
+        "seq",
+        "warnings",
+    )
 
     def __init__(
         self,
-        hits: Sequence[Hit],
+        hits: Sequence[Hit] | HitColumns,
         *,
         seq: int,
         complete: bool = True,
@@ -178,10 +223,11 @@ class Hits(Sequence[Hit]):
         warnings: tuple[str, ...] = (),
         dropped: int = 0,
     ) -> None:
-        self._hits = tuple(hits)
-        self.ids: list[Id] = [hit.id for hit in self._hits]
-        self.scores = np.array([hit.score for hit in self._hits], dtype=np.float32)
-        self.distances = np.array([hit.distance for hit in self._hits], dtype=np.float32)
+        self._columns = hits if isinstance(hits, HitColumns) else _by_column(hits)
+        self._hits: tuple[Hit, ...] | None = None if isinstance(hits, HitColumns) else tuple(hits)
+        self.ids: list[Id] = list(self._columns.ids)  # copies: what a caller does to them must not reach the hits
+        self.scores = self._columns.scores.copy()
+        self.distances = self._columns.distances.copy()
         self.seq = seq
         self.complete = complete
         self.reason = reason
@@ -194,15 +240,23 @@ class Hits(Sequence[Hit]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
     def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        if self._hits is None:
+            self._hits = self._columns.hits()
         return self._hits[index]
 
     def __len__(self) -> int:
-        return len(self._hits)
+        return len(self._columns.ids)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{hit.id!r}: {hit.score:.4f}" for hit in self._hits[:5])
+        shown = ", ".join(f"{id!r}: {score:.4f}" for id, score in zip(self.ids[:5], self.scores[:5], strict=True))
         more = f", ... {len(self) - 5} more" if len(self) > 5 else ""
         return f"<Hits {len(self)} [{shown}{more}]{'' if self.complete else ' incomplete: ' + str(self.reason)}>"
+
+
+def _by_column(hits: Sequence[Hit]) -> HitColumns:
+    """Return the columns that can be asked for as a whole."""
+    scores = np.array([hit.score for hit in hits], dtype=np.float32)
+    return HitColumns([hit.id for hit in hits], scores, np.array([hit.distance for hit in hits], dtype=np.float32))
 
 
 class HitsBatch(Sequence[Hits]):

@@ -19,7 +19,7 @@ from vecdb.kernels.nominate import best
 
 seeds = st.integers(0, 2**32 - 1)
 EVERY_ROW = np.empty(0, dtype=bool)
-SCRATCH = np.empty(STRIP, dtype=np.float32)
+SCRATCH = np.empty(STRIP + 70, dtype=np.float32)
 
 
 def check(blocks, rows, queries, k, answer, allowed=None):

@@ -94,7 +94,7 @@ def scan_blocks(kernel, twin, metric, dtype):
     rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
     allowed = frozen(rng.random(N) < 0.8)
     pool = fresh_pool()
-    assert kernel(*head, allowed, N, error, K, *pool, np.empty(STRIP, dtype=np.float32)) == 0
+    assert kernel(*head, allowed, N, error, K, *pool, np.empty(STRIP + D, dtype=np.float32)) == 0
     keys = twin(plan.form, queries[0], rows)
     agree(keys, allowed, rounding(keys, plan, np.concatenate(blocks.scales)), pool[0], pool[1], pool[2][0])
 
@@ -103,7 +103,7 @@ def scan_listed(kernel, twin, metric, dtype):
     rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
     wanted = frozen(np.flatnonzero(rng.random(N) < 0.3))
     pool = fresh_pool()
-    assert kernel(*head, wanted, len(wanted), error, K, *pool, np.empty(STRIP, dtype=np.float32)) == 0
+    assert kernel(*head, wanted, len(wanted), error, K, *pool, np.empty(STRIP + D, dtype=np.float32)) == 0
     keys, allowed = np.full(N, -np.inf), np.zeros(N, dtype=bool)
     keys[wanted], allowed[wanted] = twin(plan.form, queries[0], rows, wanted), True
     with np.errstate(invalid="ignore"):

@@ -9,7 +9,7 @@ from vecdb import errors
 from vecdb.engine import names, queries, spaces
 from vecdb.engine.batch import id_list, make_batch, space_batch, unique_keys, upsert_arguments
 from vecdb.engine.operations import WriteRules, rules_for
-from vecdb.engine.search import check_include, check_k, distance_of
+from vecdb.engine.search import check_include, check_k, distances_of
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import Space
 
@@ -128,8 +128,10 @@ def test_k_and_include():
 
 
 def test_distances():
-    assert distance_of("cosine", 1.0) == 0.0 and distance_of("dot", 2.5) == -2.5 and distance_of("l2", -3.0) == 3.0
-    assert str(distance_of("l2", 0.0)) == "0.0"
+    scores = np.array([1.0, 2.5, -3.0, 0.0], np.float32)
+    assert distances_of("dot", scores).tolist() == distances_of("l2", scores).tolist() == [-1.0, -2.5, 3.0, 0.0]
+    assert distances_of("cosine", scores[[0, 3]]).tolist() == [0.0, 1.0]
+    assert str(distances_of("l2", scores)[3]) == "0.0" and distances_of("l2", scores).dtype == np.float32
 
 
 def test_spaces_are_checked_before_they_are_stored():

@@ -69,6 +69,8 @@ _ODD_ROWS = 1 / 3
 _DRIFT = 0.3
 _ALARM = 0.5 * WINDOW * _DRIFT
 _NORM_RATIO = 8.0
+_SAFE_SQUARES = (1e-200, 1e200)
+"""Squared norms between which no square of a component that matters is lost."""
 
 
 class Cusum(NamedTuple):
@@ -229,12 +231,27 @@ class Profile:
         return Cusum(0.0 if alarm else level, state.rows + len(rows)), alarm
 
     def query_warning(self, query: npt.NDArray[Any]) -> str | None:
-        """Return a sentence if one query, shape (d,), looks less native than any vector of the sample; else None."""
-        return self.query_warnings(query[None])[0]
+        """Return a sentence if one query, shape (d,), looks less native than any vector of the sample; else None.
+
+        The numbers are those of `query_warnings` up to rounding in float32.
+        """
+        self._check(query[None])
+        wide = query.astype(np.float64)
+        square = float(wide.dot(wide))
+        if not self.limits.rows_discriminate or not _SAFE_SQUARES[0] < square < _SAFE_SQUARES[1]:
+            return self._warnings_of(query[None])[0]
+        wide /= math.sqrt(square)
+        score = self.limits.score_of(self.screen.row_evidence(wide.astype(np.float32)))
+        return self._sentence(score) if score < self.limits.row_limit else None
 
     def query_warnings(self, queries: npt.NDArray[Any]) -> list[str | None]:
         """Return `query_warning` of each query, shape (n, d), at the cost of one product."""
+        if len(queries) == 1:
+            return [self.query_warning(queries[0])]
         self._check(queries)
+        return self._warnings_of(queries)
+
+    def _warnings_of(self, queries: npt.NDArray[Any]) -> list[str | None]:
         if not self.limits.rows_discriminate:
             return [None] * len(queries)
         unit, norms = unit_rows(queries)

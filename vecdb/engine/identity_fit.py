@@ -8,7 +8,7 @@ of rows. Invariant: the same sample and seed give the same limits. Design: docs/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,10 @@ class Limits:
     def score(self, evidence: Floats) -> Floats:
         """Return the weighted, capped sum over the last axis of `evidence`, shape (..., 4)."""
         return np.asarray(np.minimum(evidence, self.caps) @ np.array(self.weights))
+
+    def score_of(self, evidence: Sequence[float]) -> float:
+        """Return `score` of one row's numbers."""
+        return sum(w * min(number, cap) for w, number, cap in zip(self.weights, evidence, self.caps, strict=True))
 
 
 def fit_limits(unit: Floats, axes: Axes, *, seed: int) -> Limits:

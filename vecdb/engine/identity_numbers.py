@@ -9,6 +9,7 @@ Design: docs/explanation/identity.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -185,28 +186,60 @@ class Screen:
     shadow : ndarray of float64, shape (k + q,)
         What the direction itself has on the loud and quiet axes, to be taken out of every row.
     axes : Axes
+    length : float
+        Squared length of the direction: 1, or 0 where the mean vanishes.
+    signed : bool
+        Whether any column is one-sided.
     """
 
     stacked: npt.NDArray[np.float32]
     shadow: Floats
     axes: Axes
+    length: float
+    signed: bool
 
     @classmethod
     def of(cls, axes: Axes) -> Screen:
         """Return the screen of a space's axes."""
         both = np.concatenate([axes.loud, axes.quiet])
         stacked = np.concatenate([axes.direction[None], both]).astype(np.float32)
-        return cls(stacked, both @ axes.direction, axes)
+        length = float(axes.direction @ axes.direction)
+        return cls(stacked, both @ axes.direction, axes, length, bool(axes.signs.any()))
 
     def evidence(self, unit: Floats) -> Floats:
         """Return the numbers of every unit row, shape (n, 4)."""
         product = (unit.astype(np.float32) @ self.stacked.T).astype(np.float64)
         alignment, count, dim = product[:, 0], len(self.axes.loud), self.axes.dim
         beside = np.square(product[:, 1:] - alignment[:, None] * self.shadow)
-        total = np.maximum(1.0 - np.square(alignment) * float(self.axes.direction @ self.axes.direction), 0.0)
+        total = np.maximum(1.0 - np.square(alignment) * self.length, 0.0)
         energy = _log_share(beside[:, :count].sum(axis=1), total, count, dim)
         silence = -_log_share(beside[:, count:].sum(axis=1), total, len(self.axes.quiet), dim)
         return np.stack([alignment, _contrast(*_kept_signs(unit, self.axes)), energy, silence], axis=1)
+
+    def row_evidence(self, unit: npt.NDArray[np.float32]) -> list[float]:
+        """Return the numbers of one unit row, shape (d,); plain floats, because a single query waits for them."""
+        axes = self.axes
+        product = self.stacked.dot(unit)
+        alignment, count, dim = float(product[0]), len(axes.loud), axes.dim
+        beside = product[1:] - alignment * self.shadow
+        loud, quiet = beside[:count], beside[count:]
+        total = max(1.0 - alignment * alignment * self.length, 0.0)
+        signs = float(_contrast(*_kept_signs(unit[None].astype(np.float64), axes))[0]) if self.signed else 0.0
+        return [
+            alignment,
+            signs,
+            _one_log_share(float(loud.dot(loud)), total, count, dim),
+            -_one_log_share(float(quiet.dot(quiet)), total, len(axes.quiet), dim),
+        ]
+
+
+def _one_log_share(part: float, total: float, count: int, dim: int) -> float:
+    """Return `_log_share` of one row."""
+    if count == 0:
+        return 0.0
+    even = count / dim
+    share = part / total if total > 1e-12 else even
+    return math.log((share / even + _FLOOR) / (1 + _FLOOR))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, ParameterError
 from vecdb.lazy import LazyModule
 from vecdb.storage.spaces import SpaceView
-from vecdb.types import MAX_K, CancelCheck, Hit, Hits, Plan, Space
+from vecdb.types import MAX_K, CancelCheck, HitColumns, Hits, Plan, Space
 
 if TYPE_CHECKING:
     from vecdb.engine import indexed, parts
     from vecdb.engine.where import Condition
     from vecdb.registry import PluginRegistry
+    from vecdb.storage.format import StoredRecord
 else:  # where there is no index, nothing of indexes is needed
     indexed = LazyModule("vecdb.engine.indexed")
     parts = LazyModule("vecdb.engine.parts")
@@ -101,28 +102,45 @@ def search(
     plan = _plan(request, view, allowed, {**facts, "notes": notes}, began) if request.explain else None
     reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
-    rows = space_view.rows_at(view.tx, np.concatenate([positions for positions, _ in found])).tolist()
-    maker = _HitMaker(view, request)
-    warnings = [() if text is None else (text,) for text in warn(request.queries)]
+    columns = _columns(view, space_view, request, found)
+    warnings = warn(request.queries)
     return [
-        Hits(hits, seq=view.seq, complete=reason is None, reason=reason, plan=plan, warnings=said)
-        for hits, said in zip(maker.lists(rows, [scores for _, scores in found]), warnings, strict=True)
+        Hits(
+            hits,
+            seq=view.seq,
+            complete=reason is None,
+            reason=reason,
+            plan=plan,
+            warnings=() if said is None else (said,),
+        )
+        for hits, said in zip(columns, warnings, strict=True)
     ]
 
 
 def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
-    hidden = view.hidden(space_view)
-    mask = None if hidden is None else ~hidden
-    decoded: tuple[str, ...] = ()
+    allowed = _alive(view, space_view)
+    mask, decoded = allowed.mask, allowed.decoded
     if request.condition is not None:
         selection = view.select(request.condition)
         decoded = selection.decoded
         chosen = _positions_with(view, space_view, selection.rows)
         mask = chosen if mask is None else mask & chosen
     if request.without_row is not None:
-        mask = np.ones(len(space_view), np.bool_) if mask is None else mask.copy() if mask is hidden else mask
-        mask &= space_view.rows(view.tx) != np.uint64(request.without_row)
-    return _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)), decoded)
+        others = space_view.rows(view.tx) != np.uint64(request.without_row)
+        mask = others if mask is None else mask & others
+    return allowed if mask is None or mask is allowed.mask else _Allowed(mask, int(np.count_nonzero(mask)), decoded)
+
+
+def _alive(view: CollectionView, space_view: SpaceView) -> _Allowed:
+    """Return the positions of live vectors; those of the newest state are remembered with the view."""
+    known: _Allowed | None = None if view.is_past else space_view.derived.get("alive")
+    if known is None:
+        hidden = view.hidden(space_view)
+        mask = None if hidden is None else ~hidden
+        known = _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)))
+        if not view.is_past:
+            space_view.derived["alive"] = known
+    return known
 
 
 def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArray[np.uint64]) -> Bools:
@@ -180,47 +198,41 @@ def _trim(
     return positions[part], scores[part]
 
 
-class _HitMaker:
-    """Makes hits of rows and scores; without `include`, a record that answers several queries is read once."""
-
-    def __init__(self, view: CollectionView, request: SearchRequest) -> None:
-        self._view = view
-        self._request = request
-        self._known: dict[int, tuple[Any, ...]] = {}
-
-    def lists(self, rows: Sequence[int], scores: Sequence[npt.NDArray[np.float32]]) -> Iterator[list[Hit]]:
-        """Yield the hits of each query; `rows` are those of all queries in turn."""
-        owners = iter(rows)
-        for each in scores:
-            yield [self._hit(next(owners), score) for score in each.tolist()]
-
-    def _hit(self, row: int, score: float) -> Hit:
-        found = self._known.get(row) or self._read(row)
-        if not self._request.include:
-            self._known[row] = found
-        id, metadata, text, vectors = found
-        space = self._request.space
-        return Hit(
-            id, score, distance_of(space.metric, score), metadata, text, space.name, "native", None, score, vectors
-        )
-
-    def _read(self, row: int) -> tuple[Any, ...]:
-        """Return id, metadata, text and vectors of a record, as far as they were asked for."""
-        include, space = self._request.include, self._request.space
-        if not include:
-            return self._view.id(row), None, None, None
-        stored = self._view.record(row)
-        metadata, text = stored.content() if include & {"metadata", "text"} else (None, None)
-        vectors = None
-        if "vectors" in include:
-            vector = self._view.vector(stored, space)
-            vectors = {} if vector is None else {space.name: vector}
-        return stored.id, metadata if "metadata" in include else None, text if "text" in include else None, vectors
+def _columns(
+    view: CollectionView, space_view: SpaceView, request: SearchRequest, found: list[exact.Found]
+) -> list[HitColumns]:
+    """Return the hits of each query; a record that answers several is looked up once."""
+    positions = found[0][0] if len(found) == 1 else np.concatenate([positions for positions, _ in found])
+    rows = space_view.rows_at(view.tx, positions).tolist()
+    stored = {row: view.record(row) for row in rows} if request.include else {}
+    ids = {row: record.id for row, record in stored.items()} if request.include else view.ids(rows)
+    columns, start = [], 0
+    for _, scores in found:
+        own = rows[start : start + len(scores)]
+        start += len(scores)
+        distances = distances_of(request.space.metric, scores)
+        more = _contents(view, request, [stored[row] for row in own]) if request.include else {}
+        columns.append(HitColumns([ids[row] for row in own], scores, distances, request.space.name, **more))
+    return columns
 
 
-def distance_of(metric: str, score: float) -> float:
-    """Return the distance (lower is better) that belongs to a score."""
-    return float(np.float32(1.0) - np.float32(score)) if metric == "cosine" else 0.0 - score
+def _contents(view: CollectionView, request: SearchRequest, records: list[StoredRecord]) -> dict[str, Any]:
+    """Return the columns of `HitColumns` that were asked for; no two hits share a value."""
+    include, space = request.include, request.space
+    columns: dict[str, Any] = {}
+    if include & {"metadata", "text"}:
+        contents = [record.content() for record in records]
+        columns["metadata"] = [metadata for metadata, _ in contents] if "metadata" in include else None
+        columns["texts"] = [text for _, text in contents] if "text" in include else None
+    if "vectors" in include:
+        vectors = [view.vector(record, space) for record in records]
+        columns["vectors"] = [{} if vector is None else {space.name: vector} for vector in vectors]
+    return columns
+
+
+def distances_of(metric: str, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the distances (lower is better) that belong to scores."""
+    return (np.float32(1.0) if metric == "cosine" else np.float32(0.0)) - scores
 
 
 def check_k(k: object, *, allow_large: bool) -> int:

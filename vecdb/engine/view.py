@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vecdb.storage.format import StoredRecord, decode_record
 from vecdb.storage.history import read_image
-from vecdb.storage.records import find_row, find_rows, iterate_rows, read_id, read_record, record_key, require_id
+from vecdb.storage.records import find_row, find_rows, iterate_rows, read_record, record_key, require_id
 from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
@@ -109,9 +109,11 @@ class CollectionView:
             require_id(record, key, row)
         return record
 
-    def id(self, row: int) -> Id:
-        """Return the id of the record at `row`; the rest of it is not decoded."""
-        return self.record(row).id if row in self._changed else read_id(self.tx, self.number, row)
+    def ids(self, rows: Iterable[int]) -> dict[int, Id]:
+        """Return the id of each record at `rows`; the rest of it is not decoded."""
+        wanted = set(rows)
+        changed = {row: self.record(row).id for row in wanted & self._changed.keys()} if self._changed else {}
+        return changed | self.snapshot.ids(self.number, wanted - changed.keys())
 
     def metadata(self, row: int) -> dict[str, Any]:
         return self.record(row).content()[0]

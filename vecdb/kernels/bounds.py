@@ -38,7 +38,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ Form: TypeAlias = Literal["cosine", "dot", "l2-expanded", "l2-direct"]
 FORM_CODES: dict[Form, int] = {"cosine": 0, "dot": 1, "l2-expanded": 2, "l2-direct": 3}
 
 _ETA = 2.0**-126
+_NO_SQUARES = np.empty(0, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,11 @@ class ScanPlan:
     form : str
         Row of the table in the module docstring.
     queries : ndarray of float32, shape (q, d)
-        C-contiguous; divided by their norms for cosine.
+        C-contiguous; for cosine divided by their norms, unless the plan is direct: the kernel does it then.
     errors : ndarray of float32, shape (q, 2)
         Slope and offset of the error bound, rounded up.
     squares : ndarray of float64, shape (q,)
-        Squared norm of each query as given.
+        Squared norm of each query as given; empty where the form does not need them.
     """
 
     form: Form
@@ -94,12 +96,14 @@ def plan_scan(metric: Metric, queries: npt.NDArray[np.float32], *, direct: bool 
     queries : ndarray of float32, shape (q, d)
         Finite, components up to 1e15; d <= 65,536.
     direct : bool, default False
-        For l2: sum squared differences instead of expanding the square.
+        Scan row by row: for l2, sum squared differences instead of expanding the square.
     """
+    form = _form(metric, direct)
+    if direct and form != "dot":
+        return ScanPlan(form, queries, _same_errors(form, *queries.shape), _NO_SQUARES)
     wide = queries.astype(np.float64)
     squares = np.einsum("ij,ij->i", wide, wide)
     norms = np.sqrt(squares)
-    form = _form(metric, direct)
     errors = np.empty((len(queries), 2), dtype=np.float64)
     errors[:, 0], errors[:, 1] = _bound(form, queries.shape[1], norms)
     if form == "cosine":
@@ -108,16 +112,25 @@ def plan_scan(metric: Metric, queries: npt.NDArray[np.float32], *, direct: bool 
     return ScanPlan(form, np.ascontiguousarray(queries), _rounded_up(errors), squares)
 
 
+@lru_cache(maxsize=64)
+def _same_errors(form: Form, count: int, d: int) -> npt.NDArray[np.float32]:
+    """Return the errors of a form whose bound does not depend on the query, shape (count, 2), read-only."""
+    errors = np.repeat(_rounded_up(np.array([_bound(form, d, 1.0)])), count, axis=0)
+    errors.setflags(write=False)
+    return errors
+
+
 def _form(metric: Metric, direct: bool) -> Form:
     if metric == "l2":
         return "l2-direct" if direct else "l2-expanded"
     return metric
 
 
-def _bound(
-    form: Form, d: int, norms: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64] | float, npt.NDArray[np.float64] | float]:
-    """Slope and offset of the bound for queries of these norms (a number: the same for all): see the table."""
+def _bound(form: Form, d: int, norms: Any) -> tuple[Any, Any]:
+    """Slope and offset of the bound for queries of these norms, arrays or one float: see the table.
+
+    What does not depend on the norms is one float.
+    """
     c = 1.02 * (d + 16) * 2.0**-24
     root = math.sqrt(d)
     if form == "cosine":

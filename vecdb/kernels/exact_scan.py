@@ -10,6 +10,8 @@ which decides it by canonical scores and lets the scan go on.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from numba import types
@@ -271,6 +273,21 @@ def _middle_and_doubt(
 
 
 @helper
+def _prepared(form: int, query: F32, scratch: F32) -> F32:
+    """Return what the rows are compared with: the query, for cosine at unit length and behind the strip."""
+    if form % HALF != _COSINE:
+        return query
+    square = 0.0
+    for j in range(query.shape[0]):
+        square += np.float64(query[j]) * np.float64(query[j])
+    norm = math.sqrt(square) if square > 0.0 else 1.0
+    unit = scratch[STRIP : STRIP + query.shape[0]]
+    for j in range(query.shape[0]):
+        unit[j] = np.float32(np.float64(query[j]) / norm)
+    return unit
+
+
+@helper
 def _any_allowed(allowed: Bools) -> bool:
     matches = 0
     for place in range(allowed.shape[0]):
@@ -331,12 +348,13 @@ def scan_blocks(
 ) -> int:
     """Scan positions ``state[2]`` to `end`; return 0 when done, 1 if the pool has to be settled first.
 
-    form: code, plus `HALF` for float16 rows; query (d,) of the plan; table (B + 1, 3) as `VectorBlocks.scan_table`;
+    form: code, plus `HALF` for float16 rows; query (d,) as given; table (B + 1, 3) as `VectorBlocks.scan_table`;
     allowed (n,), or (0,) for every row; error (2,) slope and offset; k at most a quarter of the pool; bounds
     (3, capacity): lower, upper, scratch; positions (capacity,); state (3,): rows in the pool, the count at which it
-    is thinned out, next position; floor (1,); strip (STRIP,) scratch. Call again with the same pool to go on.
+    is thinned out, next position; floor (1,); strip (STRIP + d,) scratch. Call again with the same pool to go on.
     """
     size = query.shape[0] * (2 if form >= HALF else 4)
+    query = _prepared(form, query, strip)
     position: int = state[2]
     block = 0
     while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
@@ -401,6 +419,7 @@ def scan_listed(
 ) -> int:
     """Scan the rows at ``wanted[state[2]:end]``; as `scan_blocks`, but wanted (m,) is ascending positions."""
     size = query.shape[0] * (2 if form >= HALF else 4)
+    query = _prepared(form, query, strip)
     block = 0
     weights, lowest = _weights(form, error[0], error[1]), floor[0]
     for place in range(state[2], end):

@@ -70,10 +70,9 @@ class _Pools:
         scores = self.bounds[:, 2]
         tail = (blocks.scan_table, self.positions, self.states, scratch, self.bounds)
         rank_pools(METRIC_CODES[blocks.metric], half, self.queries, *tail)
-        counts = self.states[:, 0].tolist()
+        counts: list[int] = self.states[:, 0].tolist()
         kept = [min(count, self.k) for count in counts]
-        found = [(self.positions[at, :m].copy(), scores[at, :m].copy()) for at, m in enumerate(kept)]
-        return found, sum(counts)
+        return [(self.positions[at, :m].copy(), scores[at, :m].copy()) for at, m in enumerate(kept)], sum(counts)
 
 
 def _capacity(k: int) -> int:
@@ -125,7 +124,7 @@ def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, 
     step = total if stop is None else max(1, _STOP_BYTES // blocks.row_bytes)
     rows: Any = listed if listed is not None else _EVERY_ROW if allowed is None else allowed
     head = (form, plan.queries[query], blocks.scan_table, rows)
-    tail = (plan.errors[query], pools.k, *pool, np.empty(STRIP, dtype=np.float32))
+    tail = (plan.errors[query], pools.k, *pool, np.empty(STRIP + blocks.dim, dtype=np.float32))
     kernel: Any = scan_blocks if listed is None else scan_listed
     for start in range(0, total, max(1, step)):
         if stop is not None and stop():

@@ -227,15 +227,9 @@ class Environment:
 
     # --- leases ---
 
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[Tx]:
+    def lease(self) -> _Lease:
         """Read at the newest commit; views of the map are valid until the end of the block."""
-        raw = self._begin_read()
-        try:
-            with self.translated():
-                yield Tx(raw, self._tables)
-        finally:
-            self._end_read(raw)
+        return _Lease(self)
 
     def _begin_read(self) -> lmdb.Transaction:
         for _ in range(3):
@@ -521,6 +515,29 @@ class Environment:
 
     def translated(self) -> _Translated:
         return _Translated(self)
+
+
+class _Lease:
+    """One read transaction for the length of a ``with`` block: a class, because a generator costs every search."""
+
+    __slots__ = ("_owner", "_raw")
+
+    def __init__(self, owner: Environment) -> None:
+        self._owner = owner
+        self._raw: lmdb.Transaction | None = None
+
+    def __enter__(self) -> Tx:
+        raw = self._raw = self._owner._begin_read()
+        return Tx(raw, self._owner._tables)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            self._owner._end_read(raw)
+        if isinstance(error, lmdb.Error):
+            raise translate(error, self._owner.path) from error
 
 
 class _MapResized(StorageError):

@@ -7,19 +7,21 @@ transaction. Invariant: a state is only ever filled by a transaction that reads 
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.env import Environment
-from vecdb.storage.format import BLOCK_CLASSES, block_capacity
+from vecdb.storage.format import BLOCK_CLASSES, block_capacity, decode_id
 from vecdb.storage.history import Change, changes_after
-from vecdb.storage.records import read_metadata
+from vecdb.storage.records import read_metadata, record_key
 from vecdb.storage.spaces import BlockCache, SpaceView, load_view
 from vecdb.storage.state import (
+    STATE,
     Catalog,
     CollectionEntry,
     CollectionState,
@@ -30,7 +32,7 @@ from vecdb.storage.state import (
     read_counters,
 )
 from vecdb.storage.tx import Tx
-from vecdb.types import Space
+from vecdb.types import Id, Space
 
 if TYPE_CHECKING:
     from vecdb.storage.columns import ColumnChunk
@@ -48,6 +50,8 @@ class Caches:
         self.indexes: dict[Any, Any] = {}
         """Loaded parts of indexes, and what the engine wants to find again of them."""
         self.state: State | None = None
+        self.stored = b""
+        """The counters of `state` as they lie in the file: equal bytes, checksum included, are the same commit."""
 
 
 def tail_room(space: Space) -> int:
@@ -188,6 +192,15 @@ class Snapshot:
     def changes(self, collection: int, seq: int) -> list[Change]:
         return self.state.changes(self.tx, collection, seq)
 
+    def ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
+        """Return the id of each record at `rows`; what a hit without metadata needs, checksums included."""
+        places = {record_key(collection, row): row for row in sorted(rows)}
+        found = self.tx.get_many("records", list(places))
+        if len(found) < len(places):
+            missing = next(key for key in places if key not in found)
+            raise CorruptionError(f"the record at row {places[missing]} is missing", what="record", where=missing.hex())
+        return {places[key]: decode_id(key, value) for key, value in found.items()}
+
 
 def entry_by_number(catalog: Catalog, number: int, name: str) -> CollectionEntry:
     """Return a collection by its number: one that was dropped and made anew under its name is another."""
@@ -239,6 +252,29 @@ def check_seq(counters: Counters, seq: int) -> None:
         )
 
 
+class SnapshotLease:
+    """A context that opens a snapshot, and keeps its transaction until it is left."""
+
+    __slots__ = ("_lease", "_reader")
+
+    def __init__(self, reader: Reader, lease: AbstractContextManager[Tx]) -> None:
+        self._reader = reader
+        self._lease = lease
+
+    def __enter__(self) -> Snapshot:
+        tx = self._lease.__enter__()
+        try:
+            return Snapshot(tx, self._reader.state(tx))
+        except BaseException as error:
+            self._lease.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lease.__exit__(kind, error, trace)
+
+
 class Reader:
     """Hands out snapshots of one environment and keeps their shared caches."""
 
@@ -248,18 +284,20 @@ class Reader:
         self._caches = Caches()
         self._opened = -1
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
+    def snapshot(self) -> SnapshotLease:
         """Read the newest commit."""
-        with self._env.lease() as tx:
-            yield Snapshot(tx, self._state(tx))
+        return SnapshotLease(self, self._env.lease())
 
-    def _state(self, tx: Tx) -> State:
-        counters = read_counters(tx)
+    def state(self, tx: Tx) -> State:
+        """Return what is known at the transaction's commit; its counters are decoded once."""
+        stored = tx.get("meta", STATE)
         with self._lock:
             if self._opened != self._env.opened:
                 self._caches, self._opened = Caches(), self._env.opened
             current = self._caches.state
+            if current is not None and stored == self._caches.stored:
+                return current
+            counters = read_counters(tx)
             if current is not None and current.counters.version == counters.version:
                 return current
             newer = current is None or current.counters.version < counters.version
@@ -267,7 +305,7 @@ class Reader:
             if newer:
                 if current is not None:
                     current.cut_chain()
-                self._caches.state = state
+                self._caches.state, self._caches.stored = state, bytes(stored or b"")
             return state
 
     def reset(self) -> None:

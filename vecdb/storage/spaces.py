@@ -39,7 +39,7 @@ from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
 _FEW = 64
-"""Positions looked up one by one: for a handful, plain Python beats arrays."""
+"""Positions for each block up to which they are looked up one by one: for so few, plain Python beats arrays."""
 
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint64]
@@ -331,8 +331,8 @@ class SpaceView:
         """Return the record rows at `positions`."""
         if self._rows is not None:
             return self._rows[positions]
-        if len(positions) <= _FEW:
-            return np.array([self._row_at(tx, position) for position in positions.tolist()], np.uint64)
+        if len(positions) <= _FEW * (len(self.refs) + 1):
+            return np.array(self._few_rows_at(tx, positions.tolist()), np.uint64)
         out = np.empty(len(positions), np.uint64)
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         in_tail = positions >= self.sealed
@@ -344,13 +344,18 @@ class SpaceView:
             out[chosen] = blocks[number].rows[positions[chosen] - self.starts[number]]
         return out
 
-    def _row_at(self, tx: Tx, position: int) -> int:
-        if position >= self.sealed:
-            return int(self.tail.rows[position - self.sealed])
-        number = bisect_right(self._starts_list, position) - 1
-        block = self.open_blocks(tx)[number]
-        self.cache.verify_sides(block)
-        return int(block.rows[position - self._starts_list[number]])
+    def _few_rows_at(self, tx: Tx, positions: list[int]) -> list[int]:
+        starts, sealed, blocks = self._starts_list, self.sealed, self.open_blocks(tx)
+        rows = []
+        for position in positions:
+            if position >= sealed:
+                rows.append(self.tail.rows.item(position - sealed))
+                continue
+            number = bisect_right(starts, position) - 1
+            block = blocks[number]
+            self.cache.verify_sides(block)
+            rows.append(block.rows.item(position - starts[number]))
+        return rows
 
     # --- life and death ---
 
