@@ -127,6 +127,18 @@ def absorb_tile(kernel, twin, metric, dtype):
         agree(keys, allowed, slack, bounds[query], positions[query], states[query, 0])
 
 
+def axis_energies(kernel, twin, metric, dtype):
+    rng, _, _, queries = setting(metric, dtype)
+    axes = frozen(np.linalg.qr(rng.standard_normal((D, D)))[0].astype(np.float32)[:8])
+    shadow, out = frozen(rng.standard_normal(7) / 9), np.empty(3)
+    for query in (queries[0], queries[1] * np.float32(1e-9), queries[2] * np.float32(1e9)):
+        if not 1e-30 < float(query @ query) < 1e30:
+            continue
+        for loud in (0, 3, 7):
+            kernel(frozen(query), axes, shadow, loud, np.empty(D, dtype=np.float32), out)
+            np.testing.assert_allclose(out, twin(query, axes, shadow, loud), rtol=1e-5, atol=1e-6)
+
+
 def widen(kernel, twin, metric, dtype):
     bits = frozen(np.arange(1 << 16, dtype=np.uint16))
     out = np.empty(1 << 16, dtype=np.float32)
@@ -144,6 +156,7 @@ CASES = {
     "exact_scan.scan_blocks": scan_blocks,
     "exact_scan.scan_listed": scan_listed,
     "half.widen": widen,
+    "screen.axis_energies": axis_energies,
 }
 
 

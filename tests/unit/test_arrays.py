@@ -358,3 +358,43 @@ def test_queries_are_held_to_the_same_rules():
             as_query(bad, 3, metric="cosine")
     with pytest.raises(DimensionError, match="query for 'docs'"):
         as_query([1, 2], 3, metric="cosine", where="query for 'docs'")
+
+
+# --- the short way of a plain query -------------------------------------------------------------------------
+
+
+@given(
+    values=st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=40),
+    metric=st.sampled_from(["cosine", "dot", "l2"]),
+)
+def test_a_plain_query_is_judged_as_any_other(values, metric):
+    """One vector of float32 takes a short way; the same numbers as a matrix of one row go the long way."""
+    query = np.array(values, np.float32)
+    outcomes = []
+    for given_as in (query, query[None]):
+        try:
+            matrix, single = as_query(given_as, len(query), metric=metric)
+        except ArgumentError as error:
+            outcomes.append(type(error))
+        else:
+            outcomes.append((matrix.tobytes(), matrix.shape, matrix.dtype))
+            assert single == (given_as.ndim == 1)
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("size", [1, 384, 65_536])
+def test_the_short_way_lets_no_component_pass_that_is_too_large(size):
+    query = np.zeros(size, np.float32)
+    query[-1] = np.nextafter(np.float32(FLOAT32_LIMIT), np.float32(np.inf))
+    with pytest.raises(VectorRangeError):
+        as_query(query, size, metric="dot")
+    query[-1] = FLOAT32_LIMIT
+    assert as_query(query, size, metric="dot")[0].tobytes() == query.tobytes()
+
+
+def test_the_short_way_borrows_and_leaves_strange_layouts_to_the_long_one():
+    query = np.ones(8, np.float32)
+    assert np.shares_memory(as_query(query, 8, metric="dot")[0], query)
+    for strange in (np.ones(16, np.float32)[::2], np.ones(8, ">f4"), np.ma.masked_array(np.ones(8, np.float32))):
+        matrix, single = as_query(strange, 8, metric="dot")
+        assert single and matrix.dtype == np.float32 and matrix.flags.c_contiguous and matrix.dtype.isnative

@@ -23,6 +23,7 @@ from vecdb.engine.identity import (
     fit_profile,
 )
 from vecdb.errors import CorruptionError, DimensionError, NonFiniteError, ParameterError
+from vecdb.kernels import loader
 
 DIM = 96
 FIELDS = (
@@ -343,6 +344,37 @@ def test_queries_are_warned_about_only_if_foreign():
     assert sum(each is not None for each in warnings) > 150
     assert "another model" in next(each for each in warnings if each)
     assert profile_of().query_warning(np.zeros(DIM)) is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e14])
+def test_one_query_is_judged_as_among_many(compiled, scale, monkeypatch):
+    """A single query takes a short way, compiled or not; only rounding may part it from the long one."""
+    if compiled:
+        assert loader.request() is None and loader.wait()
+    else:
+        monkeypatch.setenv("VECDB_KERNELS", "0")
+    profile = profile_of()
+    rows = np.concatenate([Model(0).batch(60, 5), Model(50).batch(60, 5)]).astype(np.float32) * np.float32(scale)
+    unit, _ = identity_numbers.unit_rows(rows)
+    scores = profile.limits.score(profile.screen.evidence(unit))
+    for row, score in zip(rows, scores, strict=True):
+        assert profile.limits.score_of(profile.screen.row_evidence(row)) == pytest.approx(float(score), abs=1e-4)
+    many = profile.query_warnings(rows)
+    clear = np.abs(scores - profile.limits.row_limit) > 1e-3
+    assert [profile.query_warning(row) is None for row in rows[clear]] == [
+        said is None for said, sure in zip(many, clear, strict=True) if sure
+    ]
+    assert profile.query_warnings(rows[:1]) == [profile.query_warning(rows[0])]
+
+
+def test_one_sided_columns_count_for_a_single_query():
+    positive = np.abs(Model(0).batch(MIN_ROWS, 5)).astype(np.float32)
+    profile = fit_profile(positive, "cosine")
+    assert profile.screen.signed
+    for row in (positive[3], -positive[3]):
+        expected = profile.screen.evidence(identity_numbers.unit_rows(row[None])[0])[0]
+        np.testing.assert_allclose(profile.screen.row_evidence(row), expected, atol=1e-4)
 
 
 # --- fitting ------------------------------------------------------------------------------------------------

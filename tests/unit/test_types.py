@@ -127,3 +127,22 @@ def test_a_plan_is_a_mapping_and_a_line():
 
 def test_records_do_not_share_their_default_vectors():
     assert Record("a", {}, None, 1).vectors is not Record("b", {}, None, 1).vectors
+
+
+def test_hits_by_column_are_the_same_hits():
+    """Hits are made of columns when they are looked at; what a caller does to the columns does not reach them."""
+    scores = np.array([0.5, 0.25], np.float32)
+    columns = types.HitColumns(["a", 7], scores, 1 - scores, "s", [{"n": 1}, {}], ["x", None], [{"s": scores}, {}])
+    lazy = Hits(columns, seq=3)
+    again = pickle.loads(pickle.dumps(lazy))
+    lazy.ids.reverse()
+    lazy.scores[:] = lazy.distances[:] = 0
+    expected = [
+        Hit("a", 0.5, 0.5, {"n": 1}, "x", "s", relevance=None, raw_score=0.5, vectors={"s": scores}),
+        Hit(7, 0.25, 0.75, {}, None, "s", relevance=None, raw_score=0.25, vectors={}),
+    ]
+    assert len(lazy) == 2 and lazy[0].vectors is not None and lazy[1] == expected[1]
+    assert dataclasses.replace(lazy[0], vectors=None) == dataclasses.replace(expected[0], vectors=None)
+    assert [hit.id for hit in again] == ["a", 7] == again.ids and again.scores.tolist() == [0.5, 0.25]
+    assert list(Hits(types.HitColumns(["a"], scores[:1], scores[:1]), seq=1)) == [Hit("a", 0.5, 0.5, raw_score=0.5)]
+    assert lazy[0] is lazy[0]

@@ -69,8 +69,8 @@ _ODD_ROWS = 1 / 3
 _DRIFT = 0.3
 _ALARM = 0.5 * WINDOW * _DRIFT
 _NORM_RATIO = 8.0
-_SAFE_SQUARES = (1e-200, 1e200)
-"""Squared norms between which no square of a component that matters is lost."""
+_TINY = 1e-30
+"""Squared norm in float32 above which no component that matters is lost."""
 
 
 class Cusum(NamedTuple):
@@ -236,12 +236,10 @@ class Profile:
         The numbers are those of `query_warnings` up to rounding in float32.
         """
         self._check(query[None])
-        wide = query.astype(np.float64)
-        square = float(wide.dot(wide))
-        if not self.limits.rows_discriminate or not _SAFE_SQUARES[0] < square < _SAFE_SQUARES[1]:
+        plain = query.dtype == np.float32 and query.flags.c_contiguous
+        if not self.limits.rows_discriminate or not plain or not _TINY < float(np.vdot(query, query)) < np.inf:
             return self._warnings_of(query[None])[0]
-        wide /= math.sqrt(square)
-        score = self.limits.score_of(self.screen.row_evidence(wide.astype(np.float32)))
+        score = self.limits.score_of(self.screen.row_evidence(query))
         return self._sentence(score) if score < self.limits.row_limit else None
 
     def query_warnings(self, queries: npt.NDArray[Any]) -> list[str | None]:

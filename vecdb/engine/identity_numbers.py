@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.kernels import loader
+
 __all__ = [
     "EVIDENCE",
     "Axes",
@@ -216,21 +218,32 @@ class Screen:
         silence = -_log_share(beside[:, count:].sum(axis=1), total, len(self.axes.quiet), dim)
         return np.stack([alignment, _contrast(*_kept_signs(unit, self.axes)), energy, silence], axis=1)
 
-    def row_evidence(self, unit: npt.NDArray[np.float32]) -> list[float]:
-        """Return the numbers of one unit row, shape (d,); plain floats, because a single query waits for them."""
+    def row_evidence(self, query: npt.NDArray[np.float32]) -> list[float]:
+        """Return the numbers of one row, shape (d,), not of unit length; floats, because a single query waits."""
         axes = self.axes
-        product = self.stacked.dot(unit)
-        alignment, count, dim = float(product[0]), len(axes.loud), axes.dim
-        beside = product[1:] - alignment * self.shadow
-        loud, quiet = beside[:count], beside[count:]
+        (alignment, loud, quiet), unit = self._energies(query)
         total = max(1.0 - alignment * alignment * self.length, 0.0)
-        signs = float(_contrast(*_kept_signs(unit[None].astype(np.float64), axes))[0]) if self.signed else 0.0
+        signs = _contrast(*_kept_signs(unit[None].astype(np.float64), axes)) if self.signed else (0.0,)
         return [
             alignment,
-            signs,
-            _one_log_share(float(loud.dot(loud)), total, count, dim),
-            -_one_log_share(float(quiet.dot(quiet)), total, len(axes.quiet), dim),
+            float(signs[0]),
+            _one_log_share(loud, total, len(axes.loud), axes.dim),
+            -_one_log_share(quiet, total, len(axes.quiet), axes.dim),
         ]
+
+    def _energies(self, query: npt.NDArray[np.float32]) -> tuple[list[float], npt.NDArray[np.float32]]:
+        """Return the part along the direction, the energies on loud and quiet axes, and the row at unit length."""
+        count = len(self.axes.loud)
+        if loader.ready():
+            from vecdb.kernels import screen  # numba is loaded by now, never by importing this module
+
+            return screen.energies(query, self.stacked, self.shadow, count)
+        wide = query.astype(np.float64)
+        unit = (wide / math.sqrt(wide.dot(wide))).astype(np.float32)
+        product = self.stacked.dot(unit)
+        beside = product[1:] - float(product[0]) * self.shadow
+        loud, quiet = beside[:count], beside[count:]
+        return [float(product[0]), float(loud.dot(loud)), float(quiet.dot(quiet))], unit
 
 
 def _one_log_share(part: float, total: float, count: int, dim: int) -> float:

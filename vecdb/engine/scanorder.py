@@ -31,8 +31,11 @@ def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
 
 
 def verify(view: CollectionView, space_view: SpaceView, mask: npt.NDArray[np.bool_] | None, count: int) -> None:
-    """Check what a scan of the `count` positions in `mask` (None: all) is going to read."""
+    """Check what a scan of the `count` positions in `mask` (None: all) is going to read, all of a view only once."""
+    if "sound" in space_view.derived:
+        return
     if mask is not None and count * _FEW < len(space_view):
         space_view.verify_positions(view.tx, np.flatnonzero(mask))
     else:
         space_view.verify_all(view.tx)
+        space_view.derived["sound"] = True

@@ -34,8 +34,8 @@ __all__ = [
     "warmup",
 ]
 
-EXACT_MODULES = ("canonical", "exact_scan", "half")
-"""Modules of `vecdb.kernels` whose kernels exact search needs."""
+EXACT_MODULES = ("canonical", "exact_scan", "half", "screen")
+"""Modules of `vecdb.kernels` whose kernels exact search needs, the warning of foreign queries included."""
 
 
 def _load_steps() -> Iterator[Callable[[], object]]:
@@ -43,6 +43,7 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield lambda: importlib.import_module("numba")
     yield _refuse_interpreted
     yield lambda: importlib.import_module("vecdb.kernels.nominate")
+    yield lambda: importlib.import_module("vecdb.kernels.screen")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS
     for declared in list(kernels.values()):
         if declared.name.partition(".")[0] in EXACT_MODULES:

@@ -15,6 +15,7 @@ from vecdb.types import Metric
 
 __all__ = [
     "absorb_tile",
+    "axis_energies",
     "canonical_rows",
     "kth_largest",
     "nominated",
@@ -48,6 +49,16 @@ def canonical_rows(metric: Metric, query: npt.NDArray[Any], rows: npt.NDArray[An
             score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
         scores[place] = score + 0.0
     return scores
+
+
+def axis_energies(
+    query: npt.NDArray[Any], axes: npt.NDArray[Any], shadow: npt.NDArray[Any], loud: int
+) -> npt.NDArray[np.float64]:
+    """The query's part (3,) along the first axis, and its energies beside that on the `loud` next and on the last."""
+    unit = query.astype(np.float64) / np.linalg.norm(query.astype(np.float64))
+    products = axes.astype(np.float64) @ unit
+    beside = (products[1:] - products[0] * shadow) ** 2
+    return np.array([products[0], beside[:loud].sum(), beside[loud:].sum()])
 
 
 def rank_pools(

@@ -14,7 +14,6 @@ from vecdb.errors import CorruptionError
 from vecdb.storage.format import (
     Buffer,
     StoredRecord,
-    decode_id,
     decode_metadata,
     decode_record,
     prefixed,
@@ -23,7 +22,6 @@ from vecdb.storage.format import (
     u32_u64,
 )
 from vecdb.storage.tx import Tx
-from vecdb.types import Id
 
 
 def record_key(collection: int, row: int) -> bytes:
@@ -94,15 +92,6 @@ def read_record(tx: Tx, collection: int, row: int) -> StoredRecord:
     if value is None:
         raise CorruptionError(f"the record at row {row} is missing", what="record", where=key.hex())
     return decode_record(key, value)
-
-
-def read_id(tx: Tx, collection: int, row: int) -> Id:
-    """Return the id of the record at `row`."""
-    key = record_key(collection, row)
-    value = tx.get("records", key)
-    if value is None:
-        raise CorruptionError(f"the record at row {row} is missing", what="record", where=key.hex())
-    return decode_id(key, value)
 
 
 def read_metadata(tx: Tx, collection: int, row: int) -> dict[str, Any]:

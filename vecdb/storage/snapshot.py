@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.env import Environment
-from vecdb.storage.format import BLOCK_CLASSES, block_capacity, decode_id
+from vecdb.storage.format import BLOCK_CLASSES, block_capacity, decode_ids
 from vecdb.storage.history import Change, changes_after
 from vecdb.storage.records import read_metadata, record_key
 from vecdb.storage.spaces import BlockCache, SpaceView, load_view
@@ -194,12 +194,13 @@ class Snapshot:
 
     def ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
         """Return the id of each record at `rows`; what a hit without metadata needs, checksums included."""
-        places = {record_key(collection, row): row for row in sorted(rows)}
-        found = self.tx.get_many("records", list(places))
-        if len(found) < len(places):
-            missing = next(key for key in places if key not in found)
-            raise CorruptionError(f"the record at row {places[missing]} is missing", what="record", where=missing.hex())
-        return {places[key]: decode_id(key, value) for key, value in found.items()}
+        ordered = sorted(rows)
+        places = {record_key(collection, row): row for row in ordered}
+        ids = decode_ids(places, self.tx.pairs("records", list(places)))
+        if len(ids) < len(places):
+            lost = next(row for row in ordered if row not in ids)
+            raise CorruptionError(f"the record at row {lost} is missing", what="record", where=str(lost))
+        return ids
 
 
 def entry_by_number(catalog: Catalog, number: int, name: str) -> CollectionEntry:

@@ -55,6 +55,12 @@ class Tx:
         with self.raw.cursor(db=self._tables[table]) as cursor:
             return {bytes(key): value for key, value in cursor.getmulti(keys)}
 
+    def pairs(self, table: str, keys: list[bytes]) -> list[tuple[Buffer, Buffer]]:
+        """Return (key, value) of those of `keys` that exist."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            found: list[tuple[Buffer, Buffer]] = cursor.getmulti(keys)
+            return found
+
     def delete(self, table: str, key: bytes) -> bool:
         return bool(self.raw.delete(key, db=self._tables[table]))
 
