@@ -227,9 +227,24 @@ class Environment:
 
     # --- leases ---
 
-    def lease(self) -> _Lease:
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Tx]:
         """Read at the newest commit; views of the map are valid until the end of the block."""
-        return _Lease(self)
+        tx = self.begin_read()
+        try:
+            with self.translated():
+                yield tx
+        finally:
+            self.end_read(tx)
+
+    def begin_read(self) -> Tx:
+        """Begin what `lease` is; the caller ends it on this thread."""
+        return Tx(self._begin_read(), self._tables)
+
+    def end_read(self, tx: Tx) -> None:
+        """End a read transaction."""
+        tx.raw.abort()  # the binding keeps the reader slot for the next lease
+        self._leave()
 
     def _begin_read(self) -> lmdb.Transaction:
         for _ in range(3):
@@ -278,10 +293,6 @@ class Environment:
         except lmdb.ReadersFullError:
             env.reader_check()
             return env.begin(buffers=True)
-
-    def _end_read(self, raw: lmdb.Transaction) -> None:
-        raw.abort()  # the binding keeps the reader slot for the next lease
-        self._leave()
 
     def _wait_for_gate(self) -> None:
         """Let whoever wants the file alone go first, unless they wait for a lease of this very thread."""
@@ -515,29 +526,6 @@ class Environment:
 
     def translated(self) -> _Translated:
         return _Translated(self)
-
-
-class _Lease:
-    """One read transaction for the length of a ``with`` block: a class, because a generator costs every search."""
-
-    __slots__ = ("_owner", "_raw")
-
-    def __init__(self, owner: Environment) -> None:
-        self._owner = owner
-        self._raw: lmdb.Transaction | None = None
-
-    def __enter__(self) -> Tx:
-        raw = self._raw = self._owner._begin_read()
-        return Tx(raw, self._owner._tables)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            self._owner._end_read(raw)
-        if isinstance(error, lmdb.Error):
-            raise translate(error, self._owner.path) from error
 
 
 class _MapResized(StorageError):

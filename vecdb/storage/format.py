@@ -134,9 +134,6 @@ def _pieces(data: bytes, width: int) -> list[bytes]:
     return list(struct.unpack(f"{width}s" * (len(data) // width), data))
 
 
-_INTEGER: Final = ord("i")
-
-
 def id_value(key: Buffer) -> Id:
     """Invert `id_key`."""
     raw = bytes(key)
@@ -352,7 +349,7 @@ def decode_ids(places: Mapping[bytes, int], values: Iterable[tuple[Buffer, Buffe
         _, count, length = _RECORD.unpack_from(payload)
         start = _RECORD.size + count * _REF.size
         id = bytes(payload[start : start + length])
-        whole = length == 9 and len(id) == 9 and id[0] == _INTEGER
+        whole = length == 9 and len(id) == 9 and id[:1] == b"i"
         ids[places[place]] = _U64.unpack_from(id, 1)[0] - _I64_SHIFT if whole else id_value(id)
     return ids
 

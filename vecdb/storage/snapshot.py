@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -254,26 +253,31 @@ def check_seq(counters: Counters, seq: int) -> None:
 
 
 class SnapshotLease:
-    """A context that opens a snapshot, and keeps its transaction until it is left."""
+    """A context that opens a snapshot and holds its lease: a class, because generators cost every search."""
 
-    __slots__ = ("_lease", "_reader")
+    __slots__ = ("_env", "_reader", "_tx")
 
-    def __init__(self, reader: Reader, lease: AbstractContextManager[Tx]) -> None:
+    def __init__(self, reader: Reader, env: Environment) -> None:
         self._reader = reader
-        self._lease = lease
+        self._env = env
+        self._tx: Tx | None = None
 
     def __enter__(self) -> Snapshot:
-        tx = self._lease.__enter__()
+        tx = self._tx = self._env.begin_read()
         try:
             return Snapshot(tx, self._reader.state(tx))
         except BaseException as error:
-            self._lease.__exit__(type(error), error, error.__traceback__)
+            self.__exit__(type(error), error, error.__traceback__)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lease.__exit__(kind, error, trace)
+        tx, self._tx = self._tx, None
+        if tx is not None:
+            self._env.end_read(tx)
+        if error is not None:
+            self._env.translated().__exit__(kind, error, trace)
 
 
 class Reader:
@@ -287,7 +291,7 @@ class Reader:
 
     def snapshot(self) -> SnapshotLease:
         """Read the newest commit."""
-        return SnapshotLease(self, self._env.lease())
+        return SnapshotLease(self, self._env)
 
     def state(self, tx: Tx) -> State:
         """Return what is known at the transaction's commit; its counters are decoded once."""
