@@ -6,7 +6,7 @@ that goes on for at least eight bytes behind it. Design: docs/explanation/storag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -48,10 +48,10 @@ class Keys(NamedTuple):
         start = int(self.places[index])
         return self.data[start : start + int(self.widths[index])]
 
-    def after(self, first: bytes) -> Keys:
-        """Return the keys with `first` before them."""
-        places = np.concatenate([[len(self.data)], self.places])
-        return Keys(self.data + first + PAD, places, np.concatenate([[len(first)], self.widths]))
+    def after(self, width: int) -> Keys:
+        """Return the keys with the one before them that ends the buffer, `width` bytes long."""
+        places = np.concatenate([[len(self.data) - len(PAD) - width], self.places])
+        return Keys(self.data, places, np.concatenate([[width], self.widths]))
 
     def turned(self) -> Keys:
         """Return keys of eight bytes with the highest first, so that little-endian numbers are in their order."""
@@ -88,25 +88,26 @@ def ragged(starts: I64, counts: I64) -> I64:
 
 def before(first: Keys, second: Keys) -> Bools:
     """Return for each pair whether the key of `first` comes strictly before that of `second`."""
-    both = joined([first, second])
-    count = len(first.places)
-    return _in_order(both, np.arange(count), np.arange(count, 2 * count))
+    longest = int(max(first.widths.max(initial=0), second.widths.max(initial=0)))
+    words = ((_words(first, start), _words(second, start)) for start in range(0, longest, 8))
+    return _decide(first.widths < second.widths, words)
 
 
 def ascending(keys: Keys) -> Bools:
     """Return for each key but the last whether it comes strictly before the next one."""
-    places = np.arange(len(keys.places))
-    return _in_order(keys, places[:-1], places[1:])
+    words = (_words(keys, start) for start in range(0, int(keys.widths.max(initial=0)), 8))
+    return _decide(keys.widths[:-1] < keys.widths[1:], ((each[:-1], each[1:]) for each in words))
 
 
-def _in_order(keys: Keys, first: I64, second: I64) -> Bools:
-    result: Bools = keys.widths[first] < keys.widths[second]  # what decides where all bytes are equal
+def _decide(shorter: Bools, pairs: Iterable[tuple[U64, U64]]) -> Bools:
+    """Return which are in order by the first words that differ, and where none do, by which is `shorter`."""
+    result = shorter
     undecided = np.arange(len(result))
-    for start in range(0, int(keys.widths.max(initial=0)), 8):
-        words = _words(keys, start)
-        one, other = words[first[undecided]], words[second[undecided]]
-        result[undecided] = np.where(one == other, result[undecided], one < other)
-        undecided = undecided[one == other]
+    for first, second in pairs:
+        one, other = first[undecided], second[undecided]
+        same = one == other
+        result[undecided] = np.where(same, result[undecided], one < other)
+        undecided = undecided[same]
         if not len(undecided):
             break
     return result

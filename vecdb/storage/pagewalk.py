@@ -81,11 +81,11 @@ class _Walk:
             raise _Damage(f"page {page + len(data) // self.page_bytes} is shorter than it says")
         return data
 
-    def read_all(self, pages: I64) -> bytes:
-        """Return the bytes of some pages and `PAD`; neighbours are read together."""
+    def read_all(self, pages: I64, last: bytes) -> bytes:
+        """Return the bytes of some pages, `last` and `PAD`; neighbours are read together."""
         breaks = np.flatnonzero(np.diff(pages) != 1) + 1
         runs = zip([0, *breaks.tolist()], [*breaks.tolist(), len(pages)], strict=True)
-        return b"".join([*(self.read(int(pages[start]), end - start) for start, end in runs), PAD])
+        return b"".join([*(self.read(int(pages[start]), end - start) for start, end in runs), last, PAD])
 
     def inside(self, firsts: U64, counts: U64) -> None:
         """Refuse runs of pages that do not lie in the file."""
@@ -218,7 +218,7 @@ def _leaves(walk: _Walk, tree: _Tree) -> Iterator[_Nodes]:
         pages, leads = _children(walk, tree, pages, leads)
     last: bytes | None = None
     for piece in _pieces(walk, len(pages)):
-        nodes = _load(walk, tree, pages[piece], _LEAF)
+        nodes = _load(walk, tree, pages[piece], _LEAF, last or b"")
         _check_order(tree, nodes, leads.part(piece), last)
         _check_values(walk, tree, nodes)
         tree.found += len(nodes.owners)
@@ -247,10 +247,10 @@ def _children(walk: _Walk, tree: _Tree, pages: U64, leads: Keys) -> tuple[U64, K
     return np.concatenate(below), joined(keys)
 
 
-def _load(walk: _Walk, tree: _Tree, wanted: U64, kind: int) -> _Nodes:
-    """Read pages of a tree and find their nodes."""
+def _load(walk: _Walk, tree: _Tree, wanted: U64, kind: int, last: bytes = b"") -> _Nodes:
+    """Read pages of a tree and find their nodes; `last` is put behind them for `Keys.after`."""
     pages = walk.claim(wanted, np.ones(len(wanted), np.uint64))
-    data, size = walk.read_all(pages), walk.page_bytes
+    data, size = walk.read_all(pages, last), walk.page_bytes
     counts, upper = _bounds(tree, pages, np.ndarray(len(pages), _PAGES, data, strides=(size,)), kind, size)
     firsts = np.cumsum(counts) - counts
     owners = np.repeat(np.arange(len(pages)), counts)
@@ -287,7 +287,7 @@ def _bounds(tree: _Tree, pages: I64, heads: npt.NDArray[np.void], kind: int, siz
 
 def _check_order(tree: _Tree, nodes: _Nodes, leads: Keys, last: bytes | None) -> None:
     """Prove that keys ascend from `last`, and that each page holds what comes from its leading key on."""
-    keys = nodes.keys if last is None else nodes.keys.after(last)
+    keys = nodes.keys if last is None else nodes.keys.after(len(last))
     earlier = len(keys.places) - len(nodes.owners)
     first = nodes.firsts + earlier
     later = np.flatnonzero(first > 0)
