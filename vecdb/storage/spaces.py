@@ -32,6 +32,7 @@ from vecdb.storage.format import (
     u64,
     unpack_sealed,
     verify_chunk,
+    verify_chunks,
 )
 from vecdb.storage.history import read_deaths
 from vecdb.storage.state import SpaceCounts
@@ -121,8 +122,7 @@ class BlockCache:
         """Check every chunk of a block once per process."""
         if block.ref.id in self.sound:
             return
-        for index in range(len(block.digests)):
-            verify_chunk(block, index)
+        verify_chunks(block)
         self.sound.add(block.ref.id)
         self.sound_chunks.pop(block.ref.id, None)
 
