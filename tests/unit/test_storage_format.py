@@ -180,7 +180,7 @@ def test_blocks_survive(rows, dim, dtype, size_class):
     assert found.scales.tobytes() == scales.tobytes()
     assert (np.uint64(ref.first) + found.deltas).tolist() == ordinals.tolist()
     for index in range(len(found.digests)):
-        fmt.verify_chunk(found, index)
+        fmt.verify_chunks(found, [index])
 
 
 @pytest.mark.parametrize("size_class", BLOCK_CLASSES)
@@ -203,7 +203,7 @@ def test_the_widest_vector_fits_a_block():
 def open_and_verify(value, ref):
     found = fmt.open_block(memoryview(value), ref, 3, 7, "float32")
     for index in range(len(found.digests)):
-        fmt.verify_chunk(found, index)
+        fmt.verify_chunks(found, [index])
 
 
 def test_every_flipped_bit_of_a_block_is_seen():
@@ -241,9 +241,9 @@ def test_chunks_are_verified_one_by_one():
     ref, *_, value = block(100, 100)
     value[fmt.header_bytes(ref.size_class) + CHUNK + 5] ^= 1
     found = fmt.open_block(memoryview(value), ref, 3, 100, "float32")
-    fmt.verify_chunk(found, 0)
+    fmt.verify_chunks(found, [0])
     with pytest.raises(CorruptionError, match="chunk 1"):
-        fmt.verify_chunk(found, 1)
+        fmt.verify_chunks(found, [1])
 
 
 # --- tails and numbers ------------------------------------------------------------------------------------

@@ -530,18 +530,13 @@ def _views(value: memoryview, ref: BlockRef, dim: int, dtype: str, header: int) 
     )
 
 
-def verify_chunk(block: Block, index: int) -> None:
-    """Raise `CorruptionError` unless chunk `index` of the payload matches its checksum."""
-    verify_chunks(block, range(index, index + 1))
-
-
-def verify_chunks(block: Block, indices: range | None = None) -> None:
-    """Raise `CorruptionError` unless chunks of the payload, all by default, match their checksums."""
+def verify_chunks(block: Block, indices: Iterable[int]) -> None:
+    """Raise `CorruptionError` unless these chunks of the payload match their checksums."""
     data, first, digest = block.payload.data, block.ref.id << 8, xxhash.xxh3_64_intdigest
-    chosen = range(len(block.digests)) if indices is None else indices
-    for index, expected in zip(chosen, block.digests[chosen.start : chosen.stop].tolist(), strict=True):
+    digests = block.digests.tolist()
+    for index in indices:
         piece = data[index * CHUNK : (index + 1) * CHUNK]
-        if digest(piece, (first | index) & 0xFFFF_FFFF_FFFF_FFFF) != expected:
+        if digest(piece, (first | index) & 0xFFFF_FFFF_FFFF_FFFF) != digests[index]:
             raise _damaged(block.ref, f"does not match the checksum of its chunk {index}")
 
 

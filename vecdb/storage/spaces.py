@@ -31,7 +31,6 @@ from vecdb.storage.format import (
     u32_u64,
     u64,
     unpack_sealed,
-    verify_chunk,
     verify_chunks,
 )
 from vecdb.storage.history import read_deaths
@@ -122,7 +121,7 @@ class BlockCache:
         """Check every chunk of a block once per process."""
         if block.ref.id in self.sound:
             return
-        verify_chunks(block)
+        verify_chunks(block, range(len(block.digests)))
         self.sound.add(block.ref.id)
         self.sound_chunks.pop(block.ref.id, None)
 
@@ -131,10 +130,10 @@ class BlockCache:
         if block.ref.id in self.sound:
             return
         known = self.sound_chunks.setdefault(block.ref.id, set())
-        for index in range(start // CHUNK, -(-stop // CHUNK)):
-            if index not in known:
-                verify_chunk(block, index)
-                known.add(index)
+        unknown = [index for index in range(start // CHUNK, -(-stop // CHUNK)) if index not in known]
+        if unknown:
+            verify_chunks(block, unknown)
+            known.update(unknown)
 
     def verify_rows(self, block: Block, rows: Iterable[int]) -> None:
         """Check the chunks under the vectors of `rows`, and those under the block's side arrays."""

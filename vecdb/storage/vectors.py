@@ -23,7 +23,7 @@ from vecdb.storage.format import (
     smallest_class,
     u32_u64,
     u64,
-    verify_chunk,
+    verify_chunks,
 )
 from vecdb.storage.repack import Stretch, cut, plan, usual_class
 from vecdb.storage.spaces import Segment, read_segments, segment_key, write_segment
@@ -200,8 +200,7 @@ class VectorWriter:
         value = self.tx.get("blocks", u64(ref.id))
         assert value is not None
         block = open_block(memoryview(value), ref, self.space.id, self.space.dim, self.space.dtype)
-        for index in range(len(block.digests)):
-            verify_chunk(block, index)
+        verify_chunks(block, range(len(block.digests)))
         ordinals = np.uint64(ref.first) + block.deltas.astype(np.uint64)
         inside = gone[
             np.searchsorted(gone, np.uint64(ref.first)) : np.searchsorted(gone, np.uint64(ref.last), side="right")
