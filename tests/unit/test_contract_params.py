@@ -1,0 +1,55 @@
+"""Declared parameters read from words of a command line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vecdb.contracts import Param
+from vecdb.errors import ParameterError
+
+
+def read(kind, text, **bounds):
+    default = {"int": 1, "float": 1.0, "str": "x", "bool": False}[kind]
+    return Param(kind, default, "What it is.", **bounds).read("its owner", "size", text)
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_an_int_is_read_as_it_is_written(number):
+    assert read("int", str(number)) == number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_read_as_it_is_written(number):
+    assert read("float", repr(number)) == number
+
+
+@given(st.text())
+def test_a_str_stays_what_it_is_even_where_it_looks_like_a_number(text):
+    assert read("str", text) == text
+    assert read("str", "1") == "1" and read("str", "true") == "true"
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False), ("FALSE", False)])
+def test_a_bool_is_true_or_false(text, value):
+    assert read("bool", text) is value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "bounds"),
+    [
+        ("int", "1.5", {}),
+        ("int", "many", {}),
+        ("int", "", {}),
+        ("int", "9", {"high": 8}),
+        ("float", "nan", {}),
+        ("float", "inf", {}),
+        ("float", "x", {}),
+        ("bool", "1", {}),
+        ("bool", "perhaps", {}),
+        ("str", "c", {"choices": ("a", "b", "x")}),
+    ],
+)
+def test_what_is_not_allowed_is_refused_by_name(kind, text, bounds):
+    with pytest.raises(ParameterError, match="parameter 'size' of its owner") as caught:
+        read(kind, text, **bounds)
+    assert caught.value.name == "size"
