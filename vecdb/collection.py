@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vecdb.engine import queries, reading, search
 from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView
-from vecdb.errors import CancelledError, IdError, ParameterError, WhereError
+from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
 from vecdb.lazy import LazyModule
 from vecdb.storage.format import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
@@ -689,14 +689,21 @@ class Collection:
         database = self._database
         shop = database._workshop(self._key, progress, cancel)
         housekeeping.seal(database._writable(), self._entry(), space, database._timeout)
-        indexing.create_index(shop, space, kind, params, seed)
-        return next(info for info in reversed(self.indexes) if info.space == space)
+        number = indexing.create_index(shop, space, kind, params, seed)
+        made = self._describe(number)
+        if not made:
+            raise StateError(f"index {kind!r} of space {space!r} was dropped as soon as it was made")
+        return made[0]
 
     @property
     def indexes(self) -> list[IndexInfo]:
         """The indexes in the order they were made or last rebuilt, and whether each can be used here."""
+        return self._describe()
+
+    def _describe(self, number: int | None = None) -> list[IndexInfo]:
         with self._database._read() as snapshot:
-            return indexing.describe(CollectionView(snapshot, snapshot.entry(*self._key)), self._database._registry)
+            view = CollectionView(snapshot, snapshot.entry(*self._key))
+            return indexing.describe(view, self._database._registry, number)
 
     def drop_index(self, space: str, kind: str) -> None:
         """Remove an index and what it stored; its type need not be installed.

@@ -41,7 +41,7 @@ from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
 if TYPE_CHECKING:
     from vecdb import registry as registries
-    from vecdb.engine import housekeeping, indexing, inspection, parts
+    from vecdb.engine import housekeeping, indexing, inspection
     from vecdb.engine.parts import LoadedPart
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
@@ -52,20 +52,13 @@ else:  # what a first search does without
     housekeeping = LazyModule("vecdb.engine.housekeeping")
     indexing = LazyModule("vecdb.engine.indexing")
     inspection = LazyModule("vecdb.engine.inspection")
-    parts = LazyModule("vecdb.engine.parts")
     registries = LazyModule("vecdb.registry")
     writetx = LazyModule("vecdb.storage.writetx")
 
 __all__ = ["Database", "open", "warmup"]
 
 
-def _after_fork(child: bool) -> None:
-    (loader.after_fork_in_parent, loader.after_fork_in_child)[child]()
-    if child and "vecdb.engine.parts" in sys.modules:
-        parts.reset_after_fork()
-
-
-handles.on_fork(loader.before_fork, _after_fork)
+handles.on_fork(loader.before_fork, lambda child: (loader.after_fork_in_parent, loader.after_fork_in_child)[child]())
 
 R = TypeVar("R")
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -154,7 +147,7 @@ def open(
     registry = _given_registry(plugins)
     database = Database(handles.acquire(check_path(path), options), options, automatic=automatic, registry=registry)
     if registry is not None:
-        database._announce()
+        database._listen(registry)
     return database
 
 
@@ -197,7 +190,7 @@ class Database:
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
         self._known_registry = registry
         self._plugin_setting = os.environ.get("VECDB_PLUGINS")
-        self._told: set[str] = set()
+        self._told: dict[str, object] = {}
         _open_databases.add(self)
 
     def __enter__(self) -> Database:
@@ -256,12 +249,18 @@ class Database:
     def _registry(self) -> PluginRegistry:
         if self._known_registry is None:
             self._known_registry = registries.default_registry(self._plugin_setting)
-            self._announce()
+            self._listen(self._known_registry)
         return self._known_registry
+
+    def _listen(self, registry: PluginRegistry) -> None:
+        """Tell the plugins of a registry that the database is open, those that it loads later too."""
+        registry.on_change(self._announce)
+        self._announce()
 
     def _announce(self) -> None:
         """Tell loaded plugins that were not told yet that the database is open."""
-        self._told.update(self._registry.tell("vecdb_database_opened", self._told, database=self))
+        if not self.closed:
+            self._registry.tell("vecdb_database_opened", self._told, database=self)
 
     @property
     def uuid(self) -> str:
@@ -294,10 +293,9 @@ class Database:
         store = self._writable()
         if not self._registry.loaded:
             self._registry.load()
-            self._announce()
         result = self._commit(store, operation, entry)
         if store.writer.own_transaction() is None:
-            self._tell_committed(store)
+            self._tell_committed()
         return result
 
     def _commit(self, store: Store, operation: Callable[[WriteTx], R], entry: CollectionEntry | None) -> R:
@@ -333,9 +331,10 @@ class Database:
                 return []
             return indexing.encoders(CollectionView(snapshot, known), self._registry)
 
-    def _tell_committed(self, store: Store) -> None:
+    def _tell_committed(self) -> None:
         if self._registry.listens("vecdb_committed"):
-            self._registry.tell("vecdb_committed", database=self, seq=self.seq)
+            with contextlib.suppress(ClosedError):  # another thread closed the database since: nobody is left to tell
+                self._registry.tell("vecdb_committed", database=self, seq=self.seq)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Database]:
@@ -357,7 +356,8 @@ class Database:
             yield self
         for entry, outcome in transaction.left.values():
             housekeeping.after_write(store, entry, outcome)
-        self._tell_committed(store)
+        if transaction.committed:
+            self._tell_committed()
 
     # --- collections ---
 

@@ -371,6 +371,8 @@ class ExtraMissingError(VecdbError, ImportError):
 class PluginError(VecdbError):
     """A plugin failed; `plugin` is its registered name, `distribution` the installed package, as far as known."""
 
+    plugin: str | None
+    distribution: str | None
     fields: ClassVar[tuple[str, ...]] = ("plugin", "distribution")
 
 
@@ -390,6 +392,7 @@ class PluginContractError(PluginError):
     """What a plugin returned or did breaks rule `rule` of its contract."""
 
     rule: str
+    problem: str | None
     fields = ("plugin", "distribution", "rule", "problem")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -136,7 +137,9 @@ class PluginRegistry:
         self._conflicts: dict[tuple[str, str], PluginConflictError] = {}
         self._plugins: dict[str, PluginInfo] = {}
         self._loaded = not entry_points or self._allow == frozenset()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self.changes = 0
+        """Grows whenever plugins were added: what was not found before may be found now."""
         for module in _BUILT_IN:
             self._add(import_module(module), _Source(module, _OWN, import_module(_OWN).__version__), own=True)
         for plugin in plugins:
@@ -187,6 +190,7 @@ class PluginRegistry:
                 raise _load_error(source, f"cannot be registered: {error}") from error
             self._provided.update({(item.kind, item.name): item for item in provided})
             self._plugins[source.name] = PluginInfo(source.name, source.distribution, source.version, tuple(provided))
+            self.changes += 1
 
     def _collect(self, plugin: object, source: _Source, *, own: bool) -> Iterator[Provided]:
         for kind in KINDS.values():
@@ -263,12 +267,15 @@ class PluginRegistry:
     # --- life-cycle hooks ---
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` whenever plugins were added."""
-        self._listeners.append(listener)
+        """Call `listener`, a method, whenever plugins were added, as long as its object lives."""
+        self._listeners = [known for known in self._listeners if known() is not None]
+        self._listeners.append(weakref.WeakMethod(listener))
 
     def _announce(self) -> None:
-        for listener in list(self._listeners):
-            listener()
+        for known in list(self._listeners):
+            listener = known()
+            if listener is not None:
+                listener()
 
     @property
     def loaded(self) -> bool:
@@ -279,25 +286,25 @@ class PluginRegistry:
         """Return whether any loaded plugin implements a hook."""
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
-    def tell(self, hook: str, skip: Iterable[str] = (), **facts: Any) -> list[str]:
-        """Call a life-cycle hook of every loaded plugin not in `skip`; exceptions are logged with the plugin's name.
+    def tell(self, hook: str, told: dict[str, object] | None = None, **facts: Any) -> None:
+        """Call a life-cycle hook of every loaded plugin; exceptions are logged with the plugin's name.
 
-        Returns
-        -------
-        list of str
-            The plugins that were called.
+        Parameters
+        ----------
+        hook : str
+        told : dict, optional
+            The plugins that were called before; they are left out, and those that are called now are added.
+        **facts
+            Arguments of the hook.
         """
-        called = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            name = implementation.plugin_name
-            if name in skip:
+            name, claim = implementation.plugin_name, object()
+            if told is not None and told.setdefault(name, claim) is not claim:  # two threads may tell at once
                 continue
-            called.append(name)
             try:
                 implementation.function(*(facts[argument] for argument in implementation.argnames))
             except Exception:  # the plugin's own business: what happened is done and durable
                 log.exception("%s failed in %s", self._describe(name), hook)
-        return called
 
     def choose(self, hook: str, **facts: Any) -> Any:
         """Return the first answer of a ``firstresult`` hook, None if no plugin has one.

@@ -156,7 +156,7 @@ def _nowhere(registry: PluginRegistry, name: str, names: dict[str, list[str]]) -
 def _tell(result: CheckResult, out: Output) -> None:
     out.line(f"{_WORDS[result.status]:<12}  {result.check.number:<4} {result.check.name}")
     if result.error is not None:
-        out.line(f"{'':12}  {'':4} {result.error.problem}")  # type: ignore[attr-defined]
+        out.line(f"{'':12}  {'':4} {result.error.problem}")
     if result.status == "failed":
         out.line(f"{'':12}  {'':4} the rule: {result.check.sentence}")
     if result.reason is not None:

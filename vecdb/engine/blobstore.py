@@ -25,14 +25,15 @@ class BlobCollector:
         self.blobs: list[tuple[str, memoryview]] = []
 
     def write(self, name: str, data: Data) -> None:
-        if not _NAME.fullmatch(str(name)):
+        given: object = name
+        if not isinstance(given, str) or not _NAME.fullmatch(given):
             raise _misuse(f"a blob is named {name!r}, expected 1 to 64 of the characters a-z 0-9 . _ -")
         if any(name == known for known, _ in self.blobs):
             raise _misuse(f"the blob {name!r} is written twice")
         if len(self.blobs) >= MAX_BLOBS:
             raise _misuse(f"more than {MAX_BLOBS} blobs are written")
         try:
-            self.blobs.append((name, as_bytes(data)))
+            self.blobs.append((str(name), as_bytes(data)))
         except (TypeError, ValueError) as error:
             raise _misuse(f"the blob {name!r} is given {type(data).__name__}: {error}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,27 @@ from vecdb.contracts.blobs import BlobReader
 from vecdb.contracts.index import Index, VectorView
 from vecdb.engine.blobstore import BlobCollector
 from vecdb.engine.views import VectorsMovedError
-from vecdb.errors import CancelledError, CorruptionError, PluginContractError, PluginError, VecdbError
+from vecdb.errors import (
+    CancelledError,
+    ClosedError,
+    CorruptionError,
+    ForkedError,
+    PluginContractError,
+    PluginError,
+    StorageError,
+    VecdbError,
+)
 from vecdb.registry import Provided
 from vecdb.types import CancelCheck, Progress
 
+T = TypeVar("T", bound=np.generic)
+
+_NOTHING: Final = float("-inf")
+_PADDING: Final = "has candidates behind position -1, or a score other than -inf there"
 _FEW: Final = 128
 """Candidates checked one by one: for a handful, plain Python beats arrays."""
+_OURS: Final = (CancelledError, ClosedError, ForkedError, StorageError)
+"""What a plugin only passes on: the caller's wish, a database closed under it, a file that cannot be read."""
 _HINT: Final = "search(exact=True) answers without the index; drop_index() removes it."
 
 
@@ -31,25 +46,29 @@ def guarded(provided: Provided, doing: str) -> Iterator[None]:
     """Turn whatever a plugin raises into an error that names it."""
     try:
         yield
-    except (CancelledError, CorruptionError):
-        raise
-    except PluginContractError as error:
-        raise _broken(provided, str(error.rule), error.message) from error
-    except VecdbError as error:
-        raise PluginError(
+    except Exception as error:
+        _raise_if_moved(error)
+        if isinstance(error, _OURS):
+            raise
+        raise _named(provided, doing, error) from error
+
+
+def _named(provided: Provided, doing: str, error: Exception) -> PluginError:
+    if isinstance(error, PluginContractError):
+        return error if error.plugin else _broken(provided, str(error.rule), str(error.problem or error.message))
+    if isinstance(error, VecdbError):
+        return PluginError(
             f"{provided.owner} failed in {doing} of index type {provided.name!r}: {error.message}",
             hint=error.hint or _HINT,
             plugin=provided.plugin,
             distribution=provided.distribution,
-        ) from error
-    except Exception as error:
-        _raise_if_moved(error)
-        raise PluginError(
-            f"{provided.owner} failed in {doing} of index type {provided.name!r}: {type(error).__name__}: {error}",
-            hint=_HINT,
-            plugin=provided.plugin,
-            distribution=provided.distribution,
-        ) from error
+        )
+    return PluginError(
+        f"{provided.owner} failed in {doing} of index type {provided.name!r}: {type(error).__name__}: {error}",
+        hint=_HINT,
+        plugin=provided.plugin,
+        distribution=provided.distribution,
+    )
 
 
 def _raise_if_moved(error: BaseException | None) -> None:
@@ -89,19 +108,23 @@ def build(
 
 
 def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> Index:
-    """Let a plugin open what it stored; whatever it stumbles over is damage to the index, not to the data."""
+    """Let a plugin open what it stored.
+
+    Raises
+    ------
+    CorruptionError
+        What is stored is damaged; whatever else a plugin stumbles over counts as that: the index is, the data are not.
+    PluginContractError
+        What it returned is no index.
+    """
     try:
-        return _checked(provided, provided.thing.load(blobs, view, params))
-    except PluginContractError:
+        with guarded(provided, "load"):
+            return _checked(provided, provided.thing.load(blobs, view, params))
+    except (*_OURS, PluginContractError):
         raise
-    except CorruptionError:
-        raise
-    except Exception as error:
+    except PluginError as error:
         raise CorruptionError(
-            f"{provided.owner} cannot load what index type {provided.name!r} stored: {type(error).__name__}: {error}",
-            hint="The index is rebuilt by optimize().",
-            what="index blob",
-            where=provided.name,
+            error.message, hint="The index is rebuilt by optimize().", what="index blob", where=provided.name
         ) from error
 
 
@@ -186,13 +209,23 @@ def search(
     PluginError
         The plugin raised.
     """
+    shown = _read_only(queries)
     with guarded(provided, "search"):
-        answer = index.search(queries, k, allowed=allowed, effort=effort, view=view)
+        answer = index.search(
+            shown, k, allowed=None if allowed is None else _read_only(allowed), effort=effort, view=view
+        )
     positions, scores = _arrays(provided, answer, len(queries))
     least = min(k, matches) if provided.thing.capabilities.complete else 0
     if positions.size <= _FEW:
         return _check_few(provided, positions, scores, view.count, allowed, least)
     return _check_many(provided, positions, scores, view.count, allowed, least)
+
+
+def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Return an array that a plugin cannot write to: it belongs to the search, and what follows relies on it."""
+    shown = array.view()
+    shown.flags.writeable = False
+    return shown
 
 
 def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -209,7 +242,8 @@ def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[
             "search-shape",
             f"positions have shape {positions.shape} and scores {scores.shape}, expected ({queries}, m) both",
         )
-    return positions, scores
+    # A plugin may keep what it returned, and write to it once it has been checked.
+    return np.array(positions, order="C"), np.array(scores, order="C")
 
 
 def _check_few(
@@ -223,14 +257,14 @@ def _check_few(
     found = []
     for row, (places, worths) in enumerate(zip(positions.tolist(), scores.tolist(), strict=True)):
         length = places.index(-1) if -1 in places else len(places)
-        if length < len(places) and any(place != -1 for place in places[length:]):
-            raise _broken(provided, "search-padding", f"query {row} has candidates behind position -1")
-        real = places[:length]
-        if real and (min(real) < 0 or max(real) >= count):
+        if places and (min(places) < -1 or max(places) >= count):
             raise _broken(provided, "search-unknown", f"query {row} has positions outside 0 to {count - 1}")
+        if length < len(places) and (max(places[length:]) != -1 or any(worth != _NOTHING for worth in worths[length:])):
+            raise _broken(provided, "search-padding", f"query {row} {_PADDING}")
+        real = places[:length]
+        _check_order(provided, row, real, worths[:length])
         if len(set(real)) != length:
             raise _broken(provided, "search-duplicates", f"query {row} has a position twice")
-        _check_order(provided, row, real, worths[:length])
         if length < least:
             raise _broken(provided, "search-complete", f"query {row} has {length} candidates, expected {least}")
         if allowed is not None and not all(allowed[place] for place in real):
@@ -261,15 +295,14 @@ def _check_many(
     lengths = real.sum(axis=1)
     width = positions.shape[1]
     _refuse(
-        provided, "search-padding", "has candidates behind position -1", real != (np.arange(width) < lengths[:, None])
-    )
-    _refuse(
         provided, "search-unknown", f"has positions outside 0 to {count - 1}", (positions < -1) | (positions >= count)
     )
+    behind = (real != (np.arange(width) < lengths[:, None])) | (~real & (scores != _NOTHING))
+    _refuse(provided, "search-padding", _PADDING, behind)
     _refuse(provided, "search-nan", "has a score that is not a number", np.isnan(scores) & real)
     both = real[:, 1:]
     falls = scores[:, 1:] < scores[:, :-1]
-    ties = (scores[:, 1:] == scores[:, :-1]) & (positions[:, 1:] >= positions[:, :-1])
+    ties = (scores[:, 1:] == scores[:, :-1]) & (positions[:, 1:] >= positions[:, :-1])  # equal ones are told below
     _refuse(provided, "search-order", "is not sorted by score, then position", both & ~(falls | ties))
     ordered = np.sort(positions, axis=1)
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)

@@ -70,6 +70,8 @@ class Account:
     completed: int = 0
     complete: bool = True
     kinds: list[str] = field(default_factory=list)
+    short: set[int] = field(default_factory=set)
+    """Queries for which some part found fewer than it has, so that another part's candidates may not be the best."""
 
     def facts(self) -> dict[str, Any]:
         """Return what the plan says; `rows_scanned` counts row and query pairs scored exactly by a scan."""
@@ -92,7 +94,7 @@ def search(question: Question, parts: tuple[LoadedPart, ...]) -> tuple[list[Foun
     rest = _Rest(question)
     for part in parts:
         _ask(question, part, picked, rest, account)
-    short = [row for row, found in enumerate(picked) if _too_few(question, found, rest)]
+    short = sorted(account.short)
     account.completed = len(short)
     scanned = _scan(question, rest, account)
     found = [_merge(question, query, picked[row], scanned[row]) for row, query in enumerate(question.queries)]
@@ -134,31 +136,33 @@ class _Rest:
 def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], rest: _Rest, account: Account) -> None:
     """Let one part nominate, unless a scan of what it covers is the better way."""
     count = part.part.count
-    places = find_places(question.view.tx, question.space_view, part.part)
+    places = find_places(question.view, question.space_view, part.part)
     allowed = _allowed_in(places, count, question.mask)
     matches = count if allowed is None else int(np.count_nonzero(allowed))
     ask = _how_many(part, question.k, count, matches, restricted=allowed is not None)
     if not matches or ask is None:
         return
-    view = PartView(question.view, question.space_view, part.part, places)
     filtered = part.provided.thing.capabilities.filtered
-    answers = border.search(
-        part.provided,
-        part.index,
-        question.queries,
-        ask,
-        allowed=allowed if filtered else None,
-        matches=matches if filtered else count,
-        effort=question.effort,
-        view=view,
-    )
+    with PartView(question.view, question.space_view, part.part, places) as view:
+        answers = border.search(
+            part.provided,
+            part.index,
+            question.queries,
+            ask,
+            allowed=allowed if filtered else None,
+            matches=matches if filtered else count,
+            effort=question.effort,
+            view=view,
+        )
     rest.cover(places, count, matches)
     account.searched += count
     account.kinds.append(part.entry.kind)
-    for found, positions in zip(picked, answers, strict=True):
+    for row, positions in enumerate(answers):
         kept = positions if allowed is None or filtered else positions[allowed[positions]]
         account.nominated += len(kept)
-        found.append(places.of(kept))
+        picked[row].append(places.of(kept))
+        if len(kept) < min(question.k, matches):
+            account.short.add(row)
 
 
 def _allowed_in(places: Places, count: int, mask: Bools | None) -> Bools | None:
@@ -185,11 +189,6 @@ def _how_many(part: LoadedPart, k: int, count: int, matches: int, *, restricted:
         return k
     asked = int(_SLACK * k * count / matches) + 16
     return asked if 4 * asked <= count else None
-
-
-def _too_few(question: Question, found: list[Positions], rest: _Rest) -> bool:
-    covered = question.count - rest.count
-    return sum(map(len, found)) < min(question.k, covered)
 
 
 def _scan(question: Question, rest: _Rest, account: Account) -> list[Found | None]:

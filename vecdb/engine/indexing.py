@@ -21,7 +21,7 @@ from vecdb.engine.blobstore import StoredBlobs
 from vecdb.engine.names import check_count
 from vecdb.engine.parts import LoadedPart, Usable, load_all, load_part
 from vecdb.engine.view import CollectionView
-from vecdb.engine.views import BuildView, PartView, VectorsMovedError, find_places
+from vecdb.engine.views import BuildView, PartView, VectorsMovedError, find_entry, find_places
 from vecdb.errors import (
     CancelledError,
     CorruptionError,
@@ -45,7 +45,7 @@ from vecdb.storage.indexes import (
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number, find_space
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
-from vecdb.storage.writetx import WriteTx
+from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import CancelCheck, IndexInfo, Progress, Space
 
 Numbers = npt.NDArray[np.uint64]
@@ -104,9 +104,15 @@ class _Work:
 # --- making and dropping ----------------------------------------------------------------------------------
 
 
-def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str, Any], seed: int) -> None:
-    """Build an index over what is sealed, and add it to the catalog with its first part in one commit."""
-    check_count("seed", seed, 0)
+def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str, Any], seed: int) -> int:
+    """Build an index over what is sealed, and add it to the catalog with its first part in one commit.
+
+    Returns
+    -------
+    int
+        The number of the index.
+    """
+    seed = _check_seed(seed)
     with shop.read() as snapshot:
         entry = snapshot.entry(*shop.collection)
         space = find_space(entry, space_name)
@@ -117,10 +123,10 @@ def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str
     _check_suits(provided, space)
     settled = settle_params(f"index type {provided.name!r}", provided.thing.parameters, params)
     _refuse_second(entry, space, provided.name)
-    made = IndexEntry(0, space.id, provided.name, settled, int(seed), _owner(provided))
+    made = IndexEntry(0, space.id, provided.name, settled, seed, _owner(provided))
     built = _build_all(shop, space, provided, made)
 
-    def add(write: WriteTx) -> None:
+    def add(write: WriteTx) -> int:
         current = entry_by_number(write.catalog, *shop.collection)
         named = find_space(current, space_name)
         if named.id != space.id:
@@ -131,14 +137,28 @@ def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str
         parts = () if built is None else (_store(write, provided, *built),)
         put_index(write, current.name, replace(made, id=number, parts=parts))
         write.note(f"{current.name}: create index {provided.name} of space {space_name}")
+        return number
 
-    shop.write(add)
+    number: int = shop.write(add)
+    return number
+
+
+def _check_seed(seed: object) -> int:
+    if check_count("seed", seed, 0) >= 1 << 63:
+        raise ParameterError(f"seed is {seed!r}, expected less than 2**63", name="seed", got=seed, allowed="< 2**63")
+    return int(seed)  # type: ignore[call-overload, no-any-return]  # a count, by the check before
 
 
 def _chosen(shop: Workshop, space: Space, live: int, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     answer = shop.registry.choose("vecdb_choose_index", space=space, count=live)
-    kind, chosen = answer if answer is not None else ("flat", {})
-    return kind, {**chosen, **params}
+    if answer is None:
+        return "flat", dict(params)
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
+        raise PluginError(
+            f"a plugin answered vecdb_choose_index with {answer!r}, expected a kind and its parameters",
+            hint="Name the kind of index instead of 'auto'.",
+        )
+    return answer[0], {**answer[1], **params}
 
 
 def _check_suits(provided: Provided, space: Space) -> None:
@@ -238,13 +258,20 @@ def _build_from(
 ) -> tuple[_Work, Blobs] | None:
     with read() as snapshot:
         entry = snapshot.entry(*shop.collection)
+        _require_space(entry, space)
         view = CollectionView(snapshot, entry)
         work = _sealed_from(view, view.space(space), first)
     if not len(work.ordinals):
         return None
     watched = BuildView(read, shop.collection, space, work.ordinals)
     built = border.build(provided, watched, index.params, seed=index.seed, progress=shop.tell, cancel=shop.is_cancelled)
+    watched.confirm()
     return work, border.dump(provided, built)
+
+
+def _require_space(entry: CollectionEntry, space: Space) -> None:
+    if all(known.id != space.id for known in entry.spaces.values()):
+        raise StateError(f"space {space.name!r} of collection {entry.name!r} was dropped while its index was built")
 
 
 def _sealed_from(view: CollectionView, space_view: SpaceView, first: int) -> _Work:
@@ -276,14 +303,15 @@ def upkeep(shop: Workshop) -> int:
     for index in entry.indexes:
         if shop.is_cancelled():
             raise CancelledError("optimize was cancelled; the indexes that were done stay done")
-        space = next(space for space in entry.spaces.values() if space.id == index.space)
         try:
             provided = shop.registry.find("index type", index.kind)
-        except UnknownNameError as error:
+        except (UnknownNameError, PluginError) as error:
             log.warning("index %r of collection %r is left as it is: %s", index.kind, entry.name, error)
             continue
+        space = next(space for space in entry.spaces.values() if space.id == index.space)
         found = _Found(space, provided, index)
-        useful += _steady(shop, lambda read, found=found: _bring_up(shop, read, found))  # type: ignore[misc]
+        change = _steady(shop, lambda read, found=found: _bring_up(shop, read, found))  # type: ignore[misc]
+        useful += change is not None and _replace(shop, found, change)
     return useful
 
 
@@ -297,6 +325,14 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
+class _Change:
+    """What is to become of an index: a new part, if there is one, behind those that are kept."""
+
+    built: tuple[_Work, Blobs] | None
+    kept: Sequence[IndexPart]
+
+
+@dataclass(frozen=True, slots=True)
 class _Condition:
     """What upkeep wants to know of an index."""
 
@@ -305,33 +341,37 @@ class _Condition:
     uncovered: int
 
 
-def _bring_up(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], found: _Found) -> bool:
+def _bring_up(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], found: _Found) -> _Change | None:
+    """Build what an index lacks; None if that is nothing, or somebody else changed the index meanwhile."""
     space, provided, index = found.space, found.provided, found.index
     with read() as snapshot:
-        view = CollectionView(snapshot, snapshot.entry(*shop.collection))
-        condition = _condition(view, view.space(space), found)
+        entry = find_entry(snapshot, shop.collection)
+        if entry is None or find_index(entry.indexes, index.id) != index:
+            return None
+        view = CollectionView(snapshot, entry)
+        condition = _condition(shop, view, view.space(space), found)
     able = provided.thing.capabilities
     most_parts = MAX_ENCODED if able.encodes_segments else MAX_PARTS
     due = condition.uncovered >= max(GROW_FROM, GROW_SHARE * max((part.count for part in index.parts), default=0))
     worn = condition.broken or condition.dead_share > DEAD_SHARE or len(index.parts) > most_parts
     if worn or (due and len(index.parts) >= most_parts and not able.add) or not index.parts:
         built = _build_from(shop, read, space, provided, index, 0)
-        return (built is not None or bool(index.parts)) and _replace(shop, found, built, ())
+        return _Change(built, ()) if built is not None or index.parts else None
     if condition.uncovered and able.add:
-        return _replace(shop, found, _grow(shop, read, found), index.parts[:-1])
+        return _Change(_grow(shop, read, found), index.parts[:-1])
     if due:
         built = _build_from(shop, read, space, provided, index, index.stop)
-        return built is not None and _replace(shop, found, built, index.parts)
-    return False
+        return None if built is None else _Change(built, index.parts)
+    return None
 
 
-def _condition(view: CollectionView, space_view: SpaceView, found: _Found) -> _Condition:
+def _condition(shop: Workshop, view: CollectionView, space_view: SpaceView, found: _Found) -> _Condition:
     broken, count, living = False, 0, 0
     dead = space_view.dead(view.tx)
     for part in found.index.parts:
-        if isinstance(load_part(view, space_view, found.index, part, found.provided), str):
+        if isinstance(load_part(view, space_view, found.index, part, found.provided, shop.registry), str):
             return _Condition(True, 0.0, 0)
-        table = find_places(view.tx, space_view, part).of(np.arange(part.count, dtype=np.int64))
+        table = find_places(view, space_view, part).of(np.arange(part.count, dtype=np.int64))
         there = table[table >= 0]
         count += part.count
         living += len(there) - (0 if dead is None else int(np.count_nonzero(dead[there])))
@@ -339,19 +379,25 @@ def _condition(view: CollectionView, space_view: SpaceView, found: _Found) -> _C
     return _Condition(broken, 1.0 - living / count if count else 0.0, len(uncovered.ordinals))
 
 
-def _replace(shop: Workshop, found: _Found, built: tuple[_Work, Blobs] | None, kept: Sequence[IndexPart]) -> bool:
-    """Store a new part behind those kept, unless somebody else changed the index meanwhile."""
+def _replace(shop: Workshop, found: _Found, change: _Change) -> bool:
+    """Store a new part behind those kept, unless somebody else changed the index meanwhile.
 
-    def change(write: WriteTx) -> bool:
-        entry = entry_by_number(write.catalog, *shop.collection)
-        current = find_index(entry.indexes, found.index.id)
-        if current is None or current.parts != found.index.parts:
+    Parts that commits encoded meanwhile stay where the new one does not cover their vectors.
+    """
+    known = found.index.parts
+
+    def store(write: WriteTx) -> bool:
+        entry = next((one for one in write.catalog.collections.values() if one.id == shop.collection[0]), None)
+        current = None if entry is None else find_index(entry.indexes, found.index.id)
+        if entry is None or current is None or current.parts[: len(known)] != known:
             return False
-        new = () if built is None else (_store(write, found.provided, *built),)
-        put_index(write, entry.name, replace(current, parts=(*kept, *new), owner=_owner(found.provided)))
+        new = () if change.built is None else (_store(write, found.provided, *change.built),)
+        parts = (*change.kept, *new)
+        behind = [part for part in current.parts[len(known) :] if part.first >= (parts[-1].stop if parts else 0)]
+        put_index(write, entry.name, replace(current, parts=(*parts, *behind), owner=_owner(found.provided)))
         return True
 
-    return shop.maintain(change)
+    return shop.maintain(store)
 
 
 def _grow(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], found: _Found) -> tuple[_Work, Blobs]:
@@ -360,9 +406,9 @@ def _grow(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], 
     with read() as snapshot:
         view = CollectionView(snapshot, snapshot.entry(*shop.collection))
         space_view = view.space(found.space)
-        places = find_places(view.tx, space_view, last)
-        blobs = StoredBlobs(view.tx, last)
-        index = border.load(found.provided, blobs, PartView(view, space_view, last, places), found.index.params)
+        places = find_places(view, space_view, last)
+        with PartView(view, space_view, last, places) as covered:
+            index = border.load(found.provided, StoredBlobs(view.tx, last), covered, found.index.params)
         new = _sealed_from(view, space_view, last.stop)
         known = part_ordinals(view.tx, last)
         gone = _gone(view, space_view, places.of(np.arange(last.count, dtype=np.int64)))
@@ -371,11 +417,13 @@ def _grow(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], 
     if found.provided.thing.capabilities.remove and len(gone):
         border.remove(found.provided, index, gone)
     border.add(found.provided, index, whole, last.count, progress=shop.tell, cancel=shop.is_cancelled)
+    whole.confirm()
     return _Work(ordinals, last.first, new.stop), border.dump(found.provided, index)
 
 
 def _gone(view: CollectionView, space_view: SpaceView, table: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    dead = space_view.dead(view.tx)
+    """Return the positions that no search may return any more: not even one of the oldest commit that is kept."""
+    dead = space_view.dead_as_of(view.tx, view.snapshot.state.counters.horizon)
     lost = table < 0
     if dead is not None:
         lost |= dead[table]
@@ -395,7 +443,7 @@ def encoders(view: CollectionView, registry: PluginRegistry) -> list[LoadedPart]
             continue  # its vectors are scanned, and say so
         if provided.thing.capabilities.encodes_segments and index.parts:
             space = next(space for space in view.entry.spaces.values() if space.id == index.space)
-            part = load_part(view, view.space(space), index, index.parts[-1], provided)
+            part = load_part(view, view.space(space), index, index.parts[-1], provided, registry)
             if isinstance(part, LoadedPart):
                 found.append(part)
     return found
@@ -406,28 +454,38 @@ def encode_sealed(write: WriteTx, collection: tuple[int, str], able: Sequence[Lo
     for part in able:
         entry = entry_by_number(write.catalog, *collection)
         index = find_index(entry.indexes, part.entry.id)
-        counts = write.pending(entry).spaces.get(part.entry.space)
-        if index is None or counts is None or counts.tail_start <= index.stop or part.part not in index.parts:
+        if index is None or part.part not in index.parts or not _sealed_more(write.pending(entry), index):
             continue
+        write.flush()
+        snapshot = Snapshot(write.tx, State(write.tx, write.counters, reader.private_caches(), None))
         try:
-            _encode(write, entry, part, index, reader)
-        except (PluginError, CorruptionError) as error:
+            encoded = _encode(snapshot, entry, part, index)
+        except (PluginError, CancelledError, CorruptionError) as error:
             log.warning(
                 "index %r of collection %r has no codes of seq %d: %s", index.kind, entry.name, write.seq, error
             )
+            continue
+        if encoded is not None:
+            put_index(write, entry.name, replace(index, parts=(*index.parts, _store(write, part.provided, *encoded))))
 
 
-def _encode(write: WriteTx, entry: CollectionEntry, part: LoadedPart, index: IndexEntry, reader: Reader) -> None:
-    write.flush()
-    snapshot = Snapshot(write.tx, State(write.tx, write.counters, reader.private_caches(), None))
+def _sealed_more(pending: Pending, index: IndexEntry) -> bool:
+    """Whether this commit sealed vectors; what an earlier one left uncovered alone is left to `upkeep`."""
+    before, counts = pending.before.spaces.get(index.space), pending.spaces.get(index.space)
+    return counts is not None and counts.tail_start > max(index.stop, before.tail_start if before is not None else 0)
+
+
+def _encode(
+    snapshot: Snapshot, entry: CollectionEntry, part: LoadedPart, index: IndexEntry
+) -> tuple[_Work, Blobs] | None:
+    """Only reads, so that whatever fails here leaves the commit as it was."""
     space = next(space for space in entry.spaces.values() if space.id == index.space)
-    view = CollectionView(snapshot, write.pending(entry).entry)
+    view = CollectionView(snapshot, snapshot.entry(*collection_key(entry)))
     work = _sealed_from(view, view.space(space), index.stop)
     if not len(work.ordinals):
-        return
+        return None
     watched = BuildView(lambda: _Held(snapshot), collection_key(entry), space, work.ordinals)
-    blobs = border.encode_segment(part.provided, part.index, watched)
-    put_index(write, entry.name, replace(index, parts=(*index.parts, _store(write, part.provided, work, blobs))))
+    return work, border.encode_segment(part.provided, part.index, watched)
 
 
 def collection_key(entry: CollectionEntry) -> tuple[int, str]:
@@ -437,29 +495,38 @@ def collection_key(entry: CollectionEntry) -> tuple[int, str]:
 # --- looking ----------------------------------------------------------------------------------------------
 
 
-def describe(view: CollectionView, registry: PluginRegistry) -> list[IndexInfo]:
-    """Return what `Collection.indexes` shows."""
-    return [_info(view, index, registry) for index in view.entry.indexes]
+def describe(view: CollectionView, registry: PluginRegistry, number: int | None = None) -> list[IndexInfo]:
+    """Return what `Collection.indexes` shows; with `number`, of that index alone."""
+    return [_info(view, index, registry) for index in view.entry.indexes if number is None or index.id == number]
 
 
 def _info(view: CollectionView, index: IndexEntry, registry: PluginRegistry) -> IndexInfo:
     space = next(space for space in view.entry.spaces.values() if space.id == index.space)
     space_view = view.space(space)
     usable = load_all(view, space_view, index, registry)
-    facts = [border.stats(part.provided, part.index) for part in usable.parts]
+    facts, problem = _told(usable)
     return IndexInfo(
         space=space.name,
         kind=index.kind,
         params=dict(index.params),
         seed=index.seed,
         available=not usable.notes,
-        reason=usable.notes[0] if usable.notes else None,
+        reason=usable.notes[0] if usable.notes else problem,
         provided_by=usable.parts[0].provided.owner if usable.parts else index.owner,
         coverage=coverage(view, space_view, usable),
         parts=len(index.parts),
         bytes=sum(stored_bytes_of(part.blobs) for part in index.parts),
         stats=facts[0] if len(facts) == 1 else {"parts": str(facts)} if facts else {},
     )
+
+
+def _told(usable: Usable) -> tuple[list[dict[str, int | float | str]], str | None]:
+    """Return what the parts tell of themselves, and why they do not: an index can be used without that."""
+    try:
+        return [border.stats(part.provided, part.index) for part in usable.parts], None
+    except PluginError as error:
+        log.warning("%s", error)
+        return [], error.message
 
 
 def coverage(view: CollectionView, space_view: SpaceView, usable: Usable) -> float:
@@ -470,7 +537,7 @@ def coverage(view: CollectionView, space_view: SpaceView, usable: Usable) -> flo
     dead = space_view.dead(view.tx)
     covered = 0
     for each in usable.parts:
-        table = find_places(view.tx, space_view, each.part).of(np.arange(each.part.count, dtype=np.int64))
+        table = find_places(view, space_view, each.part).of(np.arange(each.part.count, dtype=np.int64))
         there = table[table >= 0]
         covered += len(there) - (0 if dead is None else int(np.count_nonzero(dead[there])))
     return covered / live

@@ -2,28 +2,31 @@
 
 What cannot be used is never fatal: a type that is not installed, a stored form of another version, damaged blobs. The
 vectors of such an index are scanned, and the note that says why goes into the plan, the statistics and the log.
+What is loaded belongs to one registry and one opening of the file, and goes when the catalog stops naming it or the
+registry is forgotten; whoever still searches it keeps it alive.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
+from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Any
 
 from vecdb.contracts.index import Index
 from vecdb.engine import border
 from vecdb.engine.blobstore import StoredBlobs
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, find_places
-from vecdb.errors import CorruptionError, PluginError, UnknownNameError, VecdbError
+from vecdb.errors import CorruptionError, PluginContractError, PluginError, UnknownNameError, VecdbError
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.storage.indexes import IndexEntry, IndexPart
+from vecdb.storage.snapshot import State
 from vecdb.storage.spaces import SpaceView
 from vecdb.types import Space
 
 log = logging.getLogger("vecdb")
-_loading = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,37 +56,66 @@ NOTHING = Usable()
 
 
 @dataclass(slots=True)
-class _Chosen:
-    """What `choose` found for one version of the catalog."""
+class _Memory:
+    """What one registry's plugins have loaded of the indexes of one file."""
 
-    indexes: tuple[IndexEntry, ...]
-    usable: Usable
-    registry: PluginRegistry = field(repr=False)
+    known: tuple[int, int] = (-1, -1)
+    """Version of the file, and changes of the registry, that `chosen` is right for."""
+    chosen: dict[int, Usable] = field(default_factory=dict)
+    """By space."""
+    parts: dict[int, LoadedPart | str] = field(default_factory=dict)
+    said: set[int] = field(default_factory=set)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held, under a lease, while a plugin loads a part, which it does once."""
 
 
-def reset_after_fork() -> None:
-    """Forget a lock that another thread of the parent may have held."""
-    global _loading
-    _loading = threading.RLock()
+class _Memories:
+    """The memories of one opening of a file, by registry: gone with it."""
+
+    def __init__(self) -> None:
+        self.of: weakref.WeakKeyDictionary[PluginRegistry, _Memory] = weakref.WeakKeyDictionary()
+
+    def keep(self, sets: Container[int]) -> None:
+        """Let go of parts that the catalog no longer names."""
+        for memory in list(self.of.values()):
+            memory.known, memory.chosen = (-1, -1), {}
+            for number in [number for number in memory.parts if number not in sets]:
+                memory.parts.pop(number, None)
+
+
+def _memory(state: State, registry: PluginRegistry) -> _Memory:
+    memories: _Memories = state.loaded_indexes.get("loaded") or state.loaded_indexes.setdefault("loaded", _Memories())
+    found = memories.of.get(registry)
+    return memories.of.setdefault(registry, _Memory()) if found is None else found
 
 
 def choose(view: CollectionView, space: Space, registry: PluginRegistry) -> Usable:
     """Return the index of `space` that covers most vectors, the newest of several, loaded as far as it can be."""
-    indexes = view.entry.indexes
-    if not indexes:
+    if not view.entry.indexes:
         return NOTHING
-    memory = view.snapshot.state.loaded_indexes
-    known = memory.get(("chosen", space.id))
-    if known is not None and known.indexes is indexes and known.registry is registry:
-        usable: Usable = known.usable
-        return usable
-    space_view = view.space(space)
-    offered = [load_all(view, space_view, entry, registry) for entry in indexes if entry.space == space.id]
-    best = max(offered, key=lambda each: (each.covered, each.entry.id if each.entry else 0), default=NOTHING)
-    notes = tuple(note for each in offered for note in each.notes)
-    usable = Usable(best.entry, best.parts, notes)
-    memory["chosen", space.id] = _Chosen(indexes, usable, registry)
+    state = view.snapshot.state
+    memory = _memory(state, registry)
+    now = state.counters.version, registry.changes
+    if memory.known == now:
+        usable = memory.chosen.get(space.id)
+        if usable is not None:
+            return usable
+    elif memory.known[0] <= now[0]:  # else this is a reader of an older commit
+        memory.known, memory.chosen = now, {}
+    usable = _best(view, space, registry)
+    if memory.known == now:
+        memory.chosen[space.id] = usable
     return usable
+
+
+def _best(view: CollectionView, space: Space, registry: PluginRegistry) -> Usable:
+    entries = [entry for entry in view.entry.indexes if entry.space == space.id]
+    if not entries:
+        return NOTHING
+    space_view = view.space(space)
+    offered = [load_all(view, space_view, entry, registry) for entry in entries]
+    best = max(offered, key=lambda each: (each.covered, each.entry.id if each.entry else 0))
+    return Usable(best.entry, best.parts, tuple(note for each in offered for note in each.notes))
 
 
 def load_all(view: CollectionView, space_view: SpaceView, entry: IndexEntry, registry: PluginRegistry) -> Usable:
@@ -91,10 +123,10 @@ def load_all(view: CollectionView, space_view: SpaceView, entry: IndexEntry, reg
     try:
         provided = registry.find("index type", entry.kind)
     except (UnknownNameError, PluginError) as error:
-        return Usable(entry, (), (_unavailable(view, entry, error),))
+        return Usable(entry, (), (_unavailable(view, entry, error, registry),))
     parts, notes = [], []
     for part in entry.parts:
-        found = load_part(view, space_view, entry, part, provided)
+        found = load_part(view, space_view, entry, part, provided, registry)
         if isinstance(found, str):
             notes.append(found)
         else:
@@ -102,11 +134,12 @@ def load_all(view: CollectionView, space_view: SpaceView, entry: IndexEntry, reg
     return Usable(entry, tuple(parts), tuple(notes))
 
 
-def _unavailable(view: CollectionView, entry: IndexEntry, error: VecdbError) -> str:
+def _unavailable(view: CollectionView, entry: IndexEntry, error: VecdbError, registry: PluginRegistry) -> str:
     why = "no plugin that is loaded here provides it" if isinstance(error, UnknownNameError) else error.message
     note = f"index {entry.kind!r} is unavailable: {why}{_owner(entry)}"
-    memory = view.snapshot.state.loaded_indexes
-    if memory.setdefault(("said", entry.id), note) is note:
+    said = _memory(view.snapshot.state, registry).said
+    if entry.id not in said:
+        said.add(entry.id)
         log.warning("collection %r: %s; its vectors are scanned", view.entry.name, note)
     return note
 
@@ -116,20 +149,23 @@ def _owner(entry: IndexEntry) -> str:
 
 
 def load_part(
-    view: CollectionView, space_view: SpaceView, entry: IndexEntry, part: IndexPart, provided: Provided
+    view: CollectionView,
+    space_view: SpaceView,
+    entry: IndexEntry,
+    part: IndexPart,
+    provided: Provided,
+    registry: PluginRegistry,
 ) -> LoadedPart | str:
-    """Return a loaded part, or why it cannot be used; both are remembered until the file is opened anew."""
-    memory = view.snapshot.state.loaded_indexes
-    key: Any = (part.set, id(provided.thing))
-    found: LoadedPart | str | None = memory.get(key)
+    """Return a loaded part, or why it cannot be used; both are remembered."""
+    memory = _memory(view.snapshot.state, registry)
+    found = memory.parts.get(part.set)
     if found is not None:
         return found
-    with _loading:
-        if key not in memory:
-            memory[key] = _load(view, space_view, entry, part, provided)
-            _forget_others(view, memory)
-        loaded: LoadedPart | str = memory[key]
-        return loaded
+    with memory.lock:
+        found = memory.parts.get(part.set)
+        if found is None:
+            found = memory.parts[part.set] = _load(view, space_view, entry, part, provided)
+        return found
 
 
 def _load(
@@ -141,22 +177,11 @@ def _load(
             f"{provided.owner} has version {provided.thing.version}; optimize() rebuilds it"
         )
     try:
-        places = find_places(view.tx, space_view, part)
-        blobs = StoredBlobs(view.tx, part)
-        index = border.load(provided, blobs, PartView(view, space_view, part, places), entry.params)
-    except CorruptionError as error:
-        log.warning("index %r of collection %r is damaged: %s", entry.kind, view.entry.name, error)
-        return f"index {entry.kind!r} is damaged: {error.message}; optimize() rebuilds it"
+        places = find_places(view, space_view, part)
+        with PartView(view, space_view, part, places) as covered:
+            index = border.load(provided, StoredBlobs(view.tx, part), covered, entry.params)
+    except (CorruptionError, PluginContractError) as error:
+        log.warning("index %r of collection %r cannot be used: %s", entry.kind, view.entry.name, error)
+        what = "is damaged" if isinstance(error, CorruptionError) else "cannot be used"
+        return f"index {entry.kind!r} {what}: {error.message}; optimize() rebuilds it"
     return LoadedPart(provided, entry, part, index)
-
-
-def _forget_others(view: CollectionView, memory: dict[Any, Any]) -> None:
-    """Let go of parts that the catalog no longer names; whoever still searches one keeps it alive."""
-    named = {
-        part.set
-        for entry in view.snapshot.state.catalog.collections.values()
-        for index in entry.indexes
-        for part in index.parts
-    }
-    for key in [key for key in memory if isinstance(key[0], int) and key[0] not in named]:
-        del memory[key]

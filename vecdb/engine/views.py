@@ -8,7 +8,7 @@ giving space back; a build whose vectors were removed under it starts again unde
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,11 @@ import numpy.typing as npt
 from vecdb.contracts.index import InPlace
 from vecdb.engine.scanorder import scan_order
 from vecdb.engine.view import CollectionView
-from vecdb.errors import PluginContractError
+from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.storage.indexes import IndexPart, part_ordinals
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.spaces import SpaceView
+from vecdb.storage.state import CollectionEntry
 from vecdb.storage.tx import Tx
 from vecdb.types import Metric, Space
 
@@ -47,36 +48,72 @@ class Places:
         return positions + self.first if self.table is None else self.table[positions]
 
 
-def find_places(tx: Tx, space_view: SpaceView, part: IndexPart) -> Places:
-    """Return where the vectors of `part` lie; remembered with the view."""
-    key = ("places", part.set)
-    places: Places | None = space_view.derived.get(key)  # type: ignore[call-overload]
-    if places is None:
-        places = space_view.derived[key] = _places(tx, space_view, part)  # type: ignore[index]
-    return places
+class _PlacesOfParts:
+    """Where the vectors of each part lie, by its set of blobs, with the epoch for which that is right."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, tuple[int, Places]] = {}
+
+    def keep(self, sets: Container[int]) -> None:
+        """Forget parts that the catalog no longer names."""
+        for number in [number for number in self.of if number not in sets]:
+            self.of.pop(number, None)
+
+
+def find_places(view: CollectionView, space_view: SpaceView, part: IndexPart) -> Places:
+    """Return where the vectors of `part` lie; remembered as long as nothing moves, whatever is written meanwhile.
+
+    Raises
+    ------
+    CorruptionError
+        If the part covers what cannot be there, or its ordinals are damaged.
+    """
+    shared = view.snapshot.state.loaded_indexes
+    memory: _PlacesOfParts = shared.get("places") or shared.setdefault("places", _PlacesOfParts())
+    epoch = space_view.counts.epoch
+    known = memory.of.get(part.set)
+    if known is None or known[0] != epoch:
+        known = memory.of[part.set] = (epoch, _places(view.tx, space_view, part))
+    return known[1]
 
 
 def _places(tx: Tx, space_view: SpaceView, part: IndexPart) -> Places:
+    if part.stop > space_view.counts.tail_start:
+        raise CorruptionError(
+            f"an index of space {space_view.space.name!r} covers vectors that are not sealed",
+            what="index",
+            where=space_view.space.name,
+        )
     if part.is_gapless and space_view.sealed == space_view.counts.tail_start:  # nothing was ever removed
         return Places(part.first, None, False)
     table = space_view.positions_of(tx, part_ordinals(tx, part))
     first = int(table[0])
     if first >= 0 and int(table[-1]) - first + 1 == len(table) and bool((np.diff(table) == 1).all()):
         return Places(first, None, False)
+    table.flags.writeable = False  # plugins are shown it
     return Places(0, table, bool((table < 0).any()))
 
 
-class PartView:
-    """The vectors of one part, readable during one search."""
+class PartView(AbstractContextManager["PartView"]):
+    """The vectors of one part, readable while a plugin loads or searches it: until the end of the ``with`` block."""
 
-    __slots__ = ("_part", "_places", "_space_view", "_view", "count")
+    __slots__ = ("_over", "_part", "_places", "_space_view", "_view", "count")
 
     def __init__(self, view: CollectionView, space_view: SpaceView, part: IndexPart, places: Places) -> None:
         self._view = view
         self._space_view = space_view
         self._part = part
         self._places = places
+        self._over = False
         self.count = part.count
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+
+    def _check(self) -> None:
+        """Refuse a view that a plugin kept: its memory map may be gone."""
+        if self._over:
+            raise misuse("a view was used after the call that it was made for")
 
     @property
     def space(self) -> Space:
@@ -92,16 +129,19 @@ class PartView:
 
     @property
     def ordinals(self) -> Numbers:
+        self._check()
         return part_ordinals(self._view.tx, self._part)
 
     def chunks(self, rows: int = 8_192) -> Iterator[tuple[Positions, Matrix]]:
         for start in range(0, self.count, rows):
+            self._check()
             positions = np.arange(start, min(self.count, start + rows), dtype=np.int64)
             there = self._places.of(positions)
             kept = there >= 0
             yield positions[kept], as_float32(self._space_view.gather(self._view.tx, there[kept]))
 
     def gather(self, positions: npt.ArrayLike) -> Matrix:
+        self._check()
         there = self._places.of(checked_positions(positions, self.count))
         if len(there) and int(there.min()) < 0:
             raise misuse("a vector was asked for that is no longer in the file")
@@ -109,6 +149,7 @@ class PartView:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[InPlace]:
+        self._check()
         self._space_view.verify_all(self._view.tx)
         yield InPlace(scan_order(self._view, self._space_view), self._places.table, self._places.first)
 
@@ -141,6 +182,12 @@ class BuildView:
         self.ordinals = ordinals
         self.count = len(ordinals)
         self._known = known
+        self._moved = False
+
+    def confirm(self) -> None:
+        """Raise if vectors moved under the build, whatever the plugin made of that when it was told."""
+        if self._moved:
+            raise VectorsMovedError
 
     @property
     def dim(self) -> int:
@@ -176,18 +223,28 @@ class BuildView:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[CollectionView, SpaceView]]:
         with self._read() as snapshot:
-            entry = snapshot.entry(*self._collection)
-            if all(space.id != self.space.id for space in entry.spaces.values()):
-                raise VectorsMovedError
+            entry = find_entry(snapshot, self._collection)
+            if entry is None or all(space.id != self.space.id for space in entry.spaces.values()):
+                raise self._move()
             view = CollectionView(snapshot, entry)
             yield view, view.space(self.space)
+
+    def _move(self) -> VectorsMovedError:
+        self._moved = True
+        return VectorsMovedError("vectors were removed while an index was built over them")
 
     def _there(self, tx: Tx, space_view: SpaceView, positions: Positions) -> Positions:
         """Return where vectors lie now, -1 for known ones that are gone; a new one that is gone ends the build."""
         table = space_view.positions_of(tx, self.ordinals[positions])
         if bool(((table < 0) & (positions >= self._known)).any()):
-            raise VectorsMovedError
+            raise self._move()
         return table
+
+
+def find_entry(snapshot: Snapshot, collection: tuple[int, str]) -> CollectionEntry | None:
+    """Return the catalog's entry of a collection, None if it was dropped."""
+    entries = snapshot.state.catalog.collections.values()
+    return next((entry for entry in entries if entry.id == collection[0]), None)
 
 
 def as_float32(vectors: npt.NDArray[Any]) -> Matrix:

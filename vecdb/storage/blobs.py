@@ -20,7 +20,9 @@ _KEY: Final = struct.Struct(">QII")
 _SET: Final = struct.Struct(">Q")
 _OVERHEAD: Final = 16 + 8
 """What LMDB puts before a value on its first page, and the checksum behind the payload."""
+_LARGEST: Final = BLOCK_CLASSES[-1] - _OVERHEAD
 MAX_BLOBS: Final = 4_096
+"""Blobs that a plugin may write into one set; the engine may add some of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,18 @@ def room(size_class: int) -> int:
 
 def _pieces(length: int) -> Iterator[tuple[int, int, int]]:
     """Yield (piece, start, room): all pieces of the largest class, the last of the smallest that holds it."""
-    largest = room(BLOCK_CLASSES[-1])
-    for piece, start in enumerate(range(0, length, largest)):
-        left = length - start
-        yield piece, start, next(room(each) for each in BLOCK_CLASSES if room(each) >= min(left, largest))
+    for piece, start in enumerate(range(0, length, _LARGEST)):
+        yield piece, start, _room_for(length - start)
+
+
+def _room_for(left: int) -> int:
+    return next(room(each) for each in BLOCK_CLASSES if room(each) >= min(left, _LARGEST))
+
+
+def _last_piece(length: int) -> tuple[int, int, int]:
+    """Return the last of `_pieces`, without going through those before it: nobody knows yet that they exist."""
+    piece = (length - 1) // _LARGEST
+    return piece, piece * _LARGEST, _room_for(length - piece * _LARGEST)
 
 
 def write_blobs(tx: Tx, number: int, blobs: Sequence[tuple[str, memoryview]]) -> tuple[BlobLine, ...]:
@@ -62,15 +72,16 @@ def read_blob(tx: Tx, number: int, place: int, line: BlobLine) -> bytes:
     CorruptionError
         A piece is missing, damaged or of a wrong length.
     """
-    pieces = list(_pieces(line.length))
-    if pieces:
-        _piece(tx, number, place, line, pieces[-1])  # before anything is allocated for a length that is not there
-    parts = [_piece(tx, number, place, line, piece) for piece in pieces]
-    return b"".join(parts)
+    if not line.length:
+        return b""
+    _piece(tx, number, place, line, _last_piece(line.length))  # before anything is allocated for a length that is a lie
+    return b"".join([_piece(tx, number, place, line, piece) for piece in _pieces(line.length)])
 
 
 def _piece(tx: Tx, number: int, place: int, line: BlobLine, piece: tuple[int, int, int]) -> memoryview:
     index, start, space = piece
+    if index >= 1 << 32:
+        raise _damaged(number, line, f"is said to have {line.length} bytes, more than any can have")
     key = _KEY.pack(number, place, index)
     value = tx.get("blobs", key)
     if value is None:
@@ -98,7 +109,14 @@ def drop_blobs(tx: Tx, number: int) -> int:
 
 def stored_bytes_of(lines: Sequence[BlobLine]) -> int:
     """Bytes that the pieces of a set take."""
-    return sum(space + _OVERHEAD for line in lines for _, _, space in _pieces(line.length))
+    return sum(_stored_bytes(line.length) for line in lines)
+
+
+def _stored_bytes(length: int) -> int:
+    if not length:
+        return 0
+    before, _, last = _last_piece(length)
+    return before * BLOCK_CLASSES[-1] + last + _OVERHEAD
 
 
 def _damaged(number: int, line: BlobLine, problem: str) -> CorruptionError:

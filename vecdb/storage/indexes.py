@@ -120,7 +120,7 @@ def index_from_plain(plain: Any) -> IndexEntry:
 def _part(plain: Any) -> IndexPart:
     *numbers, lines = plain
     number, version, first, stop, count = stored_numbers(numbers, "catalog", 5)
-    if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS:
+    if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS + 1:
         raise ValueError("an impossible part of an index")
     blobs = tuple(BlobLine(_name(name), stored_numbers([length], "catalog")[0]) for name, length in lines)
     return IndexPart(number, version, first, stop, count, blobs)

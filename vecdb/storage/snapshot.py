@@ -47,7 +47,7 @@ class Caches:
         self.blocks = BlockCache()
         self.chunks: dict[int, ColumnChunk] = {}
         self.indexes: dict[Any, Any] = {}
-        """Loaded parts of indexes, and what the engine wants to find again of them."""
+        """What the engine wants to find again of indexes; each value has ``keep(sets)``, which forgets the others."""
         self.state: State | None = None
         self.stored = b""
         """The counters of `state` as they lie in the file: equal bytes, checksum included, are the same commit."""
@@ -311,7 +311,16 @@ class Reader:
                 if current is not None:
                     current.cut_chain()
                 self._caches.state, self._caches.stored = state, bytes(stored or b"")
+                self._keep_named(state)
             return state
+
+    def _keep_named(self, state: State) -> None:
+        """Let go of what is loaded of indexes that the newest catalog does not name."""
+        if self._caches.indexes:
+            collections = state.catalog.collections.values()
+            sets = {part.set for entry in collections for index in entry.indexes for part in index.parts}
+            for memory in list(self._caches.indexes.values()):
+                memory.keep(sets)
 
     def reset(self) -> None:
         """Forget everything, locks included: this is the child of a fork."""

@@ -332,6 +332,8 @@ class Transaction:
         self._write: WriteTx | None = None
         self._over = False
         self._broken = False
+        self.committed = False
+        """Whether it became a commit; one without operations does not."""
 
     def is_mine(self) -> bool:
         """Whether this thread began it, be it before a fork."""
@@ -423,6 +425,7 @@ class Transaction:
                 assert self._tx is not None
                 self._env.commit(self._tx)
                 self._tx = self._write = None
+                self.committed = True
             except NeedsGrowth:
                 self.suspend()
                 self._env.grow()

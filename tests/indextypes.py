@@ -1,0 +1,158 @@
+"""Index types for tests: one that answers exactly from copies of the vectors, with any capabilities and faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import vecdb
+from vecdb.contracts import Candidates, IndexCapabilities, Param
+from vecdb.scan_numpy import canonical_scores
+from vecdb.types import METRICS
+
+
+class Copies:
+    """Copies of the vectors; `half` looks at every second one only, as an approximate index might."""
+
+    def __init__(self, type_, vectors, gone=None):
+        self.type = type_
+        self.vectors = vectors
+        self.gone = np.zeros(len(vectors), np.bool_) if gone is None else gone
+
+    def search(self, queries, k, *, allowed, effort, view):
+        self.type.fault("search", queries=queries, allowed=allowed, view=view, index=self)
+        assert view.count == len(self.vectors)
+        mask = ~self.gone if allowed is None else allowed & ~self.gone
+        if allowed is not None and self.type.capabilities.exact:
+            assert not (allowed & self.gone).any(), "what was removed is allowed"
+        if self.type.half:
+            mask = mask & (np.arange(len(mask)) % 2 == 0)
+        rows = np.flatnonzero(mask)
+        positions = np.full((len(queries), min(k, len(rows))), -1, np.int64)
+        scores = np.full(positions.shape, -np.inf, np.float32)
+        for place, query in enumerate(queries):
+            found = canonical_scores(view.metric, query, self.vectors[rows]).astype(np.float32)
+            order = np.lexsort((rows, -found))[:k]
+            positions[place], scores[place] = rows[order], found[order]
+        return self.type.answer(Candidates(positions, scores))
+
+    def dump(self, blobs):
+        self.type.fault("dump", blobs=blobs)
+        blobs.write("vectors", self.vectors)
+        blobs.write("gone", self.gone)
+        blobs.write("nothing", b"")
+
+    def stats(self):
+        self.type.fault("stats")
+        return {"vectors": len(self.vectors), "gone": int(self.gone.sum())}
+
+    def add(self, view, start, *, progress, cancel):
+        self.type.fault("add", view=view)
+        new = view.gather(np.arange(start, view.count))
+        self.vectors = np.concatenate([self.vectors, new])
+        self.gone = np.concatenate([self.gone, np.zeros(len(new), np.bool_)])
+        progress(view.count, view.count)
+
+    def remove(self, positions):
+        self.type.fault("remove")
+        self.gone = self.gone.copy()
+        self.gone[positions] = True
+
+    def encode_segment(self, view, blobs):
+        self.type.fault("encode_segment", view=view)
+        Copies(self.type, gathered(view)).dump(blobs)
+
+
+def gathered(view):
+    parts = list(view.chunks(7))
+    assert np.array_equal(np.concatenate([positions for positions, _ in parts]), np.arange(view.count))
+    return np.concatenate([vectors for _, vectors in parts])
+
+
+@dataclass
+class CopiesType:
+    """The type of `Copies`.
+
+    `faults` maps a method to what is called before it with what it was given; `answer` changes what a search returns;
+    `calls` counts.
+    """
+
+    name: str = "acme.copies"
+    capabilities: IndexCapabilities = field(default_factory=lambda: able("exact"))
+    version: int = 1
+    parameters: dict = field(default_factory=lambda: {"m": Param("int", 3, "A number.", low=1, high=9)})
+    half: bool = False
+    faults: dict = field(default_factory=dict)
+    answer: Any = field(default_factory=lambda: lambda found: found)
+    calls: dict = field(default_factory=dict)
+
+    def fault(self, method, **given):
+        self.calls[method] = self.calls.get(method, 0) + 1
+        if method in self.faults:
+            self.faults[method](**given)
+
+    def build(self, view, params, *, seed, progress, cancel):
+        self.fault("build", view=view, params=params, seed=seed, progress=progress, cancel=cancel)
+        if cancel():
+            raise vecdb.CancelledError("the build was cancelled")
+        index = Copies(self, gathered(view))
+        progress(view.count, view.count)
+        return index
+
+    def load(self, blobs, view, params):
+        self.fault("load", blobs=blobs, view=view)
+        assert blobs.names() == ["vectors", "gone", "nothing"]
+        assert blobs.read("nothing") == b""
+        vectors = blobs.array("vectors", np.float32, (view.count, view.dim))
+        return Copies(self, vectors, blobs.array("gone", np.bool_, (view.count,)))
+
+
+def able(*names, metrics=METRICS, **more):
+    """Return capabilities with these switches on."""
+    return IndexCapabilities(frozenset(metrics), **{name: True for name in names}, **more)
+
+
+class Plugin:
+    """A plugin that provides types."""
+
+    def __init__(self, *types):
+        self.types = types
+
+    @vecdb.hookimpl
+    def vecdb_register_index_types(self):
+        return list(self.types)
+
+
+class Listener:
+    """A plugin that notes what it is told."""
+
+    def __init__(self):
+        self.opened = []
+        self.committed = []
+
+    @vecdb.hookimpl
+    def vecdb_database_opened(self, database):
+        self.opened.append(database)
+
+    @vecdb.hookimpl
+    def vecdb_committed(self, database, seq):
+        self.committed.append(seq)
+
+
+def registry(*types, plugins=()):
+    """Return a registry with vecdb's own types, these, and nothing that is installed."""
+    return vecdb.PluginRegistry([*([Plugin(*types)] if types else []), *plugins], entry_points=False)
+
+
+NONE = vecdb.PluginRegistry(entry_points=False)
+
+
+def fail(error):
+    """Return a fault that raises."""
+
+    def raising(**given):
+        raise error
+
+    return raising
