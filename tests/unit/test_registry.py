@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -368,7 +369,8 @@ def test_a_hook_that_raises_is_logged_by_name_and_the_others_are_told(caplog):
         plugin(name="two", vecdb_database_opened=lambda database: told.append(database)),
     )
     with caplog.at_level(logging.ERROR, "vecdb"):
-        called = given.tell("vecdb_database_opened", database="db")
+        called = {}
+        given.tell("vecdb_database_opened", called, database="db")
     assert told == ["db", "db"] and set(called) == {"one", "bad", "two"}
     assert "plugin 'bad' failed in vecdb_database_opened" in caplog.text and "not my day" in caplog.text
 
@@ -376,7 +378,25 @@ def test_a_hook_that_raises_is_logged_by_name_and_the_others_are_told(caplog):
 def test_a_plugin_that_was_told_is_not_told_again():
     told = []
     given = fresh(plugin(name="one", vecdb_database_opened=lambda database: told.append(database)))
-    assert given.tell("vecdb_database_opened", skip={"one"}, database="db") == [] and not told
+    known = {"one": True}
+    given.tell("vecdb_database_opened", known, database="db")
+    assert known == {"one": True} and not told
+
+
+def test_threads_that_tell_at_once_tell_each_plugin_once():
+    told = []
+    names = [str(number) for number in range(20)]
+    given = fresh(*(plugin(name=name, vecdb_database_opened=lambda database: told.append(1)) for name in names))
+    called = {}
+    threads = [
+        threading.Thread(target=given.tell, args=("vecdb_database_opened", called), kwargs={"database": "db"})
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == len(called) == 20
 
 
 def test_the_first_answer_is_chosen_and_none_is_passed_over():
@@ -403,11 +423,26 @@ def test_a_choice_that_raises_names_the_plugin():
 
 def test_listeners_hear_of_every_plugin_that_is_added(installed):
     installed["acme"] = lambda: plugin(Type())
-    heard = []
     given = PluginRegistry()
-    given.on_change(lambda: heard.append(len(given.plugins())))
+
+    class Listener:
+        heard = []
+
+        def listen(self):
+            self.heard.append(len(given.plugins()))
+
+    listener = Listener()
+    given.on_change(listener.listen)
+    before = given.changes
     given.register(plugin(Type("other.map"), name="other"))
-    assert heard and heard[-1] == 3
+    assert listener.heard and listener.heard[-1] == 3 and given.changes > before
+    count = len(listener.heard)
+    del listener
+    gc.collect()
+    given.register(plugin(Type("third.map"), name="third"))
+    assert len(Listener.heard) == count
+    given.on_change(Listener().listen)
+    assert len(given._listeners) == 1
 
 
 # --- a distribution on disk ---
