@@ -425,22 +425,22 @@ def test_listeners_hear_of_every_plugin_that_is_added(installed):
     installed["acme"] = lambda: plugin(Type())
     given = PluginRegistry()
 
-    class Listener:
-        heard = []
+    heard = []
 
+    class Listener:
         def listen(self):
-            self.heard.append(len(given.plugins()))
+            heard.append(len(given.plugins()))
 
     listener = Listener()
     given.on_change(listener.listen)
     before = given.changes
     given.register(plugin(Type("other.map"), name="other"))
-    assert listener.heard and listener.heard[-1] == 3 and given.changes > before
-    count = len(listener.heard)
+    assert heard and heard[-1] == 3 and given.changes > before
+    count = len(heard)
     del listener
     gc.collect()
     given.register(plugin(Type("third.map"), name="third"))
-    assert len(Listener.heard) == count
+    assert len(heard) == count
     given.on_change(Listener().listen)
     assert len(given._listeners) == 1
 
