@@ -122,7 +122,9 @@ class _Raw(str):
 
 
 def signature_of(thing: Callable[..., Any]) -> str:
-    """Return a signature with its annotations as written and without addresses of objects."""
+    """Return a signature with its annotations as written and without addresses of objects; none of a protocol."""
+    if getattr(thing, "_is_protocol", False):
+        return ""
     try:
         found = inspect.signature(thing)
     except (TypeError, ValueError):
@@ -136,7 +138,7 @@ def signature_of(thing: Callable[..., Any]) -> str:
     result = inspect.Signature.empty if inspect.isclass(thing) else result
     text = str(found.replace(parameters=plain, return_annotation=result))
     text = re.sub(r"frozenset\(\{([^{}]*)\}\)", _in_order, text)
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+    return re.sub(r"ForwardRef\('(.+?)'\)", r"\1", re.sub(r" at 0x[0-9a-f]+", "", text))
 
 
 def _in_order(found: re.Match[str]) -> str:
@@ -240,10 +242,11 @@ def words_section() -> str:
     return "\n\n".join(_describe(name, words, f"vecdb.types.{name}", "###") for name in names)
 
 
-def module_section(name: str) -> str:
+def module_section(name: str, level: str = "##") -> str:
     """Return the public names of a module besides ``vecdb`` itself."""
     module = importlib.import_module(name)
-    return "\n\n".join(_describe(each, module, f"{name}.{each}") for each in sorted(module.__all__, key=str.lower))
+    names = sorted(module.__all__, key=str.lower)
+    return "\n\n".join(_describe(each, module, f"{name}.{each}", level) for each in names)
 
 
 # --- hooks and contracts ----------------------------------------------------------------------------------
@@ -257,11 +260,19 @@ def hooks_section() -> str:
 
 
 def rules_section(kind: str) -> str:
-    """Return the rules of a contract: number, sentence, and the check of the conformance kit."""
+    """Return the rules of a contract: number, sentence, and the check of the conformance kit; a table a group."""
     module = importlib.import_module(f"vecdb.testing.{kind}_checks")
-    rows = ["| rule | says | check |", "|---|---|---|"]
-    rows += [f"| {check.number} | {check.sentence} | `{check.name}` |" for check in module.CHECKS]
-    return "\n".join(rows)
+    groups: dict[str, str] = getattr(module, "GROUPS", {})
+    parts = []
+    for letter, title in groups.items() or [("", "")]:
+        heading = [f"### {letter}: {title}", ""] if title else []
+        rows = [
+            f"| {check.number} | {check.sentence} | `{check.name}` |"
+            for check in module.CHECKS
+            if check.number.startswith(letter)
+        ]
+        parts.append("\n".join([*heading, "| rule | says | check |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts)
 
 
 # --- the command line -------------------------------------------------------------------------------------
@@ -317,6 +328,10 @@ SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
         f"{kind} words": (REFERENCE / f"{kind}-contract.md", partial(module_section, f"vecdb.contracts.{kind}"))
         for kind in CONTRACTS
     },
+    "index rules": (REFERENCE / "index-contract.md", partial(rules_section, "index")),
+    "index words": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.index", "###")),
+    "index blobs": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.blobs", "###")),
+    "index params": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.params", "###")),
 }
 """Marker -> the page it stands in, and what makes its text."""
 

@@ -11,9 +11,9 @@ from tests.conformance.plain import EVERYTHING, PlainType
 from tests.conformance.projected import ProjectedType
 from vecdb.errors import PluginContractError
 from vecdb.testing import parametrize_with_checks, run_checks
-from vecdb.testing.index_checks import INDEX_CHECKS
+from vecdb.testing.index_checks import CHECKS
 
-CHECKS = {check.name: check for check in INDEX_CHECKS}
+BY_NAME = {check.name: check for check in CHECKS}
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +35,16 @@ def test_types_that_promise_less_pass():
     shy = shy.able(metrics=frozenset({"l2"}), max_dim=5, min_recall_at_10=None, encodes_segments=False)
     results = run_checks(shy)
     assert [result.check.name for result in results if not result.ok] == []
-    assert len(results) < len(INDEX_CHECKS) - 15
+    assert len(results) < len(CHECKS) - 15
 
 
 def test_every_rule_has_a_plugin_that_breaks_it():
-    assert {fault.check for fault in FAULTS} == set(CHECKS)
+    assert {fault.check for fault in FAULTS} == set(BY_NAME)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.check}-{fault.name}")
 def test_a_fault_is_found_and_named(fault):
-    check = CHECKS[fault.check]
+    check = BY_NAME[fault.check]
     assert check.applies(fault.type)
     with pytest.raises(PluginContractError) as caught:
         check(fault.type)
@@ -62,8 +62,8 @@ def test_a_fault_is_found_by_its_own_rule_alone(fault):
 
 
 def test_numbers_and_names_of_rules_are_unique_and_every_rule_has_its_sentence():
-    assert len({check.number for check in INDEX_CHECKS}) == len({check.name for check in INDEX_CHECKS})
-    for check in INDEX_CHECKS:
+    assert len({check.number for check in CHECKS}) == len({check.name for check in CHECKS})
+    for check in CHECKS:
         assert check.name.startswith("check_")
         assert check.sentence.endswith(".") and len(check.sentence) > 15, check.name
 
@@ -72,5 +72,5 @@ def test_the_correct_type_declares_everything_there_is():
     """Else a capability could come without checks of its own."""
     values = {name: getattr(EVERYTHING, name) for name in EVERYTHING.__dataclass_fields__}
     assert all(value for name, value in values.items() if name != "max_dim")
-    assert all(check.applies(PlainType()) for check in INDEX_CHECKS)
+    assert all(check.applies(PlainType()) for check in CHECKS)
     assert np.isclose(values["min_recall_at_10"], 1.0)

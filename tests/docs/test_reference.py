@@ -77,7 +77,7 @@ def test_the_examples_of_hooks_are_hooks():
             assert hasattr(names[name], "vecdb_impl")
 
 
-@pytest.mark.parametrize("kind", ["transform", "relevance", "backfill", "importer", "command"])
+@pytest.mark.parametrize("kind", ["index", "transform", "relevance", "backfill", "importer", "command"])
 def test_every_rule_has_its_row_and_every_row_its_check(kind):
     text = (REFERENCE / f"{kind}-contract.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-Z]\d+) \| .+ \| `(check_\w+)` \|$", text, re.MULTILINE)
@@ -85,3 +85,11 @@ def test_every_rule_has_its_row_and_every_row_its_check(kind):
     assert rows == [(check.number, check.name) for check in checks]
     assert len({check.number for check in checks}) == len(checks) == len({check.name for check in checks})
     assert all(check.sentence.endswith(".") and "|" not in check.sentence for check in checks)
+
+
+def test_the_rules_of_an_index_are_numbered_without_gaps_in_known_groups():
+    module = importlib.import_module("vecdb.testing.index_checks")
+    for letter in module.GROUPS:
+        numbers = [int(check.number[1:]) for check in module.CHECKS if check.number[0] == letter]
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert {check.number[0] for check in module.CHECKS} == set(module.GROUPS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,7 +97,7 @@ def _parameters(item: Provided) -> dict[str, Any]:
 
 @command("vecdb check-plugin flat", "vecdb check-plugin acme.ivfpq --json", name="check-plugin")
 @click.argument("name", metavar="NAME")
-@click.option("--kind", metavar="KIND", help="What NAME is, as in `vecdb plugins`, if that is not clear.")
+@click.option("--kind", metavar="KIND", help="What NAME is, such as index-type, if several kinds have it.")
 @json_option
 @click.pass_context
 def check_plugin(ctx: click.Context, name: str, kind: str | None, out: Output) -> None:
@@ -104,10 +107,8 @@ def check_plugin(ctx: click.Context, name: str, kind: str | None, out: Output) -
     Failures that the plugin declares in its attribute expected_failures are shown with their reason and do not count;
     one that passes does. The rules are in docs/reference.
     """
-    from vecdb.testing import run_checks  # not needed by the other commands
-
     item = _find(name, kind)
-    results = run_checks(item.thing, item.kind, on=None if out.as_json else lambda result: _tell(result, out))
+    results = _run(item, out)
     broken = sum(not result.ok for result in results)
     if out.as_json:
         out.document(_report(item, results))
@@ -118,12 +119,27 @@ def check_plugin(ctx: click.Context, name: str, kind: str | None, out: Output) -
         ctx.exit(1)
 
 
+def _run(item: Provided, out: Output) -> list[CheckResult]:
+    """Run the checks; what a plugin prints meanwhile goes to standard error, not into the answer."""
+    from vecdb.testing import run_checks  # not needed by the other commands
+
+    answer = sys.stdout
+
+    def tell(result: CheckResult) -> None:
+        with redirect_stdout(answer):
+            _tell(result, out)
+
+    with redirect_stdout(sys.stderr):
+        return run_checks(item.thing, item.kind, on=None if out.as_json else tell)
+
+
 def _find(name: str, kind: str | None) -> Provided:
     """Return the registered object of this name, of whatever kind that has checks."""
     from vecdb.testing import CHECKS_BY_KIND
 
     registry = PluginRegistry()
     if kind is not None:
+        kind = kind.replace("-", " ")
         if kind not in CHECKS_BY_KIND:
             raise click.BadParameter(f"{kind!r} is not one of {', '.join(CHECKS_BY_KIND)}.", param_hint="--kind")
         return registry.find(kind, name)
@@ -144,9 +160,10 @@ def _nowhere(registry: PluginRegistry, name: str, names: dict[str, list[str]]) -
         except UnknownNameError as error:
             last = error
     available = sorted({each for there in names.values() for each in there})
+    close = get_close_matches(name, available, 1)
     raise UnknownNameError(
         f"there is nothing called {name!r} that can be checked; there are {available}",
-        hint=last.hint,
+        hint=f"Did you mean {close[0]!r}?" if close else last.hint,
         kind="plugin",
         name=name,
         available=available,

@@ -15,13 +15,17 @@ import numpy.typing as npt
 from vecdb.types import Metric
 
 __all__ = [
+    "HOSTILE",
     "SETS",
     "best",
     "clustered",
+    "denormal",
     "duplicated",
+    "extreme",
     "gaussian",
     "hubs",
     "low_dimensional",
+    "near_ties",
     "oracle_scores",
     "sorted_in",
 ]
@@ -46,10 +50,14 @@ def clustered(n: int, dim: int, seed: int) -> Matrix:
 
 
 def hubs(n: int, dim: int, seed: int) -> Matrix:
-    """Return points of which a few near the centre are neighbours of very many others (hubs)."""
+    """Return points on a shell around a common mean, and a few near its centre, which are neighbours of very many."""
     rng = np.random.default_rng(seed)
-    length = rng.uniform(0.2, 3.0, (n, 1)) ** 2
-    return (length * rng.standard_normal((n, dim)) + 0.5).astype(np.float32)
+    directions = rng.standard_normal((n, dim))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    length = rng.uniform(0.95, 1.05, (n, 1))
+    length[rng.permutation(n)[: max(1, n // 50)]] *= 0.3
+    mean = np.full(dim, dim**-0.5)
+    return (mean + length * directions).astype(np.float32)
 
 
 def low_dimensional(n: int, dim: int, seed: int) -> Matrix:
@@ -85,6 +93,31 @@ SETS: dict[str, Maker] = {
     "sorted": sorted_in,
 }
 """Name -> function of (n, dim, seed)."""
+
+
+def near_ties(n: int, dim: int, seed: int) -> Matrix:
+    """Return points that differ from one point in the last bits: every order by score is a matter of rounding."""
+    rng = np.random.default_rng(seed)
+    middle = rng.standard_normal(dim)
+    return (middle * (1.0 + 1e-7 * rng.integers(-3, 4, (n, dim)))).astype(np.float32)
+
+
+def extreme(n: int, dim: int, seed: int) -> Matrix:
+    """Return points of lengths from 1e-30 to 1e15: squares of them leave the range of float32."""
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((n, dim))
+    directions /= np.abs(directions).max(axis=1, keepdims=True)
+    return (directions * 10.0 ** rng.integers(-30, 16, (n, 1))).astype(np.float32)
+
+
+def denormal(n: int, dim: int, seed: int) -> Matrix:
+    """Return points whose components are so small that float32 keeps few of their digits, none of them zero."""
+    units = np.random.default_rng(seed).integers(1, 1_000, (n, dim))
+    return (units * 2.0**-149).astype(np.float32)
+
+
+HOSTILE: dict[str, Maker] = {"near ties": near_ties, "extreme": extreme, "denormal": denormal}
+"""Sets on which an index need not find much, but must keep every other rule."""
 
 
 def oracle_scores(metric: Metric, queries: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

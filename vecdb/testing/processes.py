@@ -152,8 +152,8 @@ class Child(Link):
 
 
 def _serve(work: Callable[[Link], object], link: Link) -> NoReturn:
-    faulthandler.enable()
-    try:
+    try:  # nothing may leave it: the child would go on with what its parent was doing
+        faulthandler.enable(file=2)  # sys.stderr may be something without a descriptor
         link.send({"result": work(link)})
     except BaseException:
         link.send({"failed": traceback.format_exc()})

@@ -1,13 +1,20 @@
-"""What the state machine draws: ids, metadata, conditions, changes. Imports Hypothesis; nothing else here does."""
+"""What property tests draw: ids, metadata, conditions and changes of records; spaces, vectors and the life of an index.
+
+Imports Hypothesis; nothing else here does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from hypothesis import stateful
 from hypothesis import strategies as st
 
+from vecdb.testing.datasets import HOSTILE, SETS
+from vecdb.testing.index_life import Ask, Grow, Reload, Remove, Step
 from vecdb.testing.model import Write
 from vecdb.testing.stateful import (
     IDS,
@@ -22,8 +29,9 @@ from vecdb.testing.stateful import (
     setting_vectors,
     upserting,
 )
+from vecdb.types import METRICS, Metric, Space
 
-__all__ = ["changes", "conditions", "make_machine", "metadata"]
+__all__ = ["changes", "conditions", "index_steps", "make_machine", "metadata", "queries_for", "spaces", "vectors"]
 
 _NUMBERS = st.sampled_from([0, 1, 2, 2.0, -1, 2.5, 2**53 + 1, float("inf")])
 _WORDS = st.sampled_from(["", "x", "xy", "é", "X"])
@@ -119,6 +127,75 @@ def changes(spaces: Sequence[str]) -> st.SearchStrategy[Change]:
         st.builds(lambda ids, ok: deleting(ids[:2], missing_ok=ok), _ID_LISTS, st.booleans()),
         st.builds(deleting_where, conditions),
     )
+
+
+# --- spaces, vectors, and the life of an index ------------------------------------------------------------
+
+
+def spaces(metrics: Sequence[Metric] = METRICS, max_dim: int = 40) -> st.SearchStrategy[Space]:
+    """Return a strategy of spaces of these metrics, 1 to `max_dim` wide, stored as float32 or float16."""
+    names = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
+    return st.builds(
+        Space,
+        names,
+        dim=st.one_of(st.integers(1, min(3, max_dim)), st.integers(1, max_dim)),
+        metric=st.sampled_from(metrics),
+        dtype=st.sampled_from(["float32", "float16"]),
+        model=names,
+        role=st.sampled_from(["document", "query", "both"]),
+    )
+
+
+@st.composite
+def vectors(
+    draw: st.DrawFn, dim: int, *, min_rows: int = 1, max_rows: int = 200, kinds: Sequence[str] | None = None
+) -> npt.NDArray[np.float32]:
+    """Return a strategy of matrices of float32, shape (n, dim), none of whose rows is zero.
+
+    Parameters
+    ----------
+    draw : callable
+        Given by Hypothesis.
+    dim : int
+    min_rows, max_rows : int, default 1 and 200
+    kinds : sequence of str, optional
+        Of `datasets.SETS` and `datasets.HOSTILE`: all of them by default.
+    """
+    makers = SETS | HOSTILE
+    kind = draw(st.sampled_from(list(kinds or makers)))
+    rows = makers[kind](draw(st.integers(min_rows, max_rows)), dim, draw(st.integers(0, 1_000)))
+    rows[~rows.any(axis=1)] = 1.0
+    return rows
+
+
+@st.composite
+def queries_for(draw: st.DrawFn, rows: npt.NDArray[np.float32], max_queries: int = 5) -> npt.NDArray[np.float32]:
+    """Return a strategy of queries for `rows`: some of the rows themselves, some beside them, some far away."""
+    places = draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=max_queries))
+    noise = np.random.default_rng(draw(st.integers(0, 1_000))).standard_normal((len(places), rows.shape[1]))
+    shares = np.array([draw(st.sampled_from([0.0, 1e-6, 0.1, 10.0])) for _ in places])
+    lengths = np.abs(rows[places]).max(axis=1)
+    asked: npt.NDArray[np.float32] = np.asarray(rows[places] + (shares * lengths)[:, None] * noise, np.float32)
+    asked[~asked.any(axis=1)] = 1.0
+    return asked
+
+
+def index_steps(max_steps: int = 8, max_k: int = 30) -> st.SearchStrategy[list[Step]]:
+    """Return a strategy of steps for `index_life.live`, with a question after each change."""
+    asks = st.builds(
+        Ask,
+        seed=_SEEDS,
+        k=st.integers(1, max_k),
+        share=st.sampled_from([None, None, 0.0, 0.02, 0.5, 1.0]),
+        effort=st.sampled_from([None, 1, 50, 10_000]),
+    )
+    changes = st.one_of(
+        st.builds(Grow, st.integers(0, 60)),
+        st.builds(Remove, seed=_SEEDS, share=st.sampled_from([0.0, 0.1, 0.5, 1.0])),
+        st.just(Reload()),
+    )
+    pairs = st.lists(st.tuples(changes, asks), min_size=1, max_size=max(1, max_steps // 2))
+    return pairs.map(lambda drawn: [step for pair in drawn for step in pair])
 
 
 def make_machine(start: Callable[[], StoreSteps], spaces: Sequence[str]) -> Any:
