@@ -24,9 +24,7 @@ from vecdb.engine.identity_numbers import (
     Floats,
     Screen,
     axis_count,
-    batch_evidence,
     fit_axes,
-    row_evidence,
     unit_rows,
     variety,
 )
@@ -169,18 +167,22 @@ class Profile:
             )
         if not self.discriminates:
             return Verdict(True, {}, {}, "the space's geometry does not tell models apart")
-        picked = np.linspace(0, len(batch) - 1, min(len(batch), JUDGED_ROWS)).astype(np.intp)
-        unit, norms = unit_rows(batch[picked])
+        if len(batch) > JUDGED_ROWS:
+            batch = batch[np.linspace(0, len(batch) - 1, JUDGED_ROWS).astype(np.intp)]
+        unit, norms = unit_rows(batch)
         kept = norms > 0
-        if np.count_nonzero(kept) < MIN_BATCH // 2:
+        count = int(np.count_nonzero(kept))
+        if count < MIN_BATCH // 2:
             return Verdict(True, {}, {}, "nearly all rows are zero vectors")
-        return self._verdict(unit[kept], float(np.median(norms[kept])))
+        if count < len(unit):
+            unit, norms = unit[kept], norms[kept]
+        return self._verdict(unit, _median(norms))
 
     def _verdict(self, unit: Floats, norm: float) -> Verdict:
         limits, found = self.limits, variety(unit)
-        rows = row_evidence(unit, self.axes)
+        whole, rows = self.screen.batches(unit)
         tight = found.independent < _TIGHT_ROWS or found.spread < _TIGHT_SPREAD * limits.spread
-        evidence = rows.mean(axis=0) if tight else batch_evidence(unit, self.axes)
+        evidence = rows.mean(axis=0) if tight else whole
         numbers = dict(zip(EVIDENCE, evidence.tolist(), strict=True)) | {
             "score": float(limits.score(evidence)),
             "odd_rows": min(1.0, float(found.weights @ (limits.score(rows) < limits.odd_row) / found.weights.sum())),
@@ -223,7 +225,7 @@ class Profile:
             return Cusum(0.0, state.rows + len(rows)), False
         unit, norms = unit_rows(rows)
         span = self.limits.row_native - self.limits.row_foreign
-        place = (self.limits.score(self.screen.evidence(unit[norms > 0])) - self.limits.row_foreign) / span
+        place = (self.limits.score(self.screen.rows(unit[norms > 0])) - self.limits.row_foreign) / span
         level, alarm = state.level, False
         for pull in (_DRIFT - np.clip(place, -1.0, 1.0)).tolist():
             level = max(0.0, level + pull)
@@ -253,7 +255,7 @@ class Profile:
         if not self.limits.rows_discriminate:
             return [None] * len(queries)
         unit, norms = unit_rows(queries)
-        scores = self.limits.score(self.screen.evidence(unit))
+        scores = self.limits.score(self.screen.rows(unit))
         foreign = (scores < self.limits.row_limit) & (norms > 0)
         return [self._sentence(float(score)) if odd else None for score, odd in zip(scores, foreign, strict=True)]
 
@@ -328,6 +330,12 @@ class Profile:
             norm_counts=_array(state, "norm_counts", "<i8", (_NORM_BINS,)),
             similarity_counts=_array(state, "similarity_counts", "<i8", (_SIMILARITY_BINS,)),
         )
+
+
+def _median(norms: Floats) -> float:
+    """Return `np.median`, which takes longer over its options than over a batch."""
+    ordered = np.sort(norms)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def explain(verdict: Verdict) -> str:

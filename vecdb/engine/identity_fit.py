@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.identity_numbers import EVIDENCE, Axes, Floats, batch_evidence, fit_axes, row_evidence, variety
+from vecdb.engine.identity_numbers import EVIDENCE, Axes, Floats, Screen, fit_axes, variety
 
 __all__ = ["BATCH_ROWS", "Limits", "fit_limits"]
 
@@ -143,20 +143,20 @@ def _below(scores: Floats) -> float:
 
 def _held_out_evidence(unit: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return evidence of native batches, shape (b, 4), and of their rows, (b, 32, 4), on axes that never saw them."""
-    batches: list[Floats] = []
-    rows: list[Floats] = []
+    found: list[tuple[Floats, Floats]] = []
     fold_of = _folds(unit, rng)
     for fold in range(_FOLDS):
         held, kept = unit[fold_of == fold], unit[fold_of != fold]
         if len(held) < 2 * BATCH_ROWS or len(kept) < 2 * BATCH_ROWS:
             continue
-        axes = fit_axes(kept, seed=fold)
-        for members in _batches(held, rng, 24):
-            if variety(held[members]).independent < 4:  # near-duplicates are judged as rows
-                continue
-            batches.append(batch_evidence(held[members], axes))
-            rows.append(row_evidence(held[members], axes))
-    return np.array(batches), np.array(rows)
+        screen = Screen.of(fit_axes(kept, seed=fold))
+        members = np.array(list(_batches(held, rng, 24)))
+        varied = [place for place in members if variety(held[place]).independent >= 4]  # others are judged as rows
+        if varied:
+            found.append(screen.batches(held[np.array(varied)]))
+    if not found:
+        return np.empty((0, len(EVIDENCE))), np.empty((0, BATCH_ROWS, len(EVIDENCE)))
+    return np.concatenate([whole for whole, _ in found]), np.concatenate([rows for _, rows in found])
 
 
 def _folds(unit: Floats, rng: np.random.Generator) -> _Indices:
@@ -187,13 +187,15 @@ def _foreign_evidence(unit: Floats, axes: Axes, rng: np.random.Generator) -> tup
 
     The first family are rotations.
     """
-    batches = [unit[members] for members in _batches(unit, rng, 8)]
-    numbers: list[list[Floats]] = []
-    rows: list[list[Floats]] = []
+    batches = unit[np.array(list(_batches(unit, rng, 8)))]
+    flat, screen = batches.reshape(-1, axes.dim), Screen.of(axes)
+    numbers: list[Floats] = []
+    rows: list[Floats] = []
     for family in (_rotation, _permutation, _flips):
-        turned = [turn(batch) for turn in (family(axes.dim, rng) for _ in range(_DRAWS)) for batch in batches]
-        numbers.append([batch_evidence(batch, axes) for batch in turned])
-        rows.append([row_evidence(batch, axes) for batch in turned])
+        turned = (family(axes.dim, rng)(flat).reshape(batches.shape) for _ in range(_DRAWS))
+        found = [screen.batches(each) for each in turned]
+        numbers.append(np.concatenate([whole for whole, _ in found]))
+        rows.append(np.concatenate([single for _, single in found]))
     return np.array(numbers), np.array(rows)
 
 

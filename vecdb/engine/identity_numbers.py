@@ -22,11 +22,10 @@ __all__ = [
     "EVIDENCE",
     "Axes",
     "Floats",
+    "Screen",
     "Variety",
     "axis_count",
-    "batch_evidence",
     "fit_axes",
-    "row_evidence",
     "unit_rows",
     "variety",
 ]
@@ -61,6 +60,8 @@ class Axes:
         1 or -1 for columns that never change sign, 0 for the others; all 0 unless such columns hold half the energy.
     direction : ndarray of float64, shape (d,)
         The mean at unit length; zeros where the mean vanishes.
+    one_sided : bool
+        Whether any sign is not 0.
     """
 
     mean: Floats
@@ -68,6 +69,7 @@ class Axes:
     quiet: Floats
     signs: Floats
     direction: Floats
+    one_sided: bool
 
     @classmethod
     def of(cls, mean: Floats, loud: npt.NDArray[Any], quiet: npt.NDArray[Any], signs: npt.NDArray[Any]) -> Axes:
@@ -75,7 +77,8 @@ class Axes:
         length = float(np.linalg.norm(mean))
         direction = mean / length if length > 1e-9 else np.zeros_like(mean)
         stored_loud, stored_quiet = np.asarray(loud, dtype=np.float32), np.asarray(quiet, dtype=np.float16)
-        return cls(mean, _wide(stored_loud), _wide(stored_quiet), _wide(signs), direction)
+        one_sided = bool(np.any(signs))
+        return cls(mean, _wide(stored_loud), _wide(stored_quiet), _wide(signs), direction, one_sided)
 
     @property
     def dim(self) -> int:
@@ -89,8 +92,10 @@ def _wide(array: npt.NDArray[Any]) -> Floats:
 def unit_rows(rows: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Return the rows, shape (n, d), at unit length in float64, and their norms; rows of zero norm stay zero."""
     wide = np.asarray(rows, dtype=np.float64)
-    scale = np.abs(wide).max(axis=1, initial=0.0)
-    wide = wide / np.where(scale > 0, scale, 1.0)[:, None]  # keeps the squares of extreme components in range
+    scale: Any = 1.0
+    if rows.dtype not in (np.float32, np.float16):  # of which no square leaves the range of float64
+        scale = np.abs(wide).max(axis=1, initial=0.0)
+        wide = wide / np.where(scale > 0, scale, 1.0)[:, None]
     length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     return wide / np.where(length > 0, length, 1.0)[:, None], length * scale
 
@@ -141,45 +146,24 @@ def _log_share(part: Floats, total: Floats, count: int, dim: int) -> Floats:
     return np.log((share / even + _FLOOR) / (1 + _FLOOR))
 
 
-def _kept_signs(unit: Floats, axes: Axes) -> Floats:
-    """Return per row the energy on one-sided columns with the right sign, and that with the wrong one, shape (2, n)."""
-    if not axes.signs.any():
-        return np.zeros((2, len(unit)))
+def _kept_signs(unit: Floats, axes: Axes) -> tuple[Floats, Floats]:
+    """Return per row the energy on one-sided columns with the right sign, and that with the wrong one."""
+    if not axes.one_sided:
+        return np.zeros(unit.shape[:-1]), np.zeros(unit.shape[:-1])
     pointed = unit * axes.signs
-    return np.stack([np.square(np.maximum(pointed, 0)).sum(axis=1), np.square(np.minimum(pointed, 0)).sum(axis=1)])
+    return np.square(np.maximum(pointed, 0)).sum(axis=-1), np.square(np.minimum(pointed, 0)).sum(axis=-1)
 
 
 def _contrast(right: Floats, wrong: Floats) -> Floats:
     return (right - wrong) / np.maximum(right + wrong, 1e-12)
 
 
-def batch_evidence(unit: Floats, axes: Axes) -> Floats:
-    """Return the numbers of one batch in the order of `EVIDENCE`; energies are those around the batch's own mean."""
-    mean = unit.mean(axis=0)
-    centred = unit - mean
-    length = float(np.linalg.norm(mean))
-    alignment = float(mean @ axes.direction) / length if length > 1e-9 else 0.0
-    right, wrong = _kept_signs(unit, axes).sum(axis=1)
-    total = np.square(centred).sum()
-    loud, quiet = (np.square(centred @ basis.T).sum() for basis in (axes.loud, axes.quiet))
-    energy = _log_share(loud, total, len(axes.loud), axes.dim)
-    return np.array([alignment, _contrast(right, wrong), energy, -_log_share(quiet, total, len(axes.quiet), axes.dim)])
-
-
-def row_evidence(unit: Floats, axes: Axes) -> Floats:
-    """Return the numbers of every single row, shape (n, 4); energies are those beside the direction of the mean."""
-    alignment = unit @ axes.direction
-    rest = unit - alignment[:, None] * axes.direction
-    total = np.square(rest).sum(axis=1)
-    loud, quiet = (np.square(rest @ basis.T).sum(axis=1) for basis in (axes.loud, axes.quiet))
-    energy = _log_share(loud, total, len(axes.loud), axes.dim)
-    silence = -_log_share(quiet, total, len(axes.quiet), axes.dim)
-    return np.stack([alignment, _contrast(*_kept_signs(unit, axes)), energy, silence], axis=1)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Screen:
-    """The axes of a space stacked in float32, so that a row costs one product; the numbers are `row_evidence`'s.
+    """What measures rows against a space's axes: the axes stacked in float32, so that a row costs one product.
+
+    Half of the time of a small write is this product. What float32 loses is below 1e-5 of a number, and batches are
+    measured around their own mean, so that rows that hardly differ lose no more.
 
     Attributes
     ----------
@@ -190,15 +174,12 @@ class Screen:
     axes : Axes
     length : float
         Squared length of the direction: 1, or 0 where the mean vanishes.
-    signed : bool
-        Whether any column is one-sided.
     """
 
     stacked: npt.NDArray[np.float32]
     shadow: Floats
     axes: Axes
     length: float
-    signed: bool
 
     @classmethod
     def of(cls, axes: Axes) -> Screen:
@@ -206,24 +187,61 @@ class Screen:
         both = np.concatenate([axes.loud, axes.quiet])
         stacked = np.concatenate([axes.direction[None], both]).astype(np.float32)
         length = float(axes.direction @ axes.direction)
-        return cls(stacked, both @ axes.direction, axes, length, bool(axes.signs.any()))
+        return cls(stacked, both @ axes.direction, axes, length)
 
-    def evidence(self, unit: Floats) -> Floats:
-        """Return the numbers of every unit row, shape (n, 4)."""
-        product = (unit.astype(np.float32) @ self.stacked.T).astype(np.float64)
-        alignment, count, dim = product[:, 0], len(self.axes.loud), self.axes.dim
-        beside = np.square(product[:, 1:] - alignment[:, None] * self.shadow)
+    def rows(self, unit: Floats) -> Floats:
+        """Return the numbers of every single unit row, shape (n, 4); energies are those beside the mean's direction."""
+        return self._of_rows(unit, self._product(unit))
+
+    def batches(self, unit: Floats) -> tuple[Floats, Floats]:
+        """Return the numbers of batches of unit rows, shape (..., n, d): of each batch, and of each of its rows.
+
+        Shapes (..., 4) and (..., n, 4). A batch's energies are those around its own mean.
+        """
+        mean = unit.mean(axis=-2)
+        centred = unit - mean[..., None, :]
+        product = self._product(centred)
+        return self._of_batches(unit, mean, centred, product), self._of_rows(
+            unit, product + self._product(mean)[..., None, :]
+        )
+
+    def _product(self, rows: Floats) -> Floats:
+        flat = rows.reshape(-1, rows.shape[-1]).astype(np.float32)
+        return (flat @ self.stacked.T).astype(np.float64).reshape(*rows.shape[:-1], len(self.stacked))
+
+    def _of_rows(self, unit: Floats, product: Floats) -> Floats:
+        alignment = product[..., 0]
+        beside = np.square(product[..., 1:] - alignment[..., None] * self.shadow)
         total = np.maximum(1.0 - np.square(alignment) * self.length, 0.0)
-        energy = _log_share(beside[:, :count].sum(axis=1), total, count, dim)
-        silence = -_log_share(beside[:, count:].sum(axis=1), total, len(self.axes.quiet), dim)
-        return np.stack([alignment, _contrast(*_kept_signs(unit, self.axes)), energy, silence], axis=1)
+        count = len(self.axes.loud)
+        loud, quiet = beside[..., :count].sum(axis=-1), beside[..., count:].sum(axis=-1)
+        return self._numbers(alignment, _kept_signs(unit, self.axes), loud, quiet, total)
+
+    def _of_batches(self, unit: Floats, mean: Floats, centred: Floats, product: Floats) -> Floats:
+        length = np.sqrt(np.square(mean).sum(axis=-1))
+        alignment = np.where(length > 1e-9, mean @ self.axes.direction / np.maximum(length, 1e-9), 0.0)
+        right, wrong = _kept_signs(unit, self.axes)
+        around = np.square(product[..., 1:]).sum(axis=-2)
+        count = len(self.axes.loud)
+        loud, quiet = around[..., :count].sum(axis=-1), around[..., count:].sum(axis=-1)
+        total = np.einsum("...ij,...ij->...", centred, centred)
+        return self._numbers(alignment, (right.sum(axis=-1), wrong.sum(axis=-1)), loud, quiet, total)
+
+    def _numbers(
+        self, alignment: Floats, signs: tuple[Floats, Floats], loud: Floats, quiet: Floats, total: Floats
+    ) -> Floats:
+        """Put numbers into the order of `EVIDENCE`, in a new last axis."""
+        dim = self.axes.dim
+        energy = _log_share(loud, total, len(self.axes.loud), dim)
+        silence = -_log_share(quiet, total, len(self.axes.quiet), dim)
+        return np.stack([alignment, _contrast(*signs), energy, silence], axis=-1)
 
     def row_evidence(self, query: npt.NDArray[np.float32]) -> list[float]:
         """Return the numbers of one row, shape (d,), not of unit length; floats, because a single query waits."""
         axes = self.axes
         (alignment, loud, quiet), unit = self._energies(query)
         total = max(1.0 - alignment * alignment * self.length, 0.0)
-        signs = _contrast(*_kept_signs(unit[None].astype(np.float64), axes)) if self.signed else (0.0,)
+        signs = _contrast(*_kept_signs(unit[None].astype(np.float64), axes)) if axes.one_sided else (0.0,)
         return [
             alignment,
             float(signs[0]),
@@ -276,9 +294,12 @@ class Variety:
 
 def variety(unit: Floats) -> Variety:
     """Measure the variety of unit rows, shape (n, d)."""
-    gram = unit @ unit.T
-    weights = 1 / np.maximum((gram > _ALIKE).sum(axis=1), 1)
-    means = gram.mean(axis=0)
-    gram = gram - means - means[:, None] + means.mean()
-    trace, square = float(np.trace(gram)), float(np.square(gram).sum())
-    return Variety(trace * trace / square if square > 1e-24 else 0.0, max(trace, 0.0) / len(unit), weights)
+    mean = unit.mean(axis=0)
+    centred = (unit - mean).astype(np.float32)  # first the difference, then float32: copies of a row stay copies
+    gram = centred @ centred.T
+    along = (unit @ mean).astype(np.float32)
+    alike = gram > np.subtract.outer(np.float32(_ALIKE + float(mean @ mean)) - along, along)
+    flat = gram.reshape(-1)
+    trace, square = float(np.trace(gram, dtype=np.float64)), float(flat @ flat)
+    independent = trace * trace / square if square > 1e-24 else 0.0
+    return Variety(independent, max(trace, 0.0) / len(unit), 1 / np.maximum(np.count_nonzero(alike, axis=1), 1))
