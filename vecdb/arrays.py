@@ -30,6 +30,8 @@ FLOAT32_LIMIT = 1e15
 FLOAT16_LIMIT = 65504.0
 """Largest finite float16."""
 
+_CLEAR = 0.9 * FLOAT32_LIMIT**2
+"""Below this sum of squares, in float32, no component of a row exceeds the limit."""
 _CHUNK_ELEMENTS = 1 << 16  # a float32 chunk of 256 KB stays in the second-level cache between the passes over it
 _EXPECTED = "real numbers (float or integer arrays)"
 _SMALL_FLOATS = ("bfloat16", "float8")
@@ -95,10 +97,7 @@ def as_matrix(
             got=source.shape[1],
             where=where,
         )
-    result = _converted(source, np.dtype(dtype), where)
-    if metric == "cosine":
-        _refuse_zero_rows(result, where)
-    return result
+    return _converted(source, np.dtype(dtype), where, directed=metric == "cosine")
 
 
 def as_query(x: object, dim: int, *, metric: Metric, where: str = "query") -> tuple[npt.NDArray[np.float32], bool]:
@@ -237,20 +236,38 @@ def _raise_axes(source: npt.NDArray[Any], dim: int, where: str, allow_single: bo
 # --- conversion and the checks, chunk by chunk ------------------------------------------------------------
 
 
-def _converted(source: npt.NDArray[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[Any]:
-    """Cast to `dtype` where needed; every chunk is checked right after it was touched."""
+def _converted(source: npt.NDArray[Any], dtype: np.dtype[Any], where: str, *, directed: bool) -> npt.NDArray[Any]:
+    """Cast to `dtype` where needed; every chunk is checked right after it was touched. `directed` rows are not zero.
+
+    One sum of squares a row finds nearly everything that may be wrong: NaN and infinity pass through it, no component
+    exceeds its square root, and it vanishes for zeros. What it cannot clear is looked at closely.
+    """
     borrow = source.dtype == dtype and source.dtype.isnative and source.flags.c_contiguous and source.flags.aligned
     result = source if borrow else np.empty(source.shape, dtype=dtype)
-    limit = FLOAT32_LIMIT if dtype == np.float32 else FLOAT16_LIMIT
+    undirected: list[slice] = []
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for rows in _chunks(source.shape):
             if not borrow:
                 result[rows] = source[rows]
-            wide = result[rows] if dtype == np.float32 else source[rows].astype(np.float32)
-            # NaN passes through min and max and then fails both comparisons
-            if not (-limit <= float(wide.min()) and float(wide.max()) <= limit):
-                _raise_component(source[rows], rows.start, limit, where)
+            wide = result[rows].astype(np.float32, copy=False)
+            squares = np.einsum("ij,ij->i", wide, wide)
+            if dtype != np.float32 or not float(squares.max()) < _CLEAR:
+                _check_range(source[rows], wide, dtype, rows.start, where)
+            if directed and not squares.min():
+                undirected.append(rows)
+    for rows in undirected:  # a value out of range in a later row is told first
+        _refuse_zero_rows(result[rows], rows.start, where)
     return result
+
+
+def _check_range(
+    source: npt.NDArray[Any], wide: npt.NDArray[np.float32], dtype: np.dtype[Any], first_row: int, where: str
+) -> None:
+    limit = FLOAT32_LIMIT if dtype == np.float32 else FLOAT16_LIMIT
+    if dtype != np.float32:  # what is infinite as float16 may be finite as it came
+        wide = source.astype(np.float32)
+    if not (-limit <= float(wide.min()) and float(wide.max()) <= limit):  # NaN fails both comparisons
+        _raise_component(source, first_row, limit, where)
 
 
 def _chunks(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -284,18 +301,14 @@ def _raise_component(chunk: npt.NDArray[Any], first_row: int, limit: float, wher
     )
 
 
-def _refuse_zero_rows(vectors: npt.NDArray[Any], where: str) -> None:
-    """A float32 sum of squares finds the suspects (it may underflow); only a row of plain zeros is refused."""
-    for rows in _chunks(vectors.shape):
-        chunk = vectors[rows].astype(np.float32, copy=False)
-        for suspect in np.flatnonzero(np.einsum("ij,ij->i", chunk, chunk) == 0.0):
-            if not chunk[suspect].any():
-                row = int(rows.start + suspect)
-                raise ZeroVectorError(
-                    f"{where}: row {row} has zero norm"
-                    f"{' as ' + vectors.dtype.name if vectors.dtype != np.float32 else ''};"
-                    " a cosine space needs a direction.",
-                    hint="Leave the record without a vector in this space, or use metric='dot' or 'l2'.",
-                    row=row,
-                    where=where,
-                )
+def _refuse_zero_rows(vectors: npt.NDArray[Any], first_row: int, where: str) -> None:
+    """Refuse a row of plain zeros; a sum of squares alone may have vanished below the range of float32."""
+    for row in np.flatnonzero(~vectors.any(axis=1)):
+        raise ZeroVectorError(
+            f"{where}: row {first_row + int(row)} has zero norm"
+            f"{' as ' + vectors.dtype.name if vectors.dtype != np.float32 else ''};"
+            " a cosine space needs a direction.",
+            hint="Leave the record without a vector in this space, or use metric='dot' or 'l2'.",
+            row=first_row + int(row),
+            where=where,
+        )

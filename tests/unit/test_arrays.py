@@ -270,6 +270,36 @@ def test_the_limits_themselves_are_fine():
     assert matrix([[65_504, -65_504, 0]], dtype="float16").tolist() == [[65_504, -65_504, 0]]
 
 
+COMPONENTS = st.sampled_from([0.0, -0.0, 1e-45, 1.0, 3e14, 9.4e14, -1e15, 1.1e15, -3e38, np.inf, np.nan])
+
+
+@given(rows=st.lists(st.lists(COMPONENTS, min_size=3, max_size=3), min_size=1, max_size=6), cosine=st.booleans())
+def test_one_sum_of_squares_finds_what_looking_at_every_component_does(rows, cosine):
+    given = np.array(rows, np.float32)
+    limit = np.float32(1e15)
+    flat = [(number, column) for number in range(len(rows)) for column in range(3)]
+    odd = [place for place in flat if not np.isfinite(given[place])]
+    large = [place for place in flat if abs(given[place]) > limit]
+    zero = [number for number in range(len(rows)) if cosine and not given[number].any()]
+    expected = NonFiniteError if odd else VectorRangeError if large else ZeroVectorError if zero else None
+    if expected is None:
+        assert matrix(given, metric="cosine" if cosine else "dot") is given
+        return
+    with pytest.raises(expected) as caught:
+        matrix(given, metric="cosine" if cosine else "dot")
+    place = (*odd, *large)[:1] or [(zero[0], None)]
+    assert (caught.value.row, getattr(caught.value, "column", None)) == place[0]
+
+
+def test_a_large_row_does_not_hide_behind_many_components():
+    rows = np.full((2, 65_536), 1e15, np.float32)
+    assert matrix(rows, dim=65_536) is rows
+    rows[1, 60_000] = np.nextafter(np.float32(1e15), np.float32(np.inf))
+    with pytest.raises(VectorRangeError) as caught:
+        matrix(rows, dim=65_536)
+    assert (caught.value.row, caught.value.column) == (1, 60_000)
+
+
 def test_nan_is_reported_before_range():
     with pytest.raises(NonFiniteError):
         matrix([[1e30, 1, np.nan]])

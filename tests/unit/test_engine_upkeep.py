@@ -8,6 +8,7 @@ from vecdb import errors
 from vecdb.engine import guard, housekeeping, inspection
 from vecdb.storage.format import pack_sealed, u32, u32_u64, u64
 from vecdb.storage.records import id_place, record_key
+from vecdb.storage.spaces import profile_key
 from vecdb.storage.state import collection_key
 
 
@@ -246,14 +247,56 @@ def test_a_profile_outlives_the_process_and_goes_with_its_space(path):
         assert "profiles" not in db.check().counts
 
 
-def test_a_damaged_profile_is_named(path):
+DAMAGE = {
+    "bits": lambda key: b"x" * 30,
+    "shape": lambda key: pack_sealed(key, ["not", "a", "profile"]),
+    "gone": lambda key: None,
+}
+
+
+@pytest.fixture
+def profiled(path):
     with vecdb.open(path, durability="relaxed") as db:
         docs = db.create_collection("docs")
-        space = docs.add_space("m", dim=64)
+        docs.add_space("m", dim=64)
         docs.upsert(range(2500), {"m": model(1, 2500)})
         docs.upsert(range(100), {"m": model(1, 100)})
-        for value in (b"x" * 30, pack_sealed(b"p" + u32(space.id), ["not", "a", "profile"])):
-            damage(db, lambda tx, value=value: tx.put("meta", b"p" + u32(space.id), value))
-            db._guard._profiles.clear()
-            with pytest.raises(errors.CorruptionError):
-                docs.upsert(range(100), {"m": model(1, 100)})
+        yield db
+
+
+def damage_profile(db, name):
+    key = profile_key(db.collection("docs").spaces["m"])
+    value = DAMAGE[name](key)
+    damage(db, lambda tx: tx.delete("meta", key) if value is None else tx.put("meta", key, value))
+    db._guard._profiles.clear()
+    return key
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("rows", [1, 100])
+def test_a_damaged_profile_is_fitted_anew(profiled, caplog, name, rows):
+    docs, key = profiled.collection("docs"), damage_profile(profiled, name)
+    assert not profiled.check().ok
+    with pytest.raises(errors.WrongModelError):  # judged all the same
+        docs.upsert(range(100), {"m": model(2, 100)})
+    assert "'m' is damaged and has to be fitted anew" in caplog.text
+    docs.upsert(range(rows), {"m": model(1, 100)[:rows]})
+    profiled._guard._profiles.clear()
+    caplog.clear()
+    assert profiled.check().ok
+    with profiled._read() as snapshot:
+        assert snapshot.tx.get("meta", key) is not None
+    with pytest.raises(errors.WrongModelError):
+        docs.upsert(range(100), {"m": model(2, 100)})
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_profile_does_not_stop_searches(profiled, caplog, name):
+    docs = profiled.collection("docs")
+    damage_profile(profiled, name)
+    assert docs.search(model(1, 1)[0], k=3).warnings == ()
+    assert docs.search(np.random.default_rng(0).standard_normal(64), k=3).warnings
+    assert "fitted anew" in caplog.text
+    docs.delete(range(600))  # too few are left to fit a profile to
+    assert len(docs.search(model(2, 1)[0], k=3)) == 3

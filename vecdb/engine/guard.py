@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.engine.identity import MIN_BATCH, MIN_ROWS, Cusum, Profile, explain, fit_profile
-from vecdb.errors import WrongModelError
+from vecdb.errors import CorruptionError, WrongModelError
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.spaces import SpaceView, read_profile
 from vecdb.types import Space
@@ -69,6 +69,9 @@ class Guard:
 
     def __init__(self) -> None:
         self._profiles: dict[tuple[int, int], Profile] = {}
+        """Read from the file: by space, and its live rows when it was fitted."""
+        self._fitted: dict[tuple[int, int], Profile] = {}
+        """Fitted by this process, perhaps not stored yet."""
 
     def review(self, snapshot: Snapshot, collection: int | None, part: SpaceBatch, *, trust: bool) -> Review:
         """Judge one space's part of a batch; a collection that was not committed yet (None) has no profiles.
@@ -106,21 +109,33 @@ class Guard:
         """Return the space's profile, and the live rows it was fitted on if that was just now (else 0)."""
         counts = snapshot.counts(collection).spaces[space.id]
         due = counts.profiled == 0 or (counts.live >= _REFIT_GROWTH * counts.profiled and counts.profiled < _LAST_REFIT)
-        if due:
-            key = (space.id, counts.live)
-            if (
-                key not in self._profiles
-            ):  # else fitted for a commit that has not come yet: a transaction has many writes
-                sample = sample_vectors(snapshot, snapshot.space(collection, space))
-                self._profiles[key] = fit_profile(sample, space.metric)
-            return self._profiles[key], counts.live
-        return self._known(snapshot, space, counts.profiled), 0
+        known = None if due else self._sound(snapshot, space, counts.profiled)
+        return (self._fit(snapshot, collection, space, counts.live), counts.live) if known is None else (known, 0)
+
+    def _fit(self, snapshot: Snapshot, collection: int, space: Space, live: int) -> Profile:
+        key = (space.id, live)
+        if key not in self._fitted:  # else fitted for a commit that has not come yet: a transaction has many writes
+            sample = sample_vectors(snapshot, snapshot.space(collection, space))
+            self._fitted[key] = fit_profile(sample, space.metric)
+        return self._fitted[key]
+
+    def _sound(self, snapshot: Snapshot, space: Space, profiled: int) -> Profile | None:
+        """Return the stored profile, None if it is damaged: it was made of the vectors, and can be made again."""
+        try:
+            return self._known(snapshot, space, profiled)
+        except CorruptionError as error:
+            import logging  # a first search, which comes here, is spared it
+
+            message = "the identity profile of space %r is damaged and has to be fitted anew: %s"
+            logging.getLogger("vecdb").warning(message, space.name, error)
+            return None
 
     def _known(self, snapshot: Snapshot, space: Space, profiled: int) -> Profile:
         key = (space.id, profiled)
         if key not in self._profiles:
             state = read_profile(snapshot.tx, space)
             self._profiles[key] = Profile.from_state(state if isinstance(state, Mapping) else {})
+            self._fitted.pop(key, None)
         return self._profiles[key]
 
     def query_warnings(
@@ -130,7 +145,12 @@ class Guard:
         counts = snapshot.counts(collection).spaces.get(space.id)
         if counts is None or not counts.profiled:
             return [None] * len(queries)
-        return self._known(snapshot, space, counts.profiled).query_warnings(queries)
+        profile = self._sound(snapshot, space, counts.profiled)
+        if profile is None and counts.live < MIN_ROWS:
+            return [None] * len(queries)
+        if profile is None:
+            profile = self._fit(snapshot, collection, space, counts.live)
+        return profile.query_warnings(queries)
 
 
 def sample_vectors(snapshot: Snapshot, view: SpaceView, count: int = SAMPLE_ROWS) -> npt.NDArray[np.float32]:

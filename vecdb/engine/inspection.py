@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.engine.identity import Profile
 from vecdb.engine.indexing import describe
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CorruptionError, StorageError
@@ -26,7 +27,7 @@ from vecdb.storage.history import read_change, read_deaths
 from vecdb.storage.indexes import IndexEntry, part_ordinals
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
-from vecdb.storage.spaces import SpaceView
+from vecdb.storage.spaces import SpaceView, profile_key
 from vecdb.storage.state import CollectionEntry, read_header
 from vecdb.storage.writetx import read_whole_log
 from vecdb.types import CheckReport, Progress, Space
@@ -195,9 +196,17 @@ def _check_log(snapshot: Snapshot, proof: _Proof) -> None:
 
 
 def _check_profiles(snapshot: Snapshot, proof: _Proof) -> None:
+    there = set()
     for key, value in snapshot.tx.range("meta", b"p"):
-        unpack_sealed(key, value, "profile")
+        stored = unpack_sealed(key, value, "profile")
+        Profile.from_state(stored if isinstance(stored, Mapping) else {})
+        there.add(key)
         proof.add("profiles")
+    for entry in snapshot.state.catalog.collections.values():
+        counts = snapshot.counts(entry.id).spaces
+        for space in entry.spaces.values():
+            if counts[space.id].profiled and profile_key(space) not in there:
+                proof.wrong(f"space {space.name!r} of collection {entry.name!r} has lost its identity profile")
 
 
 def _check_space(snapshot: Snapshot, entry: CollectionEntry, space: Space, proof: _Proof) -> None:

@@ -32,6 +32,7 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _U32U64 = struct.Struct(">IQ")
 _I64_SHIFT = 1 << 63
+_ONLY_INT: Final = frozenset({int})
 
 
 def u32(number: int) -> bytes:
@@ -204,12 +205,14 @@ def unpack(data: Buffer, what: str) -> Any:
 
 def stored_numbers(values: Any, what: str, count: int | None = None) -> tuple[int, ...]:
     """Return decoded values that must all be ints from 0 to 2^63 - 1, `count` of them."""
-    sound = isinstance(values, (list, tuple)) and all(
-        type(value) is int and 0 <= value < _I64_SHIFT for value in values
-    )
-    if not sound or (count is not None and len(values) != count):
+    sound = isinstance(values, (list, tuple)) and set(map(type, values)) <= _ONLY_INT
+    if not sound or (count is not None and len(values) != count) or not _in_range(values):
         raise CorruptionError(f"{what} does not hold the numbers that it should", what=what)
     return tuple(values)
+
+
+def _in_range(numbers: Sequence[int]) -> bool:
+    return not numbers or (min(numbers) >= 0 and max(numbers) < _I64_SHIFT)
 
 
 def pack_sealed(key: bytes, value: Any) -> bytes:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -103,10 +104,16 @@ def lock(descriptor: int, *, exclusive: bool, timeout: float, refuse: Callable[[
 
 def describe_self() -> bytes:
     """What a lock file says of its holder."""
+    return b'%s, "since": %r}' % (_name_of(os.getpid()), time.time())
+
+
+@lru_cache(maxsize=1)
+def _name_of(pid: int) -> bytes:
+    """Return the part of `describe_self` that stays, without the closing brace: it is written with every commit."""
     import json
     import socket
 
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
+    return json.dumps({"pid": pid, "host": socket.gethostname()}).encode()[:-1]
 
 
 def read_holder(descriptor: int) -> str:
@@ -131,8 +138,11 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
 
 def write_at_start(descriptor: int, data: bytes) -> None:
     """Overwrite the first bytes of a file."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, data)
+    if hasattr(os, "pwrite"):
+        os.pwrite(descriptor, data, 0)
+        return
+    os.lseek(descriptor, 0, os.SEEK_SET)  # pragma: no cover - Windows has no pwrite
+    os.write(descriptor, data)  # pragma: no cover
 
 
 def holders_of(path: Path) -> list[int]:

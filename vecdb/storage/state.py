@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
@@ -192,6 +193,12 @@ def read_catalog(tx: Tx) -> Catalog:
     value = tx.get("meta", CATALOG)
     if value is None:
         raise CorruptionError("the database has lost its catalog", what="catalog")
+    return _catalog(bytes(value))
+
+
+@lru_cache(maxsize=8)
+def _catalog(value: bytes) -> Catalog:
+    """Return the catalog that lies in these bytes: every commit reads it, and hardly any changes it."""
     return catalog_from_plain(unpack_sealed(CATALOG, value, "catalog"))
 
 
