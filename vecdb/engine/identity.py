@@ -63,6 +63,8 @@ _SIMILARITY_BINS = 64
 _TIGHT_ROWS = 4.0
 _TIGHT_SPREAD = 0.003
 _FEW_ROWS = 16.0
+_FEW_SCORES = 3
+"""Rows up to which one at a time is quicker than all together."""
 _ODD_ROWS = 1 / 3
 _DRIFT = 0.3
 _ALARM = 0.5 * WINDOW * _DRIFT
@@ -223,14 +225,28 @@ class Profile:
         self._check(rows)
         if not self.limits.rows_discriminate or not len(rows):
             return Cusum(0.0, state.rows + len(rows)), False
-        unit, norms = unit_rows(rows)
         span = self.limits.row_native - self.limits.row_foreign
-        place = (self.limits.score(self.screen.rows(unit[norms > 0])) - self.limits.row_foreign) / span
         level, alarm = state.level, False
-        for pull in (_DRIFT - np.clip(place, -1.0, 1.0)).tolist():
-            level = max(0.0, level + pull)
+        for score in self._scores(rows):
+            place = (score - self.limits.row_foreign) / span
+            level = max(0.0, level + _DRIFT - min(max(place, -1.0), 1.0))
             alarm = alarm or level > _ALARM
         return Cusum(0.0 if alarm else level, state.rows + len(rows)), alarm
+
+    def _scores(self, rows: npt.NDArray[Any]) -> list[float]:
+        """Return the score of each row that has a direction."""
+        few = [self._score(row) for row in rows] if len(rows) <= _FEW_SCORES else [None]
+        if None not in few:
+            return [score for score in few if score is not None]
+        unit, norms = unit_rows(rows)
+        scores: list[float] = self.limits.score(self.screen.rows(unit[norms > 0])).tolist()
+        return scores
+
+    def _score(self, row: npt.NDArray[Any]) -> float | None:
+        """Return the score of one row, shape (d,), up to rounding in float32; None if that takes more care."""
+        if row.dtype != np.float32 or not row.flags.c_contiguous or not _TINY < float(np.vdot(row, row)) < np.inf:
+            return None
+        return self.limits.score_of(self.screen.row_evidence(row))
 
     def query_warning(self, query: npt.NDArray[Any]) -> str | None:
         """Return a sentence if one query, shape (d,), looks less native than any vector of the sample; else None.
@@ -238,10 +254,9 @@ class Profile:
         The numbers are those of `query_warnings` up to rounding in float32.
         """
         self._check(query[None])
-        plain = query.dtype == np.float32 and query.flags.c_contiguous
-        if not self.limits.rows_discriminate or not plain or not _TINY < float(np.vdot(query, query)) < np.inf:
+        score = self._score(query) if self.limits.rows_discriminate else None
+        if score is None:
             return self._warnings_of(query[None])[0]
-        score = self.limits.score_of(self.screen.row_evidence(query))
         return self._sentence(score) if score < self.limits.row_limit else None
 
     def query_warnings(self, queries: npt.NDArray[Any]) -> list[str | None]:
