@@ -16,7 +16,7 @@ from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
 from vecdb.lazy import LazyModule
-from vecdb.storage.format import id_key, id_keys
+from vecdb.storage.idkeys import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import (

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vecdb.errors import CorruptionError, IdError, MetadataError
 from vecdb.storage import format as fmt
+from vecdb.storage import idkeys
 from vecdb.storage.format import BLOCK_CLASSES, CHUNK, BlockRef
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -21,19 +22,19 @@ IDS = INT64 | st.text(min_size=1, max_size=120)
 
 @given(IDS)
 def test_ids_survive_as_keys(value):
-    key = fmt.id_key(value)
-    assert fmt.id_value(key) == value and type(fmt.id_value(key)) is type(value)
-    assert fmt.id_value(memoryview(key)) == value and len(key) <= 481
+    key = idkeys.id_key(value)
+    assert idkeys.id_value(key) == value and type(idkeys.id_value(key)) is type(value)
+    assert idkeys.id_value(memoryview(key)) == value and len(key) <= 481
 
 
 @given(INT64, INT64)
 def test_keys_of_ints_sort_like_the_ints(left, right):
-    assert (fmt.id_key(left) < fmt.id_key(right)) == (left < right)
+    assert (idkeys.id_key(left) < idkeys.id_key(right)) == (left < right)
 
 
 @given(IDS, IDS)
 def test_keys_of_different_ids_differ(left, right):
-    assert (fmt.id_key(left) == fmt.id_key(right)) == (left == right and type(left) is type(right))
+    assert (idkeys.id_key(left) == idkeys.id_key(right)) == (left == right and type(left) is type(right))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
@@ -46,13 +47,13 @@ def test_numbers_survive_as_keys(first, second):
 @pytest.mark.parametrize("key", [b"", b"s", b"i", b"i1234567", b"i123456789", b"x1", b"s\xff", b"s" + b"x" * 481])
 def test_keys_that_no_id_has(key):
     with pytest.raises(CorruptionError):
-        fmt.id_value(key)
+        idkeys.id_value(key)
 
 
 @pytest.mark.parametrize("value", ["", "x" * 481, "\udcff", 2**63, -(2**63) - 1, True, None, 1.0, b"a", ()])
 def test_ids_that_cannot_be(value):
     with pytest.raises(IdError) as caught:
-        fmt.id_key(value, 7)
+        idkeys.id_key(value, 7)
     assert caught.value.position == 7 and "position 7" in str(caught.value)
 
 
@@ -102,7 +103,7 @@ def test_lengths_are_not_believed(data):
 )
 def test_records_survive(version, refs, key, metadata, text):
     place = b"place"
-    value = fmt.encode_record(place, version, refs, fmt.id_key(key), fmt.pack_body(metadata, text, 0))
+    value = fmt.encode_record(place, version, refs, idkeys.id_key(key), fmt.pack_body(metadata, text, 0))
     record = fmt.decode_record(place, value)
     assert (record.version, dict(record.refs), record.id) == (version, refs, key)
     assert record.content() == (metadata, text)
@@ -125,10 +126,10 @@ def test_records_survive(version, refs, key, metadata, text):
 )
 def test_records_written_together_are_those_written_alone(records):
     places, versions, refs, ids, metadatas, texts = zip(*records, strict=True) if records else [()] * 6
-    keys, bodies = fmt.id_keys(ids), fmt.pack_bodies(metadatas, texts, range(len(ids)))
+    keys, bodies = idkeys.id_keys(ids), fmt.pack_bodies(metadatas, texts, range(len(ids)))
     together = fmt.encode_records(places, versions, [fmt.pack_refs(each) for each in refs], keys, bodies)
     assert together == [
-        fmt.encode_record(place, version, ref, fmt.id_key(key), fmt.pack_body(metadata, text, 0))
+        fmt.encode_record(place, version, ref, idkeys.id_key(key), fmt.pack_body(metadata, text, 0))
         for place, version, ref, key, metadata, text in records
     ]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.storage import state
 from vecdb.storage.env import Environment
-from vecdb.storage.format import encode_record, id_key, pack_body, pack_sealed, u64
+from vecdb.storage.format import encode_record, pack_body, pack_sealed, u64
 from vecdb.storage.history import (
     changes_after,
     forget_collection,
@@ -18,6 +18,7 @@ from vecdb.storage.history import (
     write_change,
     write_image,
 )
+from vecdb.storage.idkeys import id_key
 from vecdb.storage.records import (
     find_row,
     find_rows,

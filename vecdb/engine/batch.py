@@ -27,7 +27,8 @@ from vecdb.errors import (
     ZeroVectorError,
 )
 from vecdb.metadata import normalise_metadata, validate_text
-from vecdb.storage.format import EMPTY_BODY, id_keys, pack_bodies
+from vecdb.storage.format import EMPTY_BODY, pack_bodies
+from vecdb.storage.idkeys import id_keys
 from vecdb.types import Id, Space
 
 

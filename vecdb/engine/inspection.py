@@ -21,9 +21,10 @@ from vecdb.errors import CorruptionError, StorageError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.blobs import prove_blobs
 from vecdb.storage.env import TABLES, Environment
-from vecdb.storage.format import decode_record, id_value, read_u64, u32, u32_u64, unpack_sealed, unseal
+from vecdb.storage.format import decode_record, read_u64, u32, u32_u64, unpack_sealed, unseal
 from vecdb.storage.handles import Store
 from vecdb.storage.history import read_change, read_deaths
+from vecdb.storage.idkeys import id_value
 from vecdb.storage.indexes import IndexEntry, part_ordinals
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State

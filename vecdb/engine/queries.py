@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vecdb.arrays import as_matrix, as_query
 from vecdb.engine.view import CollectionView
 from vecdb.errors import ParameterError, SpaceMismatchError, VectorMissingError
-from vecdb.storage.format import id_key
+from vecdb.storage.idkeys import id_key
 from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import Id, Space

@@ -16,11 +16,11 @@ from vecdb.storage.format import (
     StoredRecord,
     decode_metadata,
     decode_record,
-    prefixed,
     read_u64,
     u32,
     u32_u64,
 )
+from vecdb.storage.idkeys import prefixed
 from vecdb.storage.tx import Tx
 
 

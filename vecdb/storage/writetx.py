@@ -21,7 +21,6 @@ from vecdb.storage.format import (
     StoredRecord,
     decode_record,
     pack_sealed,
-    prefixed,
     read_u64,
     stored_numbers,
     u32,
@@ -37,6 +36,7 @@ from vecdb.storage.history import (
     write_deaths,
     write_image,
 )
+from vecdb.storage.idkeys import prefixed
 from vecdb.storage.indexes import drop_parts
 from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, profile_key, read_segments
