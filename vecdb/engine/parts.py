@@ -63,7 +63,8 @@ class _Memory:
     """Version of the file, and changes of the registry, that `chosen` is right for."""
     chosen: dict[int, Usable] = field(default_factory=dict)
     """By space."""
-    parts: dict[int, LoadedPart | str] = field(default_factory=dict)
+    parts: dict[int, tuple[IndexPart, LoadedPart | str]] = field(default_factory=dict)
+    """By set of blobs."""
     said: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Held, under a lease, while a plugin loads a part, which it does once."""
@@ -158,14 +159,14 @@ def load_part(
 ) -> LoadedPart | str:
     """Return a loaded part, or why it cannot be used; both are remembered."""
     memory = _memory(view.snapshot.state, registry)
-    found = memory.parts.get(part.set)
-    if found is not None:
-        return found
+    known = memory.parts.get(part.set)
+    if known is not None and known[0] == part:
+        return known[1]
     with memory.lock:
-        found = memory.parts.get(part.set)
-        if found is None:
-            found = memory.parts[part.set] = _load(view, space_view, entry, part, provided)
-        return found
+        known = memory.parts.get(part.set)
+        if known is None or known[0] != part:
+            known = memory.parts[part.set] = (part, _load(view, space_view, entry, part, provided))
+        return known[1]
 
 
 def _load(

@@ -49,6 +49,19 @@ class Caches:
         self.indexes: dict[Any, Any] = {}
         """What the engine wants to find again of indexes; each value has ``keep(sets)``, which forgets the others."""
         self.state: State | None = None
+        self._version = 0
+
+    def without_map(self) -> Caches:
+        """Return caches for the file mapped anew: what is loaded of indexes is copies, and too dear to load again."""
+        caches = Caches()
+        caches.indexes = self.indexes
+        caches._version = self._version if self.state is None else self.state.counters.version
+        return caches
+
+    def keep_indexes_from(self, version: int) -> None:
+        """Forget indexes if the file went back in time: somebody put another one in its place."""
+        if version < self._version:
+            self.indexes = {}
         self.stored = b""
         """The counters of `state` as they lie in the file: equal bytes, checksum included, are the same commit."""
 
@@ -298,11 +311,13 @@ class Reader:
         stored = tx.get("meta", STATE)
         with self._lock:
             if self._opened != self._env.opened:
-                self._caches, self._opened = Caches(), self._env.opened
+                self._caches, self._opened = self._caches.without_map(), self._env.opened
             current = self._caches.state
             if current is not None and stored == self._caches.stored:
                 return current
             counters = read_counters(tx)
+            if current is None:
+                self._caches.keep_indexes_from(counters.version)
             if current is not None and current.counters.version == counters.version:
                 return current
             newer = current is None or current.counters.version < counters.version
