@@ -108,3 +108,25 @@ def no_database_left_open() -> Iterator[None]:
     if left or dropped:
         paths = sorted({str(database.path) for database in left} | {str(store.path) for store in dropped})
         pytest.fail(f"the test left open: {paths}", pytrace=False)
+
+
+# --- indexes ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Make databases with types of indexes (`tests.indextypes.Case`), asked where a scan would be quicker."""
+    from tests.indextypes import Case
+    from vecdb.engine import indexed
+
+    monkeypatch.setenv("VECDB_KERNELS", "0")
+    monkeypatch.setattr(indexed, "SCAN_BELOW", 0)
+    made: list[Case] = []
+
+    def make(*types: Any, **options: Any) -> Case:
+        made.append(Case(tmp_path / f"{len(made)}.vecdb", *types, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.db.close()

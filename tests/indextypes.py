@@ -156,3 +156,44 @@ def fail(error):
         raise error
 
     return raising
+
+
+DIM = 6
+
+
+def rows(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+
+
+class Case:
+    """A database with one space, and types of indexes for it."""
+
+    def __init__(self, path, *types, count=400, metric="l2", **options):
+        self.path, self.options, self.types = path, options, types
+        self.registry = registry(*types)
+        self.db = vecdb.open(path, plugins=self.registry, **options)
+        self.c = self.db.create_collection("c")
+        self.c.add_space("s", dim=DIM, metric=metric)
+        if count:
+            self.write(range(count))
+
+    def write(self, ids, seed=0):
+        ids = list(ids)
+        self.c.upsert(ids, {"s": rows(len(ids), seed)}, metadata=[{"g": each % 10} for each in ids], trust=True)
+
+    def index(self, kind=None):
+        return self.c.create_index("s", kind or self.types[0].name)
+
+    def reopen(self, *types, **options):
+        self.db.close()
+        self.registry = registry(*(types or self.types))
+        self.db = vecdb.open(self.path, plugins=self.registry, **{**self.options, **options})
+        self.c = self.db.collection("c")
+
+    def same(self, query=None, k=5, **options):
+        query = rows(1, 99)[0] if query is None else query
+        found = self.c.search(query, k, explain=True, **options)
+        wanted = self.c.search(query, k, exact=True, **options)
+        assert found.ids == wanted.ids
+        assert found.scores.tobytes() == wanted.scores.tobytes()
+        return dict(found.plan)

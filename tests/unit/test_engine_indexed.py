@@ -1,71 +1,12 @@
-"""Searching through indexes: which part answers, what is scanned beside it, and what a plugin cannot do to an answer."""
+"""Searching through indexes: which part answers, what is scanned beside it, what a plugin cannot do to an answer."""
 
 import numpy as np
 import pytest
 
 import vecdb
-from tests.indextypes import CopiesType, able, fail, registry
+from tests.indextypes import DIM, CopiesType, able, fail, rows
 from vecdb.engine import indexed
 from vecdb.errors import CorruptionError, PluginContractError, PluginError
-
-DIM = 6
-
-
-@pytest.fixture(autouse=True)
-def small_scale(monkeypatch):
-    monkeypatch.setenv("VECDB_KERNELS", "0")
-    monkeypatch.setattr(indexed, "SCAN_BELOW", 0)
-
-
-def rows(count, seed=0):
-    return np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
-
-
-class Case:
-    """A database with one space, and types of indexes for it."""
-
-    def __init__(self, path, *types, count=400, metric="l2", **options):
-        self.path, self.options, self.types = path, options, types
-        self.registry = registry(*types)
-        self.db = vecdb.open(path, plugins=self.registry, **options)
-        self.c = self.db.create_collection("c")
-        self.c.add_space("s", dim=DIM, metric=metric)
-        if count:
-            self.write(range(count))
-
-    def write(self, ids, seed=0):
-        ids = list(ids)
-        self.c.upsert(ids, {"s": rows(len(ids), seed)}, metadata=[{"g": each % 10} for each in ids], trust=True)
-
-    def index(self, kind=None):
-        return self.c.create_index("s", kind or self.types[0].name)
-
-    def reopen(self, *types, **options):
-        self.db.close()
-        self.registry = registry(*(types or self.types))
-        self.db = vecdb.open(self.path, plugins=self.registry, **{**self.options, **options})
-        self.c = self.db.collection("c")
-
-    def same(self, query=None, k=5, **options):
-        query = rows(1, 99)[0] if query is None else query
-        found = self.c.search(query, k, explain=True, **options)
-        wanted = self.c.search(query, k, exact=True, **options)
-        assert found.ids == wanted.ids
-        assert found.scores.tobytes() == wanted.scores.tobytes()
-        return dict(found.plan)
-
-
-@pytest.fixture
-def case(tmp_path):
-    made = []
-
-    def make(*types, **options):
-        made.append(Case(tmp_path / f"{len(made)}.vecdb", *types, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.db.close()
 
 
 def test_an_index_answers_and_what_it_does_not_cover_is_scanned(case):

@@ -9,8 +9,7 @@ import weakref
 import pytest
 
 import vecdb
-from tests.indextypes import NONE, Copies, CopiesType, able, fail, registry
-from tests.unit.test_engine_indexed import Case, case, rows, small_scale  # noqa: F401  # fixtures
+from tests.indextypes import NONE, Copies, CopiesType, able, fail, registry, rows
 from vecdb.engine import parts
 from vecdb.engine.view import CollectionView
 
