@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vecdb.engine import queries, reading, search
 from vecdb.engine.names import check_count
-from vecdb.engine.view import CollectionView
+from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
 from vecdb.lazy import LazyModule
 from vecdb.storage.idkeys import id_key, id_keys
@@ -383,11 +383,13 @@ class Collection:
         """Open the newest state, this thread's transaction included, or a past one, which it cannot have changed."""
         return reading.OpenView(self._database._read(own_writes=as_of is None), self._key, as_of)
 
-    def _open_for_scan(self, transaction: Transaction | None, seq: int | str | None) -> reading.OpenView:
+    def _open_for_scan(
+        self, transaction: Transaction | None, seq: int | str | None, past: Past | None
+    ) -> reading.OpenView:
         """Open the state of one chunk; a scan that sees a transaction's own writes ends with it."""
         if transaction is not None:
             transaction.check()
-        return reading.OpenView(self._database._read(own_writes=transaction is not None), self._key, seq)
+        return reading.OpenView(self._database._read(own_writes=transaction is not None), self._key, seq, past)
 
     @overload
     def get(
@@ -476,7 +478,9 @@ class Collection:
         Raises
         ------
         SnapshotExpiredError
-            If the iteration outlives the history that is kept (see `retention` of `vecdb.open`).
+            If the iteration outlives the history that is kept. This process keeps what its iterators still need; other
+            processes, and a transaction that was open before, keep only what their own `retention` says (see
+            `vecdb.open`), and history beyond its budget is forgotten whoever reads it.
         ForkedError
             If it is continued in the child of a fork.
         """
@@ -485,7 +489,8 @@ class Collection:
         transaction = self._database._own_transaction() if as_of is None else None
         order = reading.parse_order_by(order_by)
         plan = reading.ScanPlan(_condition(where), limit, order, vectors, as_of, transaction is not None)
-        return reading.scan(lambda seq: self._open_for_scan(transaction, seq), plan)
+        hold = self._database._opened().reader.hold() if transaction is None else None
+        return reading.scan(lambda seq, past: self._open_for_scan(transaction, seq, past), plan, hold)
 
     def history(self, id: Id) -> list[RecordVersion]:
         """Return the kept, committed states of a record, oldest first; `record` is None where it was deleted."""

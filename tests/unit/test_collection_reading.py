@@ -164,17 +164,6 @@ def _with_writes(scan, docs):
         yield record
 
 
-def test_a_scan_that_outlives_the_history(tmp_path):
-    with vecdb.open(tmp_path / "short.vecdb", retention=0) as db:
-        docs = db.create_collection("docs")
-        docs.upsert(range(2000))
-        scan = docs.scan()
-        next(scan)
-        docs.upsert(["x"])
-        with pytest.raises(errors.SnapshotExpiredError):
-            list(scan)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_iterators_and_transactions_do_not_cross_a_fork(db, docs):
     docs.upsert(range(2, 2000))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vecdb.engine.view import CollectionView
+from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import ForkedError, ParameterError, TagMissingError
 from vecdb.storage.format import decode_record
 from vecdb.storage.history import images_of
 from vecdb.storage.records import record_key
-from vecdb.storage.snapshot import Snapshot, find_space
+from vecdb.storage.snapshot import Hold, Snapshot, find_space
 from vecdb.types import Id, Record, RecordVersion, Space
 
 if TYPE_CHECKING:
@@ -35,21 +35,29 @@ class OpenView:
     collection : tuple of int and str
     as_of : int or str or None
         A seq, a tag, or the newest.
+    past : Past, optional
+        What earlier views of the same reading found out.
     """
 
-    __slots__ = ("_as_of", "_collection", "_snapshot")
+    __slots__ = ("_as_of", "_collection", "_past", "_snapshot")
 
     def __init__(
-        self, snapshot: AbstractContextManager[Snapshot], collection: tuple[int, str], as_of: int | str | None
+        self,
+        snapshot: AbstractContextManager[Snapshot],
+        collection: tuple[int, str],
+        as_of: int | str | None,
+        past: Past | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._collection = collection
         self._as_of = as_of
+        self._past = past
 
     def __enter__(self) -> CollectionView:
         snapshot = self._snapshot.__enter__()
         try:
-            return CollectionView(snapshot, snapshot.entry(*self._collection), resolve(snapshot, self._as_of))
+            seq = resolve(snapshot, self._as_of)
+            return CollectionView(snapshot, snapshot.entry(*self._collection), seq, self._past)
         except BaseException as error:
             self._snapshot.__exit__(type(error), error, error.__traceback__)
             raise
@@ -112,16 +120,31 @@ class ScanPlan:
     """Whether rows may vanish meanwhile, because the scan sees what its own transaction does."""
 
 
-OpenAt = Callable[[int | str | None], OpenView]
+OpenAt = Callable[[int | str | None, Past | None], OpenView]
 
 
-def scan(open_at: OpenAt, plan: ScanPlan) -> Iterator[Record]:
-    """Return an iterator over the records of one seq; every chunk is read through a snapshot of its own."""
-    with open_at(plan.as_of) as view:
+def scan(open_at: OpenAt, plan: ScanPlan, hold: Hold | None = None) -> Iterator[Record]:
+    """Return an iterator over the records of one seq; every chunk is read through a snapshot of its own.
+
+    `hold`, made before, keeps the history that the iterator needs, until the iterator is gone.
+    """
+    with open_at(plan.as_of, None) as view:
         seq, stop = view.seq, view.next_row
+        if hold is not None and view.is_past:
+            _reach_back(hold, view)
         spaces_named(view, plan.vectors)
         rows = _chosen_rows(view, plan)
-    return _records(open_at, seq, plan, _walk(open_at, seq, stop, plan.limit) if rows is None else _slices(rows))
+    chunks = _Walk(stop, plan.limit, hold) if rows is None else _Slices(rows, hold)
+    return _records(open_at, seq, plan, chunks)
+
+
+def _reach_back(hold: Hold, view: CollectionView) -> None:
+    """Keep what the commits since the one that is read left behind."""
+    from vecdb.storage.writetx import read_log  # readers of the newest state do without the writer's code
+
+    entry = read_log(view.tx, view.seq + 1)
+    if entry is not None:
+        hold.reach(entry[0])
 
 
 def _chosen_rows(view: CollectionView, plan: ScanPlan) -> list[int] | None:
@@ -137,32 +160,53 @@ def _chosen_rows(view: CollectionView, plan: ScanPlan) -> list[int] | None:
     return rows if plan.limit is None else rows[: plan.limit]
 
 
-def _slices(rows: list[int]) -> Iterator[list[int]]:
-    for start in range(0, len(rows), _CHUNK):
-        yield rows[start : start + _CHUNK]
+class _Slices:
+    """Rows that are known, chunk by chunk; holds history until the last ones are read."""
+
+    def __init__(self, rows: list[int], hold: Hold | None) -> None:
+        self._rows = rows
+        self._hold = hold
+        self.over = not rows
+
+    def next(self, view: CollectionView, *, may_vanish: bool) -> list[int]:
+        """Return the next rows; after the last ones `over` is set."""
+        chunk, self._rows = self._rows[:_CHUNK], self._rows[_CHUNK:]
+        self.over = not self._rows
+        return view.still_there(chunk) if may_vanish else chunk
+
+    def release(self) -> None:
+        """Let go of the history if nothing is left to read."""
+        if self.over:
+            self._hold = None
 
 
-def _walk(open_at: OpenAt, seq: int, stop: int, limit: int | None) -> Iterator[list[int]]:
-    """Yield all rows of a seq in chunks; a transaction may add more behind `stop` meanwhile."""
-    start, left = 0, limit
-    while left is None or left > 0:
-        with open_at(seq) as view:
-            rows = view.rows_from(start, _CHUNK if left is None else min(_CHUNK, left))
-        rows = [row for row in rows if row < stop]
-        if not rows:
-            return
-        yield rows
-        start = rows[-1] + 1
-        left = None if left is None else left - len(rows)
+class _Walk(_Slices):
+    """All rows below `stop`, or the first `limit`, found chunk by chunk; a transaction may add more behind `stop`."""
+
+    def __init__(self, stop: int, limit: int | None, hold: Hold | None) -> None:
+        super().__init__([], hold)
+        self._start = 0
+        self._stop = stop
+        self._left = stop if limit is None else limit
+        self.over = not stop or not self._left
+
+    def next(self, view: CollectionView, *, may_vanish: bool) -> list[int]:
+        """Return the next rows; after the last ones `over` is set, so that nothing is opened only to find none."""
+        wanted = min(_CHUNK, self._left)
+        rows = [row for row in view.rows_from(self._start, wanted) if row < self._stop]
+        self._left -= len(rows)
+        self._start = rows[-1] + 1 if rows else self._stop
+        self.over = len(rows) < wanted or not self._left or self._start >= self._stop
+        return rows
 
 
-def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: Iterator[list[int]]) -> Iterator[Record]:
-    process = os.getpid()
-    for rows in chunks:
-        with open_at(seq) as view:
-            if plan.own_writes:
-                rows = view.still_there(rows)
+def _records(open_at: OpenAt, seq: int, plan: ScanPlan, chunks: _Slices) -> Iterator[Record]:
+    process, past = os.getpid(), Past(seq)
+    while not chunks.over:
+        with open_at(seq, past) as view:
+            rows = chunks.next(view, may_vanish=plan.own_writes)
             records = list(view.present_many(rows, spaces_named(view, plan.vectors)))
+        chunks.release()
         for record in records:
             if os.getpid() != process:
                 raise ForkedError(

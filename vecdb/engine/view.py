@@ -8,7 +8,7 @@ cut off, vectors that died since live again (storage/history.py). Everything a r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.storage.format import StoredRecord, decode_record
-from vecdb.storage.history import read_image
+from vecdb.storage.history import Change, read_image
 from vecdb.storage.records import find_row, find_rows, iterate_rows, read_record, record_key, require_id
 from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.spaces import SpaceView
@@ -41,6 +41,41 @@ class Selection:
     decoded: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class Past:
+    """What has to be undone to read one collection at an earlier commit.
+
+    A reading that opens many snapshots keeps it between them, so that each of its views only looks at the commits that
+    came since the last one.
+
+    Attributes
+    ----------
+    known : int
+        The newest commit that is undone; at first the one that is read.
+    changed : dict of int to int
+        Row -> the commit whose pre-image says what the record was.
+    next_row, live : int
+    born : mapping or None
+        Space -> (next ordinal, live) before the first of the commits; None while the collection did not change.
+    """
+
+    known: int
+    changed: dict[int, int] = field(default_factory=dict)
+    next_row: int = 0
+    live: int = 0
+    born: Mapping[int, tuple[int, int]] | None = None
+
+    def undo(self, changes: Sequence[Change], upto: int) -> None:
+        """Add the commits after `known`, oldest first; rows that were born after the first do not count."""
+        for change in changes:
+            if self.born is None:
+                self.next_row, self.live, self.born = change.next_row, change.live, change.spaces
+            for row in change.rows.tolist():
+                if row < self.next_row:
+                    self.changed.setdefault(row, change.seq)
+        self.known = upto
+
+
 class CollectionView:
     """One collection at one seq.
 
@@ -50,9 +85,13 @@ class CollectionView:
     entry : CollectionEntry
     seq : int, optional
         An earlier commit; None reads the snapshot's own.
+    past : Past, optional
+        What earlier views of the same reading found out about this commit; brought up to date.
     """
 
-    def __init__(self, snapshot: Snapshot, entry: CollectionEntry, seq: int | None = None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, entry: CollectionEntry, seq: int | None = None, past: Past | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.entry = entry
         self.tx = snapshot.tx
@@ -65,20 +104,19 @@ class CollectionView:
         self._born: Mapping[int, tuple[int, int]] | None = None
         self._past_ids: dict[bytes, int] | None = None
         if self.seq != snapshot.seq:
-            self._go_back()
+            self._go_back(Past(self.seq) if past is None else past)
 
     @property
     def is_past(self) -> bool:
         return self.seq != self.snapshot.seq
 
-    def _go_back(self) -> None:
+    def _go_back(self, past: Past) -> None:
         check_seq(self.snapshot.state.counters, self.seq)
-        changes = self.snapshot.changes(self.number, self.seq)
-        for change in reversed(changes):
-            self._changed.update(dict.fromkeys(change.rows.tolist(), change.seq))
-        if changes:
-            self.next_row, self.live, self._born = changes[0].next_row, changes[0].live, changes[0].spaces
-        self._changed = {row: seq for row, seq in self._changed.items() if row < self.next_row}
+        if past.known < self.snapshot.seq:
+            past.undo(self.snapshot.changes(self.number, past.known), self.snapshot.seq)
+        self._changed, self._born = past.changed, past.born
+        if past.born is not None:
+            self.next_row, self.live = past.next_row, past.live
 
     # --- single records ---
 

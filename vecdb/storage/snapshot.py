@@ -8,10 +8,12 @@ transaction. Invariant: a state is only ever filled by a transaction that reads 
 from __future__ import annotations
 
 import threading
+import time
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.env import Environment
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from vecdb.storage.columnstore import ColumnView
 
 _LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]
+_COMMIT_SECONDS: Final = 60.0
+"""How much older than its appearance the time in the log of a commit may be."""
 
 
 class Caches:
@@ -293,6 +297,19 @@ class SnapshotLease:
             self._env.translated().__exit__(kind, error, trace)
 
 
+class Hold:
+    """History that somebody in this process is reading: it is kept for as long as this object lives."""
+
+    __slots__ = ("__weakref__", "since")
+
+    def __init__(self) -> None:
+        self.since = time.time()
+
+    def reach(self, when: float) -> None:
+        """Keep what was written at `when` or later, too."""
+        self.since = min(self.since, when)
+
+
 class Reader:
     """Hands out snapshots of one environment and keeps their shared caches."""
 
@@ -301,6 +318,24 @@ class Reader:
         self._lock = threading.Lock()
         self._caches = Caches()
         self._opened = -1
+        self._holds: WeakSet[Hold] = WeakSet()
+
+    def hold(self) -> Hold:
+        """Let commits of this process from now on leave the history that a reading needs; begin before it.
+
+        A transaction that is open already may leave none, other processes know nothing of it, and history that takes
+        more than its budget is forgotten all the same.
+        """
+        made = Hold()
+        with self._lock:
+            self._holds.add(made)
+        return made
+
+    def window(self, retention: float) -> float:
+        """Return the seconds of history that a commit should keep: `retention`, or more while it is being read."""
+        with self._lock:
+            oldest = min((held.since for held in self._holds), default=None)
+        return retention if oldest is None else max(retention, time.time() - oldest + _COMMIT_SECONDS)
 
     def snapshot(self) -> SnapshotLease:
         """Read the newest commit."""
@@ -341,6 +376,7 @@ class Reader:
         """Forget everything, locks included: this is the child of a fork."""
         self._lock = threading.Lock()
         self._caches, self._opened = Caches(), -1
+        self._holds = WeakSet()  # no reading survives a fork
 
     def private_caches(self) -> Caches:
         """Caches that read what readers know but keep what they learn to themselves."""

@@ -212,7 +212,7 @@ class Writer:
     def begin(self, tx: Tx) -> WriteTx:
         from vecdb.storage.writetx import WriteTx  # who only reads does without
 
-        return WriteTx(tx, retention=self.retention, chunks=self._reader.private_caches().chunks)
+        return WriteTx(tx, retention=self._reader.window(self.retention), chunks=self._reader.private_caches().chunks)
 
     def maintain(self, work: Callable[[WriteTx], bool], *, timeout: float) -> bool:
         """Run housekeeping in a commit that users do not see; nothing is written if `work` finds nothing to do."""
