@@ -122,7 +122,7 @@ class PluginRegistry:
     --------
     >>> from vecdb import PluginRegistry
     >>> PluginRegistry(entry_points=False).names("index type")
-    ['flat']
+    ['flat', 'rabitq']
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows
+from vecdb.indexes.codes import pack_signs
 from vecdb.kernels import reference
 from vecdb.kernels._jit import KERNELS, kernel_modules
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
@@ -149,7 +150,50 @@ def widen(kernel, twin, metric, dtype):
     assert np.array_equal(out, expected, equal_nan=True)
 
 
+def rotate(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(3)
+    for width in (64, 80, 384):
+        rows = rng.standard_normal((7, width)).astype(np.float32)
+        signs = frozen(rng.integers(0, 2, (4, width)).astype(np.float32) * 2 - 1)
+        turned = rows.copy()
+        kernel(turned, signs)
+        np.testing.assert_allclose(turned, twin(rows, signs), atol=1e-5)
+        np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, rtol=1e-4, atol=1e-4)
+
+
+def scan_codes(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(5)
+    for count, width, most in ((1, 64, 1), (70, 64, 5), (1_000, 128, 20), (90, 4_160, 90)):
+        signs = rng.integers(0, 2, (count, width))
+        packed = frozen(pack_signs(signs.astype(bool)))
+        cells = frozen(rng.integers(0, 3, count).astype(np.uint8))
+        factors = frozen(rng.standard_normal((2, count)).astype(np.float32))
+        queries = frozen(rng.standard_normal((Q, width)).astype(np.float32))
+        bends, bases = (
+            frozen(rng.standard_normal(Q).astype(np.float32)),
+            frozen(rng.standard_normal((Q, 3)).astype("f")),
+        )
+        allowed = frozen(rng.random(count) < 0.6)
+        expected = twin(queries, bends, bases[:, cells], 2 * signs - 1, factors)
+        for mask in (frozen(np.empty(0, np.bool_)), allowed):
+            positions, scores = np.empty((Q, most), np.int64), np.empty((Q, most), np.float32)
+            scratch = np.empty(4 * width, np.uint8), np.empty(32, np.float32), np.empty(2 * most + 64, np.uint64)
+            kernel(queries, bends, bases, packed, cells, factors, mask, *scratch, positions, scores)
+            may = np.flatnonzero(mask) if len(mask) else np.arange(count)
+            for row in range(Q):
+                held = min(most, len(may))
+                assert (positions[row, held:] == -1).all() and (scores[row, held:] == -np.inf).all()
+                found = positions[row, :held]
+                assert len(set(found.tolist())) == held and set(found.tolist()) <= set(may.tolist())
+                np.testing.assert_allclose(scores[row, :held], expected[row, found], rtol=1e-4, atol=1e-3)
+                assert (np.diff(scores[row, :held]) <= 0).all()
+                best = np.sort(expected[row, may])[::-1][:held]
+                np.testing.assert_allclose(scores[row, :held], best, rtol=1e-4, atol=1e-3)
+
+
 CASES = {
+    "code_scan.rotate": rotate,
+    "code_scan.scan_codes": scan_codes,
     "canonical.canonical_rows": canonical_rows,
     "canonical.rank_pools": rank_pools,
     "exact_scan.absorb_tile": absorb_tile,

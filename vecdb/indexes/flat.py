@@ -67,19 +67,26 @@ class FlatIndex:
         effort: int | None,
         view: VectorView,
     ) -> Candidates:
-        with view.in_place() as here:
-            mask = _mask(here, self.count, allowed)
-            most = here.blocks.count if mask is None else int(np.count_nonzero(mask))
-            if not most:
-                return _table([], len(queries))
-            found, _ = exact.search(here.blocks, queries, min(k, most), allowed=mask)
-            return _table([(_positions(here, places), scores) for places, scores in found], len(queries))
+        return exact_candidates(queries, k, allowed, view)
 
     def dump(self, blobs: BlobWriter) -> None:
         blobs.write(_BLOB, _MARK)
 
     def stats(self) -> Mapping[str, int | float | str]:
         return {"vectors": self.count}
+
+
+def exact_candidates(
+    queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None, view: VectorView
+) -> Candidates:
+    """Return the true best of a view, by whichever path of `exact` is at hand."""
+    with view.in_place() as here:
+        mask = _mask(here, view.count, allowed)
+        most = here.blocks.count if mask is None else int(np.count_nonzero(mask))
+        if not most:
+            return _table([], len(queries))
+        found, _ = exact.search(here.blocks, queries, min(k, most), allowed=mask)
+        return _table([(_positions(here, places), scores) for places, scores in found], len(queries))
 
 
 def _mask(here: InPlace, count: int, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_] | None:

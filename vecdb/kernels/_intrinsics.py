@@ -1,4 +1,4 @@
-"""The few things numba cannot say by itself: arrays at bare addresses, float16, prefetching.
+"""The few things numba cannot say by itself: arrays at bare addresses, float16, prefetching, byte shuffles.
 
 Each has a pure Python stand-in of the same meaning, used when NUMBA_DISABLE_JIT=1 so that kernels can be stepped
 through and their lines counted. Invariant: nothing here checks an address; the caller's `VectorBlocks` keeps the
@@ -15,10 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import binding
 from numba import carray, njit, types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-__all__ = ["floats_at", "half_to_single", "halves_at", "prefetch"]
+__all__ = ["floats_at", "half_to_single", "halves_at", "prefetch", "table_sums"]
+
+SHUFFLES = {
+    64: "llvm.x86.avx512.pshuf.b.512",
+    32: "llvm.x86.avx2.pshuf.b",
+    16: "llvm.x86.ssse3.pshuf.b.128",
+}
+"""The byte shuffle of each x86 vector width in bytes; arm64 has one of 16."""
+_ARM_SHUFFLE = "llvm.aarch64.neon.tbl1.v16i8"
 
 
 def _has_half_conversion() -> bool:
@@ -27,6 +35,20 @@ def _has_half_conversion() -> bool:
     if triple.startswith(("x86", "i686", "i386")):
         return bool(binding.get_host_cpu_features().get("f16c", False))
     return bool(triple.startswith(("aarch64", "arm64")))
+
+
+def shuffle_width() -> int:
+    """Return the widest byte shuffle of this CPU in bytes; 0 where there is none and tables are looked up singly."""
+    triple = binding.get_process_triple()
+    if triple.startswith(("aarch64", "arm64")):
+        return 16
+    if not triple.startswith(("x86", "i686", "i386")):
+        return 0
+    features = binding.get_host_cpu_features()
+    for width, feature in ((64, "avx512bw"), (32, "avx2"), (16, "ssse3")):
+        if features.get(feature, False):
+            return width
+    return 0
 
 
 def half_bits_to_single(bits: int) -> np.float32:
@@ -61,6 +83,14 @@ if config.DISABLE_JIT:
 
     def prefetch(address: int) -> None:
         """Ask for the cache line at `address`; any address is allowed."""
+
+    def table_sums(codes: int, table: int, groups: int, out: int) -> None:
+        """Add up table entries for the 32 rows of a block of codes; see `make_table_sums`."""
+        nibbles = np.ctypeslib.as_array((ctypes.c_uint8 * (groups * 16)).from_address(int(codes))).reshape(groups, 16)
+        entries = np.ctypeslib.as_array((ctypes.c_uint8 * (groups * 16)).from_address(int(table))).reshape(groups, 16)
+        sums = np.ctypeslib.as_array((ctypes.c_int32 * 32).from_address(int(out)))
+        both = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)
+        sums[:] = np.take_along_axis(entries, both, axis=1).sum(axis=0, dtype=np.int32)
 
 else:
 
@@ -117,3 +147,105 @@ else:
 
     else:
         half_to_single = njit(half_bits_to_single)
+
+    _byte_pointer = _pointer_to(types.uint8)
+    _word_pointer = _pointer_to(types.int32)
+
+    @njit  # type: ignore[untyped-decorator]
+    def _single_sums(codes: int, table: int, groups: int, out: int) -> None:
+        """`table_sums` for a CPU without a byte shuffle: one look-up at a time."""
+        nibbles = carray(_byte_pointer(codes), (groups * 16,))
+        entries = carray(_byte_pointer(table), (groups * 16,))
+        sums = carray(_word_pointer(out), (32,))
+        sums[:] = 0
+        for group in range(groups):
+            for row in range(16):
+                code = nibbles[group * 16 + row]
+                sums[row] += entries[group * 16 + (code & 15)]
+                sums[row + 16] += entries[group * 16 + (code >> 4)]
+
+    def make_table_sums(width: int) -> Any:
+        """Return the function that adds up table entries for the 32 rows of a block of codes.
+
+        ``table_sums(codes, table, groups, out)``: addresses of ``groups * 16`` bytes of codes, of as many of table
+        entries, and of 32 int32 for the sums. Byte j of a group holds the code of row j in its low four bits and that
+        of row j + 16 in its high four, and a row's sum is that of ``table[group][code]`` over all groups. `groups` is
+        a multiple of 4 and at most 1,024, the sums are exact whatever `width` is.
+
+        Parameters
+        ----------
+        width : {64, 32, 16, 0}
+            Bytes shuffled at once; 0 looks each entry up.
+        """
+        if not width:
+            return _single_sums
+        name = SHUFFLES[width] if binding.get_process_triple().startswith(("x86", "i686", "i386")) else _ARM_SHUFFLE
+
+        @intrinsic  # type: ignore[untyped-decorator]
+        def sums(typing_context: Any, codes: Any, table: Any, groups: Any, out: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                _emit_table_sums(builder, width, name, args)
+                return context.get_dummy_value()
+
+            return types.void(types.int64, types.int64, types.int64, types.int64), generate
+
+        return sums
+
+    def _splat(kind: Any, value: int, count: int) -> Any:
+        return ir.Constant(ir.VectorType(kind, count), [value] * count)
+
+    def _emit_table_sums(builder: Any, width: int, name: str, args: Any) -> None:
+        """Emit a loop over groups that shuffles, and adds bytes as 16-bit numbers whose upper half is summed apart.
+
+        Adding a pair of bytes as one 16-bit number adds the odd byte's carry-free sum times 256 to the even one's;
+        both are told apart at the end, since the sum of 256 bytes stays below 2**16.
+        """
+        codes, table, groups, out = args
+        bytes_type, pairs_type = ir.VectorType(ir.IntType(8), width), ir.VectorType(ir.IntType(16), width // 2)
+        shuffle = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(bytes_type, [bytes_type, bytes_type]), name
+        )
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(pairs_type, None)) for _ in range(4)]
+        low, eight = _splat(ir.IntType(8), 15, width), _splat(ir.IntType(16), 8, width // 2)
+
+        def load(address: Any, offset: Any) -> Any:
+            value = builder.load(builder.inttoptr(builder.add(address, offset), bytes_type.as_pointer()))
+            value.align = 1
+            return value
+
+        def increase(total: Any, value: Any) -> None:
+            builder.store(builder.add(builder.load(total), value), total)
+
+        steps = builder.udiv(groups, ir.Constant(groups.type, width // 16))
+        with cgutils.for_range(builder, steps) as loop:
+            offset = builder.mul(loop.index, ir.Constant(groups.type, width))
+            packed, entries = load(codes, offset), load(table, offset)
+            upper = builder.lshr(builder.bitcast(packed, pairs_type), _splat(ir.IntType(16), 4, width // 2))
+            for half, nibbles in enumerate((packed, builder.bitcast(upper, bytes_type))):
+                found = builder.bitcast(builder.call(shuffle, [entries, builder.and_(nibbles, low)]), pairs_type)
+                increase(totals[2 * half], found)
+                increase(totals[2 * half + 1], builder.lshr(found, eight))
+        for half in range(2):
+            _emit_half(builder, width, [builder.load(total) for total in totals[2 * half : 2 * half + 2]], out, half)
+
+    def _emit_half(builder: Any, width: int, totals: Any, out: Any, half: int) -> None:
+        """Emit the sums of 16 rows: even and odd ones are parted, lanes of 16 bytes added, order restored."""
+        both, odd = totals
+        even = builder.sub(both, builder.shl(odd, _splat(ir.IntType(16), 8, width // 2)))
+        words = ir.VectorType(ir.IntType(32), 8)
+        parts = []
+        for values in (even, odd):
+            total = None
+            for lane in range(width // 16):
+                places = ir.Constant(words, list(range(8 * lane, 8 * lane + 8)))
+                part = builder.zext(
+                    builder.shuffle_vector(values, ir.Constant(values.type, ir.Undefined), places), words
+                )
+                total = part if total is None else builder.add(total, part)
+            parts.append(total)
+        mixed = ir.Constant(ir.VectorType(ir.IntType(32), 16), [at for pair in range(8) for at in (pair, 8 + pair)])
+        pointer = ir.VectorType(ir.IntType(32), 16).as_pointer()
+        target = builder.inttoptr(builder.add(out, ir.Constant(out.type, 64 * half)), pointer)
+        builder.store(builder.shuffle_vector(*parts, mixed), target).align = 4
+
+    table_sums = make_table_sums(shuffle_width())

@@ -34,8 +34,8 @@ __all__ = [
     "warmup",
 ]
 
-EXACT_MODULES = ("canonical", "exact_scan", "half", "screen")
-"""Modules of `vecdb.kernels` whose kernels exact search needs, the warning of foreign queries included."""
+SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan")
+"""Modules of `vecdb.kernels` whose kernels searches need, the warning of foreign queries included."""
 
 
 def _load_steps() -> Iterator[Callable[[], object]]:
@@ -44,9 +44,10 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield _refuse_interpreted
     yield lambda: importlib.import_module("vecdb.kernels.nominate")
     yield lambda: importlib.import_module("vecdb.kernels.screen")
+    yield lambda: importlib.import_module("vecdb.kernels.code_scan")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS
     for declared in list(kernels.values()):
-        if declared.name.partition(".")[0] in EXACT_MODULES:
+        if declared.name.partition(".")[0] in SEARCH_MODULES:
             yield declared.prepare
 
 
@@ -161,7 +162,10 @@ def warmup(progress: Progress | None = None) -> list[Warmed]:
     """
     from vecdb.kernels import _jit  # imports numba, which this module does not
 
-    return _jit.warmup(progress)
+    done = _jit.warmup(progress)
+    if enabled():
+        _loader.request(background=False)  # all of it is loaded: searches may use it at once
+    return done
 
 
 def before_fork() -> None:

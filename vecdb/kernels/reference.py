@@ -112,3 +112,42 @@ def kth_largest(values: npt.NDArray[np.float32], k: int) -> np.float32:
 def widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Float16 bits (n,) as float32."""
     return bits.view(np.float16).astype(np.float32)
+
+
+def rotate(rows: npt.NDArray[np.float32], signs: npt.NDArray[np.float32]) -> F64:
+    """Rows (n, D) after rounds of sign flips (signs (rounds, D)) and Walsh-Hadamard transforms of both ends."""
+    turned = rows.astype(np.float64)
+    size = 1 << (turned.shape[1].bit_length() - 1)
+    for flips in signs:
+        turned = turned * flips
+        turned[:, :size] = _walsh_hadamard(turned[:, :size])
+        if size < turned.shape[1]:
+            turned[:, -size:] = _walsh_hadamard(turned[:, -size:])
+    return turned
+
+
+def _walsh_hadamard(rows: F64) -> F64:
+    size, half = rows.shape[1], 1
+    while half < size:
+        pairs = rows.reshape(len(rows), -1, 2, half)
+        rows = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2).reshape(-1, size)
+        half *= 2
+    return np.asarray(rows / np.sqrt(size))
+
+
+def scan_codes(
+    queries: npt.NDArray[np.float32],
+    bends: npt.NDArray[np.float32],
+    known: npt.NDArray[np.float32],
+    signs: npt.NDArray[np.int64],
+    factors: npt.NDArray[np.float32],
+) -> F64:
+    """Estimated scores (q, n) of rows whose codes say signs (n, D) of +1 and -1.
+
+    bends (q,); known (q, n), the base of each row's cell; factors (2, n).
+    """
+    steps = np.abs(queries).max(axis=1, keepdims=True).astype(np.float64) / 31
+    steps[steps == 0] = 1.0
+    rounded = np.rint(queries.astype(np.float64) / steps)
+    offsets, slopes = factors.astype(np.float64)
+    return np.asarray(known + bends[:, None] * offsets + slopes * steps * (rounded @ signs.T))

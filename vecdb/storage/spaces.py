@@ -38,6 +38,8 @@ from vecdb.storage.state import SpaceCounts
 from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
+_OFTEN = 8
+"""Random accesses to a block after which checking the rest of it costs less than asking each time."""
 _FEW = 64
 """Positions for each block up to which they are looked up one by one: for so few, plain Python beats arrays."""
 
@@ -99,6 +101,7 @@ class BlockCache:
         self.blocks: dict[int, Block] = {}
         self.sound: set[int] = set()
         self.sound_chunks: dict[int, set[int]] = {}
+        self.touched: dict[int, int] = {}
 
     def open(self, tx: Tx, ref: BlockRef, space: Space) -> Block:
         block = self.blocks.get(ref.id)
@@ -116,6 +119,7 @@ class BlockCache:
             self.blocks.pop(ref.id, None)
             self.sound.discard(ref.id)
             self.sound_chunks.pop(ref.id, None)
+            self.touched.pop(ref.id, None)
 
     def verify(self, block: Block) -> None:
         """Check every chunk of a block once per process."""
@@ -143,6 +147,16 @@ class BlockCache:
         for row in rows:
             self.verify_bytes(block, row * width, (row + 1) * width)
         self.verify_sides(block)
+
+    def verify_often(self, block: Block, rows: Iterable[int]) -> None:
+        """`verify_rows`, but a block that is asked for again and again is checked as a whole."""
+        touched = self.touched.get(block.ref.id, 0) + 1
+        self.touched[block.ref.id] = touched
+        if touched < _OFTEN:
+            self.verify_rows(block, rows)
+        else:
+            self.verify(block)
+            self.touched.pop(block.ref.id, None)
 
     def verify_sides(self, block: Block) -> None:
         """Check the chunks under a block's record rows, scales and ordinals."""
@@ -216,6 +230,7 @@ class SpaceView:
         self._dead: Bools | None = None
         self._rows: Numbers | None = None
         self._opened: list[Block] | None = None
+        self._sound: Bools | None = None
         self._lock = threading.Lock()
         self.derived: dict[str, Any] = {}
         """What the engine made of this view and wants to find again."""
@@ -244,8 +259,19 @@ class SpaceView:
 
     def verify_positions(self, tx: Tx, positions: Places) -> None:
         """Check the chunks under these rows."""
-        for block, rows in self._by_block(tx, positions):
-            self.cache.verify_rows(block, np.unique(rows).tolist())
+        numbers = np.searchsorted(self.starts, positions, side="right") - 1
+        doubtful = positions[~self._sound_blocks()[numbers]]
+        if not len(doubtful):
+            return
+        for block, rows in self._by_block(tx, doubtful):
+            self.cache.verify_often(block, np.unique(rows).tolist())
+
+    def _sound_blocks(self) -> Bools:
+        """Return which blocks were verified as a whole, and behind them the tail, which is checked when it is read."""
+        if self._sound is None or not self._sound.all():
+            sound = self.cache.sound
+            self._sound = np.array([*(ref.id in sound for ref in self.refs), True], np.bool_)
+        return self._sound
 
     def _by_block(self, tx: Tx, positions: Places) -> Iterable[tuple[Block, Places]]:
         inside = positions[positions < self.sealed]

@@ -6,13 +6,16 @@ fail for the breach of another. Sizes are small: the whole kit takes seconds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+import vecdb
 from vecdb.contracts.params import settle_params
 from vecdb.testing import datasets
 from vecdb.testing.checks import fail
@@ -98,6 +101,13 @@ class Built:
         return blobs
 
 
+@cache
+def _settle_kernels() -> None:
+    """Load compiled kernels before the first answer, so that all answers of one index come the same way."""
+    if os.environ.get("VECDB_KERNELS") != "0":
+        vecdb.warmup()
+
+
 def build(
     index_type: Any,
     rows: npt.ArrayLike,
@@ -110,6 +120,7 @@ def build(
     **layout: Any,
 ) -> Built:
     """Build an index of a type over rows in memory; `layout` goes to `MemoryView`."""
+    _settle_kernels()
     view = MemoryView(np.asarray(rows, np.float32), metric or metric_of(index_type), **layout)
     index = index_type.build(
         view,
@@ -123,6 +134,7 @@ def build(
 
 def load(built: Built, blobs: MemoryBlobs, view: MemoryView | None = None) -> Built:
     """Load what an index of this type wrote."""
+    _settle_kernels()
     view = view or built.view
     return Built(built.type, built.type.load(blobs, view, settle_params("kit", built.type.parameters, {})), view)
 

@@ -1,0 +1,312 @@
+"""Scans of 1-bit codes, compiled: estimated scores of all rows, the best of them kept.
+
+Ladder: `rotate` (kernel, in place) and `scan_codes` (kernel, one pass over all codes for each query) <- `nominate`
+(entry). Codes lie in blocks of 32 rows, four bits a group, so that a byte shuffle looks a whole group of 32 rows up in
+a table of 16 sums (André, Kermarrec, Le Scouarnec, "Quicker ADC", section 4); the table holds exact sums of four query
+components rounded to 6 bits, so an estimate has the same bits whichever shuffle computes it. Estimator: Gao & Long,
+"RaBitQ", SIGMOD 2024, section 3.2. What is stored: `vecdb.indexes.codes`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from vecdb.kernels import reference
+from vecdb.kernels._intrinsics import table_sums
+from vecdb.kernels._jit import helper, kernel, read, write
+
+__all__ = ["nominate", "rotate", "scan_codes"]
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_LEVELS = 31
+"""Largest magnitude of a rounded query component: four of them, shifted to be positive, fill a byte of the table."""
+_CHUNK = 256
+"""Groups whose sums fit 16 bits."""
+
+
+@helper
+def _walsh_hadamard(row: F32) -> None:
+    """Transform a row whose length is a power of two, in place, normalised."""
+    size = row.shape[0]
+    half = 1
+    while half < size:
+        for start in range(0, size, 2 * half):
+            left, right = row[start : start + half], row[start + half : start + 2 * half]
+            for place in range(half):
+                upper, lower = left[place], right[place]
+                left[place] = upper + lower
+                right[place] = upper - lower
+        half *= 2
+    scale = np.float32(1.0 / np.sqrt(np.float64(size)))
+    for place in range(size):
+        row[place] *= scale
+
+
+@kernel((write(types.float32, 2), read(types.float32, 2)), twin=reference.rotate)
+def rotate(rows: F32, signs: F32) -> None:
+    """Rotate rows (n, D) in place: rounds of sign flips (signs (rounds, D)) and two overlapping transforms."""
+    width = rows.shape[1]
+    size = 1
+    while 2 * size <= width:
+        size *= 2
+    for number in range(rows.shape[0]):
+        row = rows[number]
+        for turn in range(signs.shape[0]):
+            flips = signs[turn]
+            for place in range(width):
+                row[place] *= flips[place]
+            _walsh_hadamard(row[:size])
+            if size < width:
+                _walsh_hadamard(row[width - size :])
+
+
+@helper
+def _fill_table(query: F32, table: npt.NDArray[np.uint8]) -> np.float32:
+    """Write the 16 sums of each group of four rounded components; return the size of a rounding step."""
+    largest = np.float32(0.0)
+    for place in range(query.shape[0]):
+        largest = max(largest, abs(query[place]))
+    step = largest / np.float32(_LEVELS) if largest > np.float32(0.0) else np.float32(1.0)
+    for group in range(query.shape[0] // 4):
+        entries = table[16 * group : 16 * group + 16]
+        entries[0] = np.uint8(4 * _LEVELS)
+        for bit in range(4):
+            rounded = np.int32(np.rint(query[4 * group + bit] / step))
+            for code in range(1 << bit):  # without this bit the sign is -1, with it +1
+                below = np.int32(entries[code]) - rounded
+                entries[code + (1 << bit)] = np.uint8(below + 2 * rounded)
+                entries[code] = np.uint8(below)
+    return step
+
+
+@helper
+def _key(score: np.float32, position: int) -> np.uint64:
+    """Return a number that orders by score, and equal scores by descending position."""
+    bits = np.uint64(np.float32(score).view(np.uint32))
+    ordered = bits ^ np.uint64(0xFFFFFFFF) if bits >> np.uint64(31) else bits | np.uint64(0x80000000)
+    return np.uint64(ordered << np.uint64(32)) | np.uint64(0xFFFFFFFF - position)
+
+
+@helper
+def _score_of(key: np.uint64) -> np.float32:
+    bits = key >> np.uint64(32)
+    plain = bits ^ np.uint64(0x80000000) if bits >> np.uint64(31) else bits ^ np.uint64(0xFFFFFFFF)
+    return np.float32(np.uint32(plain).view(np.float32))
+
+
+@helper
+def _sift_down(heap: npt.NDArray[np.uint64], start: int, count: int) -> None:
+    """Let the entry at `start` sink in a heap whose smallest is first."""
+    entry, place = heap[start], start
+    child = 2 * place + 1
+    while child < count:
+        if child + 1 < count and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= entry:
+            break
+        heap[place] = heap[child]
+        place, child = child, 2 * child + 1
+    heap[place] = entry
+
+
+@helper
+def _select(keys: npt.NDArray[np.uint64], count: int, wanted: int) -> None:
+    """Reorder ``keys[:count]`` so that its `wanted` largest come first (Hoare's selection)."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = keys[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while keys[left] > pivot:
+                left += 1
+            while keys[right] < pivot:
+                right -= 1
+            if left <= right:
+                keys[left], keys[right] = keys[right], keys[left]
+                left += 1
+                right -= 1
+        if wanted - 1 <= right:
+            high = right
+        elif wanted - 1 >= left:
+            low = left
+        else:
+            break
+
+
+@helper
+def _smallest(keys: npt.NDArray[np.uint64], count: int) -> np.uint64:
+    smallest = keys[0]
+    for place in range(1, count):
+        smallest = min(smallest, keys[place])
+    return np.uint64(smallest)
+
+
+@helper
+def _sort_down(heap: npt.NDArray[np.uint64], count: int) -> None:
+    """Sort keys, the largest first, through a heap whose smallest is on top."""
+    for start in range(count // 2 - 1, -1, -1):
+        _sift_down(heap, start, count)
+    for last in range(count - 1, 0, -1):
+        heap[0], heap[last] = heap[last], heap[0]
+        _sift_down(heap, 0, last)
+
+
+@helper
+def _any(flags: Bools) -> bool:
+    found = False
+    for place in range(flags.shape[0]):
+        found |= flags[place]
+    return found
+
+
+@helper
+def _estimates(
+    sums: npt.NDArray[np.int32],
+    cells: npt.NDArray[np.uint8],
+    offsets: F32,
+    slopes: F32,
+    base: F32,
+    bend: np.float32,
+    step: np.float32,
+    middle: np.int32,
+    floor: np.float32,
+    out: F32,
+) -> int:
+    """Turn sums of a block into estimated scores; return how many exceed the floor."""
+    above = np.int32(0)
+    for place in range(offsets.shape[0]):
+        known = base[cells[place]] + bend * offsets[place]
+        value = known + slopes[place] * (step * np.float32(sums[place] - middle))
+        value = value if value == value else np.float32(-np.inf)  # forged factors may overflow
+        out[place] = value
+        above += np.int32(not (value <= floor))  # counting is vectorised, a maximum is not
+    return int(above)
+
+
+@kernel(
+    (
+        read(types.float32, 2),
+        read(types.float32),
+        read(types.float32, 2),
+        read(types.uint8),
+        read(types.uint8),
+        read(types.float32, 2),
+        read(types.boolean),
+        write(types.uint8),
+        write(types.float32),
+        write(types.uint64),
+        write(types.int64, 2),
+        write(types.float32, 2),
+    ),
+    twin=reference.scan_codes,
+)
+def scan_codes(
+    queries: F32,
+    bends: F32,
+    bases: F32,
+    codes: npt.NDArray[np.uint8],
+    cells: npt.NDArray[np.uint8],
+    factors: F32,
+    allowed: Bools,
+    table: npt.NDArray[np.uint8],
+    values: F32,
+    keys: npt.NDArray[np.uint64],
+    positions: I64,
+    scores: F32,
+) -> None:
+    """Write the m best estimates of each query: positions (q, m) and scores (q, m), padded with -1 and -inf.
+
+    queries (q, D) rotated, D a multiple of 16; bends (q,), the weight of the offsets; bases (q, cells); codes
+    (ceil(n / 32) * D * 4,); cells (n,); factors (2, n), offset and slope of each row; allowed (n,), or (0,) for all
+    rows. Scratch: table (D * 4,), values (32,), keys (more than m,): gathered until full, then cut to the best m,
+    which raises the floor. The caller has proven all lengths.
+    """
+    count, groups, most = factors.shape[1], queries.shape[1] // 4, positions.shape[1]
+    masked = allowed.shape[0] > 0
+    middle = np.int32(4 * _LEVELS * groups)
+    offsets, slopes = factors[0], factors[1]
+    code_address, table_address = codes.ctypes.data, table.ctypes.data
+    sums = np.empty(64, np.int32)
+    sums_address = sums.ctypes.data
+    for number in range(queries.shape[0]):
+        step = _fill_table(queries[number], table)
+        held = 0
+        floor = np.float32(np.nan)  # above nothing: until the keys are cut, every row is taken
+        for first in range(0, count, 32):
+            stop = min(first + 32, count)
+            if masked and not _any(allowed[first:stop]):
+                continue
+            block = code_address + first // 32 * groups * 16
+            table_sums(block, table_address, min(groups, _CHUNK), sums_address)
+            for chunk in range(_CHUNK, groups, _CHUNK):
+                table_sums(
+                    block + chunk * 16, table_address + chunk * 16, min(groups - chunk, _CHUNK), sums_address + 128
+                )
+                for place in range(32):
+                    sums[place] += sums[32 + place]
+            above = _estimates(
+                sums,
+                cells[first:stop],
+                offsets[first:stop],
+                slopes[first:stop],
+                bases[number],
+                bends[number],
+                step,
+                middle,
+                floor,
+                values,
+            )
+            if not above:
+                continue
+            for place in range(stop - first):
+                if not (values[place] <= floor) and (not masked or allowed[first + place]):
+                    keys[held] = _key(values[place], first + place)
+                    held += 1
+                    if held == keys.shape[0]:
+                        _select(keys, held, most)
+                        held = most
+                        floor = _score_of(_smallest(keys, most))
+        if held > most:
+            _select(keys, held, most)
+            held = most
+        _sort_down(keys, held)
+        for place in range(most):
+            inside = place < held
+            positions[number, place] = 0xFFFFFFFF - np.int64(keys[place] & np.uint64(0xFFFFFFFF)) if inside else -1
+            scores[number, place] = _score_of(keys[place]) if inside else np.float32(-np.inf)
+
+
+def nominate(
+    queries: F32,
+    bends: F32,
+    bases: F32,
+    codes: npt.NDArray[np.uint8],
+    cells: npt.NDArray[np.uint8],
+    factors: F32,
+    allowed: Bools | None,
+    most: int,
+) -> tuple[I64, F32]:
+    """Return positions and estimated scores of the `most` best rows of each query; arrays as in `scan_codes`."""
+    width = queries.shape[1]
+    positions = np.empty((len(queries), most), np.int64)
+    scores = np.empty((len(queries), most), np.float32)
+    scan_codes(
+        queries,
+        bends,
+        bases,
+        codes,
+        cells,
+        factors,
+        np.empty(0, np.bool_) if allowed is None else allowed,
+        np.empty(4 * width, np.uint8),
+        np.empty(32, np.float32),
+        np.empty(2 * most + 64, np.uint64),
+        positions,
+        scores,
+    )
+    return positions, scores
