@@ -221,10 +221,10 @@ def scan_codes(
 ) -> None:
     """Write the m best estimates of each query: positions (q, m) and scores (q, m), padded with -1 and -inf.
 
-    queries (q, D) rotated, D a multiple of 16; bends (q,), the weight of the offsets; bases (q, cells);
-    codes (ceil(n / 32) * D * 4,); cells (n,); factors (2, n), offset and slope of each row; allowed (n,), or (0,) for all
-    rows. Scratch: table (D * 4,), values (32,), keys (more than m,): gathered until full, then cut to the best m,
-    which raises the floor. The caller has proven all lengths.
+    queries (q, D), rotated, D a multiple of 16; bends (q,), the weight of the offsets; bases (q, cells);
+    codes (bytes,), D * 4 for every 32 rows; cells (n,); factors (2, n), offset and slope of each row;
+    allowed (n,), or (0,) for all rows. Scratch: table (D * 4,), values (32,), keys (more than m,): gathered until full,
+    then cut to the best m, which raises the floor. The caller has proven all lengths.
     """
     count, groups, most = factors.shape[1], queries.shape[1] // 4, positions.shape[1]
     masked = allowed.shape[0] > 0
