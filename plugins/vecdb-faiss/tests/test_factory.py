@@ -57,7 +57,7 @@ def test_every_kind_filters_and_comes_back(factory, metric):
             found = first.positions[first.positions >= 0]
             assert allowed is None or allowed[found].all()
             expected = 10 if allowed is None else min(10, int(allowed.sum()))
-            assert effort is None or (first.positions >= 0).sum(axis=1).min() == expected
+            assert effort is None or (first.positions >= 0).sum(axis=1).min() >= expected
 
 
 @pytest.mark.parametrize("factory", PLAIN)

@@ -118,6 +118,7 @@ def test_forged_bytes_are_refused_or_harmless(name, at, data):
     assert found.positions.max() < len(ROWS)
 
 
+@settings(deadline=None)
 @given(st.integers(0, HEAD.size - 1), st.integers(1, 255))
 def test_any_change_of_the_head_is_refused(at, flip):
     raw = bytearray(SOUND["head"])

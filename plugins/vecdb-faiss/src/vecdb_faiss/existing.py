@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, ParameterError
 from vecdb.types import Metric
-from vecdb_faiss.library import library
+from vecdb_faiss.library import exact_kinds, library
 
 __all__ = ["Existing", "read_index"]
 
@@ -77,15 +77,11 @@ def read_index(path: str | os.PathLike[str], *, approximate: bool = False) -> Ex
     labels = None
     if isinstance(index, (faiss.IndexIDMap, faiss.IndexIDMap2)):
         labels, index = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)
-    exact = isinstance(index, _exact_kinds(faiss))
+    exact = isinstance(index, (*exact_kinds(), faiss.IndexRefineFlat))
     if not exact and not approximate:
         raise _no_way(where, f"{type(index).__name__} keeps codes, not the vectors", "approximate=True, or the source")
     ids, vectors = _contents(faiss, index, where)
     return Existing(ids if labels is None else labels[ids], vectors, metrics[whole.metric_type], exact)
-
-
-def _exact_kinds(faiss: Any) -> tuple[Any, ...]:
-    return faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat, faiss.IndexNSGFlat, faiss.IndexRefineFlat
 
 
 def _contents(faiss: Any, index: Any, where: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

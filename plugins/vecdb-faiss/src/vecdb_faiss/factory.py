@@ -19,10 +19,12 @@ import numpy.typing as npt
 from vecdb.contracts import BlobReader, BlobWriter, Candidates, IndexCapabilities, Param, VectorView
 from vecdb.errors import CancelledError, CorruptionError, ParameterError, VecdbError
 from vecdb.types import METRICS, CancelCheck, Metric, Progress
-from vecdb_faiss.library import library, one_thread, search_parameters, selector_of
+from vecdb_faiss.library import exact_kinds, library, one_thread, search_parameters, selector_of
 
 __all__ = ["FactoryType", "FaissIndex"]
 
+MORE = 4
+"""Candidates nominated for each result where the index keeps codes, which the engine's exact scores then sort out."""
 STEP = 1_024
 """Rows between two questions whether to stop."""
 HEAD = struct.Struct("<8sQII")
@@ -97,6 +99,7 @@ class FaissIndex:
         self._index = index
         self._factory = factory
         self._selects = _takes_parameters(index)
+        self._coded = not isinstance(library().downcast_index(index), exact_kinds())
 
     def search(
         self,
@@ -110,14 +113,14 @@ class FaissIndex:
         ready = view.count if allowed is None else int(np.count_nonzero(allowed))
         if not ready:
             return Candidates.ordered(np.empty((len(queries), 0)), np.empty((len(queries), 0)))
-        share, most = ready / view.count, min(k, ready)
+        share, most = ready / view.count, min(max(k, effort or MORE * k) if self._coded else k, ready)
         with one_thread():
             if self._selects:
                 selector = None if allowed is None else selector_of(allowed)
                 settings = search_parameters(self._index, most, effort, share, selector)
                 scores, positions = self._index.search(_directed(queries, view.metric), most, params=settings)
             else:  # a few kinds take no parameters: ask for more, and drop what may not be an answer
-                wider = min(view.count, math.ceil(max(most, effort or 4 * most) / share))
+                wider = min(view.count, math.ceil(max(most, effort or 0) / share))
                 scores, positions = self._index.search(_directed(queries, view.metric), wider)
                 if allowed is not None:
                     positions[~allowed[positions]] = -1

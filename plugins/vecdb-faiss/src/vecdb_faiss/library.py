@@ -17,12 +17,10 @@ import numpy.typing as npt
 
 from vecdb.errors import PluginLoadError
 
-__all__ = ["library", "one_thread", "search_parameters", "selector_of"]
+__all__ = ["exact_kinds", "library", "one_thread", "search_parameters", "selector_of"]
 
 EF_SEARCH = 64
 """Candidates that a graph examines per query where nobody says how many."""
-PROBES = 16
-"""One of so many lists is read where nobody says how many candidates to examine."""
 
 
 def library() -> ModuleType:
@@ -43,6 +41,12 @@ def library() -> ModuleType:
             distribution="vecdb-faiss",
         ) from error
     return faiss
+
+
+def exact_kinds() -> tuple[Any, ...]:
+    """Return the classes of indexes that keep vectors and rank by them."""
+    faiss = library()
+    return faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat, faiss.IndexNSGFlat
 
 
 @contextmanager
@@ -70,7 +74,8 @@ def search_parameters(index: Any, k: int, effort: int | None, share: float, sele
     index : faiss.Index
     k : int
     effort : int or None
-        Candidates to examine per query that may be answers; None: `EF_SEARCH` for a graph, one list of `PROBES`.
+        Candidates to examine per query that may be answers; None: `EF_SEARCH` for a graph, the square
+        root of the number of lists.
     share : float
         How many of the vectors may be answers, above 0 and at most 1.
     selector : faiss.IDSelector or None
@@ -97,5 +102,5 @@ def _probes(index: Any, k: int, effort: int | None, share: float) -> int:
     per_list = max(index.ntotal / index.nlist * share, 1e-9)
     wanted = max(k, effort or 0) / per_list
     if effort is None:
-        wanted = max(wanted, index.nlist / PROBES)
+        wanted = max(wanted, math.sqrt(index.nlist))
     return int(min(max(1, math.ceil(wanted)), index.nlist))
