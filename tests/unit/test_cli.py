@@ -122,6 +122,10 @@ def test_every_error_has_an_exit_code_of_the_table(name):
         (["search", "{path}", "docs", "--like", "a", "--as-of", "t"], 3, "vecdb tag DB"),
         (["search", "{path}", "bare", "--vector", "[1]"], 2, "--vectors SPACE=FILE"),
         (["search", "{path}", "two", "--vector", "[1]"], 2, "--space"),
+        (["tag", "{path}", "taken"], 4, "vecdb tag DB NAME --remove"),
+        (["backup", "{path}", "{path}"], 4, "choose another name"),
+        (["index", "{path}", "docs", "s", "flat"], 4, "--drop removes it"),
+        (["delete", "{path}", "docs", "--where", "{{}}"], 2, "name a condition"),
     ],
 )
 def test_hints_are_in_the_words_of_the_command_line(capsys, path, arguments, code, hint):
@@ -129,6 +133,8 @@ def test_hints_are_in_the_words_of_the_command_line(capsys, path, arguments, cod
         db.create_collection("bare")
         for name in "uv":
             (db.collection("two") if "two" in db.collections() else db.create_collection("two")).add_space(name, dim=1)
+        db.tag("taken")
+        db.collection("docs").create_index("s", "flat")
     found, _, err = run(capsys, *(argument.format(path=path) for argument in arguments))
     assert found == code
     message, _, said = err.partition(" Hint: ")

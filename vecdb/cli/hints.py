@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vecdb.errors import (
     CollectionMissingError,
+    ExistsError,
     SnapshotExpiredError,
     SpaceMismatchError,
     SpaceMissingError,
@@ -24,9 +25,18 @@ _BY_CLASS: dict[type[VecdbError], str] = {
     "--trust skips this check.",
 }
 
+_EXISTS: dict[str, str] = {
+    "tag": "vecdb tag DB NAME --remove removes it.",
+    "index": "vecdb optimize brings it up to date; vecdb index DB COLLECTION SPACE KIND --drop removes it.",
+    "file": "choose another name.",
+}
+"""By what there is already, unless the command has an option for it and said so."""
+
 
 def hint_for(error: VecdbError) -> str | None:
     """Return what to do next on the command line."""
     if type(error) is SpaceMismatchError and not error.available:  # type: ignore[attr-defined]
         return "the collection has no space; vecdb import --vectors SPACE=FILE makes one."
+    if isinstance(error, ExistsError) and "--" not in (error.hint or ""):
+        return _EXISTS.get(str(error.kind), error.hint)
     return _BY_CLASS.get(type(error), error.hint)

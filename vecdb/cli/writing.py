@@ -18,6 +18,7 @@ from vecdb.cli.options import (
     where_option,
 )
 from vecdb.cli.output import Output
+from vecdb.errors import WhereError
 
 __all__ = ["COMMANDS"]
 
@@ -49,6 +50,8 @@ def delete(
     """
     if bool(ids) == (where is not None):
         raise click.UsageError("give either IDs or --where.")
+    if where == {}:
+        raise WhereError("--where '{}' would delete every record.", hint="name a condition.")
     with opening.writing(database, timeout) as db:
         docs = db.collection(collection)
         chosen = [opening.find_id(docs, text, int_ids, None) for text in ids] if ids else None
