@@ -38,5 +38,5 @@ def hint_for(error: VecdbError) -> str | None:
     if type(error) is SpaceMismatchError and not error.available:  # type: ignore[attr-defined]
         return "the collection has no space; vecdb import --vectors SPACE=FILE makes one."
     if isinstance(error, ExistsError) and "--" not in (error.hint or ""):
-        return _EXISTS.get(str(error.kind), error.hint)
+        return _EXISTS.get(str(getattr(error, "kind", "")), error.hint)
     return _BY_CLASS.get(type(error), error.hint)
