@@ -80,10 +80,21 @@ class OneFile(Lines):
                 return
 
 
+HELD_OPEN = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_fault_stays_open():
+    """Left to the garbage collector, the file would be a warning in whatever test comes later."""
+    yield
+    while HELD_OPEN:
+        HELD_OPEN.pop().close()
+
+
 class HeldOpen(Lines):
     def __init__(self, path, space):
         super().__init__(path, space)
-        self.file = open(path, "rb")  # noqa: SIM115 - that it stays open is the fault
+        HELD_OPEN.append(open(path, "rb"))  # noqa: SIM115 - that it stays open is the fault
 
     def close(self):
         pass
