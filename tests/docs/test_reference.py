@@ -93,3 +93,15 @@ def test_the_rules_of_an_index_are_numbered_without_gaps_in_known_groups():
         numbers = [int(check.number[1:]) for check in module.CHECKS if check.number[0] == letter]
         assert numbers == list(range(1, len(numbers) + 1))
     assert {check.number[0] for check in module.CHECKS} == set(module.GROUPS)
+
+
+def test_every_rule_that_the_engine_names_is_explained():
+    files = [ROOT / "vecdb" / "engine" / name for name in ("border.py", "blobstore.py", "views.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    named = set(re.findall(r'(?:_broken|_refuse)\(\s*provided,\s*"([a-z-]+)"', code))
+    named |= set(re.findall(r'rule="([a-z-]+)"', code))
+    page = (REFERENCE / "index-contract.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", page, re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)} - {"rule"}
+    assert len(named) > 9
+    assert told == named
