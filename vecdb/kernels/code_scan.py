@@ -177,15 +177,26 @@ def _estimates(
     floor: np.float32,
     out: F32,
 ) -> int:
-    """Turn sums of a block into estimated scores; return how many exceed the floor."""
+    """Turn sums of a block of 32 into estimated scores; return how many are not below the floor, NaN among them."""
     above = np.int32(0)
-    for place in range(offsets.shape[0]):
-        known = base[cells[place]] + bend * offsets[place]
-        value = known + slopes[place] * (step * np.float32(sums[place] - middle))
-        value = value if value == value else np.float32(-np.inf)  # forged factors may overflow
+    for place in range(32):  # a fixed number, and counting instead of a maximum: both let it be vectorised
+        value = base[cells[place]] + bend * offsets[place] + slopes[place] * (step * np.float32(sums[place] - middle))
         out[place] = value
-        above += np.int32(not (value <= floor))  # counting is vectorised, a maximum is not
+        above += np.int32(not (value <= floor))
     return int(above)
+
+
+@helper
+def _last_block(cells: npt.NDArray[np.uint8], offsets: F32, slopes: F32) -> tuple[npt.NDArray[np.uint8], F32, F32]:
+    """Return what belongs to the rows behind the last whole block, filled up to 32; the filling is not looked at."""
+    first = cells.shape[0] // 32 * 32
+    left = cells.shape[0] - first
+    near, far, steep = np.zeros(32, np.uint8), np.zeros(32, np.float32), np.zeros(32, np.float32)
+    for place in range(left):
+        near[place] = cells[first + place]
+        far[place] = offsets[first + place]
+        steep[place] = slopes[first + place]
+    return near, far, steep
 
 
 @kernel(
@@ -233,6 +244,7 @@ def scan_codes(
     code_address, table_address = codes.ctypes.data, table.ctypes.data
     sums = np.empty(64, np.int32)
     sums_address = sums.ctypes.data
+    last_cells, last_offsets, last_slopes = _last_block(cells, offsets, slopes)
     for number in range(queries.shape[0]):
         step = _fill_table(queries[number], table)
         held = 0
@@ -249,23 +261,17 @@ def scan_codes(
                 )
                 for place in range(32):
                     sums[place] += sums[32 + place]
-            above = _estimates(
-                sums,
-                cells[first:stop],
-                offsets[first:stop],
-                slopes[first:stop],
-                bases[number],
-                bends[number],
-                step,
-                middle,
-                floor,
-                values,
-            )
+            if stop - first == 32:
+                near = (cells[first : first + 32], offsets[first : first + 32], slopes[first : first + 32])
+            else:
+                near = (last_cells, last_offsets, last_slopes)
+            above = _estimates(sums, *near, bases[number], bends[number], step, middle, floor, values)
             if not above:
                 continue
             for place in range(stop - first):
-                if not (values[place] <= floor) and (not masked or allowed[first + place]):
-                    keys[held] = _key(values[place], first + place)
+                value = values[place]
+                if not (value <= floor) and (not masked or allowed[first + place]):
+                    keys[held] = _key(value if value == value else np.float32(-np.inf), first + place)
                     held += 1
                     if held == keys.shape[0]:
                         _select(keys, held, most)
