@@ -9,6 +9,7 @@ from vecdb.engine import guard, housekeeping, inspection
 from vecdb.storage.format import pack_sealed, u32, u32_u64, u64
 from vecdb.storage.records import id_place, record_key
 from vecdb.storage.spaces import profile_key
+from vecdb.storage.spare import read_spare
 from vecdb.storage.state import collection_key
 
 
@@ -72,6 +73,35 @@ def test_nothing_is_repacked_while_a_reader_holds_the_old_blocks(path, monkeypat
             assert store.settled[number].commit == held
         rewrite(40)
         assert store.settled[number].commit > held
+
+
+def test_spare_blocks_are_listed_and_go_with_compact_and_with_their_space(path, monkeypatch):
+    monkeypatch.setattr(housekeeping, "_BREATH", 0.0)
+    db, docs = open_docs(path, retention=0)
+
+    def spare():
+        with db._opened().env.lease() as tx:
+            return read_spare(tx, docs.spaces["s"].id)
+
+    def rewrite():
+        for turn in range(60):
+            ids = list(range(turn * 40, turn * 40 + 40))
+            docs.upsert(ids, {"s": rows[ids]}, trust=True)
+
+    with db:
+        rows = vectors(4000)
+        docs.upsert(list(range(4000)), {"s": rows}, trust=True)
+        rewrite()
+        assert spare() and db.check().ok
+        db.compact()
+        assert not spare() and db.check().ok
+        rewrite()
+        assert spare()
+        number = docs.spaces["s"].id
+        docs.drop_space("s")
+        assert db.check().ok
+        with db._opened().env.lease() as tx:
+            assert read_spare(tx, number) == [] and tx.entries("blocks")["entries"] == 0
 
 
 def test_the_dead_stay_while_history_needs_them_and_go_afterwards(path):

@@ -9,10 +9,11 @@ import pytest
 
 from vecdb.errors import CorruptionError, VectorMissingError
 from vecdb.storage.env import Environment
-from vecdb.storage.format import u32_u64, u64
+from vecdb.storage.format import BlockRef, pack_sealed, u32_u64, u64
 from vecdb.storage.history import read_deaths, settle_deaths, write_deaths
 from vecdb.storage.snapshot import tail_room
 from vecdb.storage.spaces import BlockCache, load_view, read_segments, write_segment
+from vecdb.storage.spare import read_spare, release, retire, spare_key
 from vecdb.storage.state import SpaceCounts, create_header
 from vecdb.storage.vectors import VectorWriter, drop_vectors
 from vecdb.types import Space
@@ -51,7 +52,7 @@ class Bench:
     def writing(self):
         tx = self.env.begin_write()
         try:
-            yield tx, VectorWriter(tx, SPACE, self._next)
+            yield tx, VectorWriter(tx, SPACE, self._next, self.counts.live + self.counts.dead)
         except BaseException:
             self.env.abort(tx)
             raise
@@ -212,7 +213,7 @@ def test_neighbours_are_joined_across_segments_and_the_others_stay(bench):
     assert (view.refs[0], *view.refs[3:]) == (before[0], *before[5:])
     with bench.env.lease() as tx:
         segments = read_segments(tx, SPACE.id)
-        assert tx.entries("blocks")["entries"] == 6
+        assert tx.entries("blocks")["entries"] == 6 + len(read_spare(tx, SPACE.id)) == 10
     assert [(segment.base, len(segment.blocks)) for segment in segments] == [
         (0, 1), (16, 2), (75, 1), (90, 1), (105, 1)
     ]  # fmt: skip
@@ -220,6 +221,65 @@ def test_neighbours_are_joined_across_segments_and_the_others_stay(bench):
     bench.kill([0, 119])
     assert repack_best(bench, horizon=2) == 0  # too little to pay
     assert len(both(bench).death_ordinals) == 2
+
+
+def spare_of(bench):
+    with bench.env.lease() as tx:
+        assert tx.entries("blocks")["entries"] == len(bench.load().refs) + len(read_spare(tx, SPACE.id))
+        return [size_class for _, size_class in read_spare(tx, SPACE.id)]
+
+
+def test_emptied_blocks_stay_until_the_tail_or_the_next_rewriting_needs_their_place(bench):
+    for _ in range(8):
+        bench.append(15)
+    bench.kill(range(0, 60))
+    assert repack_best(bench, horizon=1, most=0) == 60
+    assert spare_of(bench) == [1 << 20]  # a quarter of what there is; the others went
+    bench.append(2)
+    assert len(spare_of(bench)) == 1  # far from full
+    bench.append(1)
+    bench.append(1)
+    assert spare_of(bench) == []  # twelve commits before it is
+    bench.kill(range(60, 120, 2))
+    assert repack_best(bench, horizon=2) == 30
+    assert spare_of(bench) == [1 << 20] * 4
+    bench.append(15)
+    assert len(spare_of(bench)) == 3  # a batch that fills a block each time
+    with bench.writing() as (tx, _):
+        assert release(tx, SPACE.id, 1) and len(read_spare(tx, SPACE.id)) == 2
+        assert not release(tx, SPACE.id, 1, 64 << 10)
+        assert release(tx, SPACE.id) and not release(tx, SPACE.id)
+    assert spare_of(bench) == []
+    both(bench)
+
+
+def test_the_tail_fills_a_spare_block_larger_than_the_usual(env):
+    space = Space("narrow", 384, "l2", id=7)
+    numbers = iter(range(1, 100))
+    tx = env.begin_write()
+    writer = VectorWriter(tx, space, lambda: next(numbers))
+    assert writer.usual == 256 << 10
+
+    def append(count, start, tail_start):
+        rows = np.arange(start, start + count, dtype=np.uint64)
+        vectors = np.zeros((count, 384), np.float32)
+        return writer.append(vectors, rows, np.ones(count, np.float32), next_ordinal=start, tail_start=tail_start)
+
+    assert append(200, 0, 0) == 168
+    retire(tx, space.id, [BlockRef(50, 1 << 20, 1, 0, 0), BlockRef(51, 1 << 20, 1, 0, 0)], 1 << 20)
+    assert read_spare(tx, space.id) == [(50, 1 << 20)]
+    assert append(200, 200, 168) == 168 and append(500, 400, 168) == 168 + 675
+    env.abort(tx)
+
+
+def test_a_damaged_list_of_spare_blocks_is_reported(bench):
+    for plain in ([[1, 5]], [[1]], "no", [["1", 1 << 20]]):
+        with bench.writing() as (tx, _):
+            tx.put("meta", spare_key(SPACE.id), pack_sealed(spare_key(SPACE.id), plain))
+            with pytest.raises(CorruptionError):
+                read_spare(tx, SPACE.id)
+            with pytest.raises(CorruptionError):
+                release(tx, SPACE.id)
 
 
 def test_little_is_written_at_once(bench):

@@ -26,6 +26,8 @@ _LEAST_REPACK, _MOST_REPACK = 1 << 20, 4 << 20
 _BREATH = 0.25
 """Seconds between steps unless much died meanwhile."""
 _DUE_DEAD = 256
+_LOOKS = 32
+"""Blocks without survivors, which cost nothing to give back, are looked for each time so small a share has died."""
 _PAUSE = 1.0
 """Seconds between attempts while history keeps most of the dead."""
 _TIDY_EVERY = 16
@@ -63,12 +65,15 @@ class Attempt:
     horizon : int
     commit : int
         LMDB's number of its commit, 0 if it found nothing to do.
+    ready : bool
+        It released the spare blocks, whose pages the next one is to use.
     """
 
     time: float
     dead: int
     horizon: int
     commit: int = 0
+    ready: bool = False
 
 
 def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
@@ -90,8 +95,13 @@ def after_write(store: Store, entry: CollectionEntry, left: Outcome) -> None:
 def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[tuple[str, Step]]:
     for space in entry.spaces.values():
         counts = left.spaces.get(space.id)
-        if counts is not None and _is_due(store, space, counts, left.horizon):
+        if counts is None or counts.dead < _DUE_DEAD:
+            continue
+        if _is_due(store, space, counts, left.horizon):
             yield from _give_back(store, entry, space, left)
+        elif counts.dead - min(store.looked.get(space.id, 0), counts.dead) >= max(_DUE_DEAD, counts.live // _LOOKS):
+            store.looked[space.id] = counts.dead
+            yield f"remove empty blocks of space {space.name}", _settle_step(entry, space, REPACK_SHARE, 0)
     if left.seq % _TIDY_EVERY == 0:
         for space in entry.spaces.values():
             yield f"merge the segments of space {space.name}", _merge_step(entry, space)
@@ -99,35 +109,44 @@ def _due_steps(store: Store, entry: CollectionEntry, left: Outcome) -> Iterator[
 
 
 def _give_back(store: Store, entry: CollectionEntry, space: Space, left: Outcome) -> Iterator[tuple[str, Step]]:
-    """Yield the step that rewrites some blocks of a space, and note what became of it."""
+    """Yield the step that rewrites some blocks of a space, or makes room for it, and note what became of it."""
+    last: Attempt | None = store.settled.get(space.id)
     store.settled[space.id] = Attempt(time.monotonic(), left.spaces[space.id].dead, left.horizon)
     after: list[int] = []
-    step = _settle_step(entry, space, REPACK_SHARE, _step_bytes(space, left.spaces[space.id]))
 
-    def noting(write: WriteTx) -> bool:
-        useful = step(write)
-        pending = _pending(write, entry)
-        after[:] = [pending.spaces[space.id].dead] if useful and pending is not None else []
-        return useful
+    def noting(step: Step) -> Step:
+        def noted(write: WriteTx) -> bool:
+            useful = step(write)
+            pending = _pending(write, entry)
+            after[:] = [pending.spaces[space.id].dead] if useful and pending is not None else []
+            return useful
 
-    yield f"repack space {space.name}", noting
+        return noted
+
+    most = _step_bytes(space, left.spaces[space.id])
+    if last is None or not last.ready:
+        yield f"release spare blocks of space {space.name}", noting(_release_step(entry, space, most))
+    ready = bool(after)
+    if not ready:
+        yield f"repack space {space.name}", noting(_settle_step(entry, space, REPACK_SHARE, most))
     if after:
-        store.settled[space.id] = Attempt(time.monotonic(), after[0], left.horizon, store.env.commits()[0])
+        newest = store.env.commits()[0]
+        store.settled[space.id] = Attempt(time.monotonic(), after[0], left.horizon, newest, ready)
 
 
 def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bool:
     """Whether enough died that rewriting may give space back, and something changed since the last attempt."""
-    if counts.dead < _DUE_DEAD or 4 * counts.dead < counts.live:
+    if 4 * counts.dead < counts.live:
         return False
     last: Attempt | None = store.settled.get(space.id)
     if last is None:
         return True
     waited = time.monotonic() - last.time
     grown = counts.dead - min(last.dead, counts.dead)
-    if last.commit:  # the last attempt was worth it: go on once its old blocks are free
+    if last.commit:  # the last attempt was worth it: go on once its pages are free
         newest, oldest = store.env.commits()
         much = 4 * grown * row_bytes(space) >= _step_bytes(space, counts)
-        return min(newest, oldest) > last.commit and (much or waited >= _BREATH)
+        return min(newest, oldest) > last.commit and (last.ready or much or waited >= _BREATH)
     return grown >= max(_DUE_DEAD, counts.live // 2) or (horizon != last.horizon and waited >= _PAUSE)
 
 
@@ -144,6 +163,14 @@ def _settle_step(entry: CollectionEntry, space: Space, threshold: float, most: i
             and space.id in pending.spaces
             and write.settle(pending, space, threshold=threshold, most=most)
         )
+
+    return step
+
+
+def _release_step(entry: CollectionEntry, space: Space, wanted: int | None = None) -> Step:
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        return pending is not None and space.id in pending.spaces and write.release_spare(space, wanted)
 
     return step
 
@@ -178,6 +205,7 @@ def _steps(entry: CollectionEntry, threshold: float = REPACK_SHARE, *, everythin
     for space in entry.spaces.values():
         yield _seal_step(entry, space)
         yield _settle_step(entry, space, threshold)
+        yield _release_step(entry, space)
         yield _merge_step(entry, space)
     yield _columns_step(entry, everything=everything)
 

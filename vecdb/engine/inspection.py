@@ -29,6 +29,7 @@ from vecdb.storage.indexes import IndexEntry, part_ordinals
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView, profile_key
+from vecdb.storage.spare import read_spare
 from vecdb.storage.state import CollectionEntry, read_header
 from vecdb.storage.writetx import read_whole_log
 from vecdb.types import CheckReport, Progress, Space
@@ -353,12 +354,12 @@ def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
 
 
 def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:
-    """No block may lie in the file that no segment names."""
+    """No block may lie in the file that no segment names and that is not listed as spare."""
     named = sum(
-        len(snapshot.space(entry.id, space).refs)
+        len(snapshot.space(entry.id, space).refs) + len(read_spare(snapshot.tx, space.id))
         for entry in snapshot.state.catalog.collections.values()
         for space in entry.spaces.values()
     )
     stored = snapshot.tx.entries("blocks")["entries"]
     if stored != named:
-        proof.wrong(f"{stored} vector blocks are stored, segments name {named}")
+        proof.wrong(f"{stored} vector blocks are stored, segments and the lists of spare ones name {named}")

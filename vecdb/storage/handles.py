@@ -67,7 +67,9 @@ class Store:
         self.header: dict[str, Any] = {}
         self.users = 0
         self.settled: dict[int, Any] = {}
-        """What housekeeping notes of its last look at each space, by number."""
+        """What housekeeping notes of its last attempt to repack each space, by number."""
+        self.looked: dict[int, int] = {}
+        """How many vectors of each space were dead when it last looked for blocks without survivors."""
 
     def start(self) -> None:
         """Open the file, make it a database if it is empty, and read its header."""

@@ -1,6 +1,7 @@
 """What the file says of itself: catalog, counters, and each collection's counts. Values only; no transactions.
 
-Keys of the ``meta`` table: ``header``, ``catalog``, ``state``, and ``c`` + collection number. All sealed msgpack.
+Keys of the ``meta`` table: ``header``, ``catalog``, ``state``, and ``c`` + collection number; those of spaces are in
+spare.py and writetx.py. All sealed msgpack.
 """
 
 from __future__ import annotations

@@ -27,12 +27,15 @@ from vecdb.storage.format import (
 )
 from vecdb.storage.repack import Stretch, cut, plan, usual_class
 from vecdb.storage.spaces import Segment, read_segments, segment_key, write_segment
+from vecdb.storage.spare import read_spare, release, retire
 from vecdb.storage.tx import Tx
 from vecdb.types import Space
 
 MAX_SEGMENT_BLOCKS: Final = 64
 WRITTEN_SEGMENT_BLOCKS: Final = 16
 """Blocks in a segment as first written: bounds what one repacking has to move."""
+_COMMITS_AHEAD: Final = 12
+"""Commits before the tail is full at which a spare block is released."""
 _SMALL_SEGMENT: Final = 8
 _SMALL_RUN: Final = 8
 
@@ -54,12 +57,13 @@ class VectorWriter:
         self._new_block = new_block
         self._width = row_bytes(space)
         self.usual = usual_class(stored, self._width)
-        self._capacity = block_capacity(self.usual, self._width)
+        self._stored_bytes = stored * self._width
 
     def append(self, vectors: Vectors, rows: Numbers, scales: Scales, *, next_ordinal: int, tail_start: int) -> int:
         """Append in order, sealing whole blocks; return the new start of the tail."""
         waiting = next_ordinal - tail_start
-        if waiting + len(rows) < self._capacity:
+        capacity = self._make_room(waiting, len(rows))
+        if waiting + len(rows) < capacity:
             self._put_tail(next_ordinal, vectors, rows, scales)
             return tail_start
         if waiting:
@@ -67,13 +71,30 @@ class VectorWriter:
             vectors = np.concatenate([old[0], vectors])
             rows, scales = np.concatenate([old[1], rows]), np.concatenate([old[2], scales])
             self._drop_tail()
-        whole = len(rows) // self._capacity * self._capacity
+        whole = len(rows) // capacity * capacity
         self._seal(
             vectors[:whole], rows[:whole], scales[:whole], np.arange(tail_start, tail_start + whole, dtype=np.uint64)
         )
         if whole < len(rows):
             self._put_tail(tail_start + whole, vectors[whole:], rows[whole:], scales[whole:])
         return tail_start + whole
+
+    def _make_room(self, waiting: int, count: int) -> int:
+        """Return how many rows the tail may hold: what fits into a block of the usual class, or of a larger spare one.
+
+        Some commits before it is full, a spare block is released: once readers have left, its pages are free.
+        """
+        spare = [size_class for _, size_class in read_spare(self.tx, self.space.id)]
+        size_class = max([self.usual, *spare])
+        capacity = block_capacity(size_class, self._width)
+        early = _COMMITS_AHEAD * count
+        if early >= capacity:
+            blocks = (waiting + count) // capacity
+        else:
+            blocks = int(waiting < capacity - early <= waiting + count)
+        if spare and blocks:
+            release(self.tx, self.space.id, blocks * size_class, size_class)
+        return capacity
 
     def _put_tail(self, first: int, vectors: Vectors, rows: Numbers, scales: Scales) -> None:
         if len(rows):
@@ -174,7 +195,13 @@ class VectorWriter:
         stretches = plan(refs, dead, self._width, largest=self.usual, threshold=threshold, most=most)
         for first, stop, inside in _by_segments(segments, stretches):
             self._rewrite(segments[first:stop], inside, final)
+        self._keep_spare([ref for stretch in stretches for ref in refs[stretch.start : stretch.stop]], stretches)
         return joined([dead_in(refs[stretch.start : stretch.stop], final) for stretch in stretches])
+
+    def _keep_spare(self, emptied: Sequence[BlockRef], stretches: Sequence[Stretch]) -> None:
+        """Keep emptied blocks as spare: what the next rewriting and the tail need, but never more than a quarter."""
+        written = sum(stretch.written for stretch in stretches)
+        retire(self.tx, self.space.id, emptied, max(2 * written, self._stored_bytes // 4))
 
     def _rewrite(self, segments: Sequence[Segment], stretches: Sequence[Stretch], gone: Numbers) -> None:
         """Rewrite stretches of the blocks of neighbouring segments, numbered through; the others stay as they are."""
@@ -186,8 +213,6 @@ class VectorWriter:
             kept += refs[place : stretch.start]
             kept += self._write_blocks((self._survivors(ref, gone) for ref in old), self.usual, self.usual)
             place = stretch.stop
-            for ref in old:
-                self.tx.delete("blocks", u64(ref.id))
         kept += refs[place:]
         visit("maintain.repack")
         for segment in segments:
@@ -238,6 +263,7 @@ def drop_vectors(tx: Tx, space: Space) -> None:
     for segment in read_segments(tx, space.id):
         for ref in segment.blocks:
             tx.delete("blocks", u64(ref.id))
+    release(tx, space.id)
     for table in ("segments", "tail", "deaths"):
         tx.delete_range(table, prefix)
 

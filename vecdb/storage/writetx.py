@@ -40,6 +40,7 @@ from vecdb.storage.idkeys import prefixed
 from vecdb.storage.indexes import drop_parts
 from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, profile_key, read_segments
+from vecdb.storage.spare import release
 from vecdb.storage.state import (
     Catalog,
     CollectionEntry,
@@ -486,6 +487,10 @@ class WriteTx:
         for run in _neighbours(segments, chosen):
             writer.repack(run, final)
         return joined([dead_in(segment.blocks, final) for segment in chosen])
+
+    def release_spare(self, space: Space, wanted: int | None = None) -> bool:
+        """Delete spare blocks of a space, `wanted` bytes or all, for the next repacking; True if there were any."""
+        return release(self.tx, space.id, wanted)
 
     def merge_segments(self, pending: Pending, space: Space) -> bool:
         """Join small directory entries."""
