@@ -149,6 +149,9 @@ class PluginRegistry:
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Add a plugin that is not installed as an entry point; errors as in the constructor."""
+        if plugin is None or isinstance(plugin, (str, bytes, int, float)):
+            kind = type(plugin).__name__
+            raise _load_error(_Source(name or repr(plugin)), f"is a {kind}, expected a module or an object with hooks")
         self._add(plugin, _Source(name or _name_of(plugin)))
         self._announce()
 

@@ -12,6 +12,8 @@ from vecdb.storage.failpoints import NAMES
 from vecdb.testing.crash import Kill, Trial, do_chore, run_child, verify, write_step
 from vecdb.testing.workload import Workload
 
+ELSEWHERE = {"create.half", "index.stored"}
+"""Failpoints with tests of their own: below, and in test_index_kill.py."""
 OFTEN = ("write.begin", "write.applied", "commit.before", "commit.after")
 
 
@@ -53,14 +55,14 @@ def test_a_thousand_random_kills(tmp_path, seed):
     assert trial.workload.number > 20
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"create.half"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - ELSEWHERE))
 def test_each_failpoint(tmp_path, name):
     for how in ("exit", "pause"):
         die_at(tmp_path / f"{how}.vecdb", name, 1, how, seed=len(name))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"create.half"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - ELSEWHERE))
 def test_each_failpoint_twenty_times(tmp_path, name):
     visits = random.Random(name)
     for turn in range(20):

@@ -13,9 +13,21 @@ def read(kind, text, **bounds):
     return Param(kind, default, "What it is.", **bounds).read("its owner", "size", text)
 
 
-@given(st.integers(-(2**70), 2**70))
+@given(st.integers(-(2**63), 2**63 - 1))
 def test_an_int_is_read_as_it_is_written(number):
     assert read("int", str(number)) == number
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400])
+def test_an_int_that_the_catalog_cannot_hold_is_refused(number):
+    for kind in ("int", "float"):
+        with pytest.raises(ParameterError):
+            Param(kind, 0, "A number.").check("its type", "p", number)
+
+
+def test_text_that_is_not_unicode_is_refused():
+    with pytest.raises(ParameterError):
+        Param("str", "", "Text.").check("its type", "p", "a\udc80")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -24,6 +24,7 @@ class Param:
     Attributes
     ----------
     kind : {"int", "float", "str", "bool"}
+        Ints have 64 bits, floats are finite, text is Unicode: what a catalog can hold.
     default : int, float, str or bool
     doc : str
         One sentence, with the unit where there is one.
@@ -89,11 +90,18 @@ def _plain(kind: str, value: Any) -> Any:
     """Return `value` as a Python value of `kind`, None where it is something else; a bool is never a number."""
     if isinstance(value, np.generic):
         value = value.item()
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool) and _is_storable(value):
         value = float(value)
-    if type(value) is not _KINDS[kind] or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value
+    return value if type(value) is _KINDS[kind] and _is_storable(value) else None
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether the catalog can hold a value: a finite number, an int of 64 bits, text that is Unicode."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def settle_params(owner: str, declared: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ NAMES: Final = (
     "columns.sealed",
     "maintain.repack",
     "history.purged",
+    "index.stored",
     "compact.copied",
     "compact.before-rename",
     "compact.after-rename",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError
 from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, read_blob, write_blobs
+from vecdb.storage.failpoints import visit
 from vecdb.storage.format import stored_numbers
 from vecdb.storage.tx import Tx
 
@@ -186,6 +187,7 @@ def store_part(
         items.append((ORDINALS, pack_ordinals(ordinals, first, stop)))
     lines = write_blobs(write.tx, number, items)
     write.dirty = True
+    visit("index.stored")
     return IndexPart(number, version, first, stop, len(ordinals), lines)
 
 
