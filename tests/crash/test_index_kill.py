@@ -1,4 +1,4 @@
-"""Indexes under kill, full disks, forks, other processes and damage: the old parts or the new, and never a record less."""
+"""Indexes under kill, full disks, forks, other processes and damage: old parts or new ones, and never a record less."""
 
 from __future__ import annotations
 

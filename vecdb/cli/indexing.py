@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -56,26 +57,26 @@ def index(
         return
     if kind is None:
         raise click.UsageError("name the kind of index too.")
-    given = {name: _value(value) for name, value in pairs(params, "--param").items()}
+    texts = pairs(params, "--param")
     with opening.writing(database, timeout) as db, out.progress("indexing") as progress:
         docs = db.collection(collection)
         if drop:
             docs.drop_index(space, kind)
         else:
+            given = _values(db.plugins, kind, texts)
             docs.create_index(space, kind, seed=seed, progress=progress, **given)
         _show(docs.indexes, out)
 
 
-def _value(text: str) -> Any:
-    """Read a value: a number or a truth value where it looks like one."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _values(plugins: vecdb.PluginRegistry, kind: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Read each value as the kind of its parameter; what the type does not declare is refused by `create_index`."""
+    if not texts:
+        return {}
+    if kind == "auto":
+        raise click.UsageError("--param needs a kind of index: plugins choose those of 'auto'.")
+    declared = plugins.find("index type", kind).thing.parameters
+    owner = f"index type {kind!r}"
+    return {name: declared[name].read(owner, name, text) if name in declared else text for name, text in texts.items()}
 
 
 def _show(indexes: list[vecdb.IndexInfo], out: Output) -> None:
