@@ -26,6 +26,8 @@ SYSTEMS = {
     "cold": {"vecdb", "sqlite-vec", "hnswlib", "numpy alone", "import vecdb", "import numpy"},
     "memory": {"anonymous memory added", "anonymous memory added, single"},
     "upkeep": {"file after compact", "largest file"},
+    "border": {"through flat", "exact=True", "exact.search", "border, a call"},
+    "compare": {"library"},
 }
 """Who each benchmark must have a row for, measured or said to be missing."""
 
@@ -54,6 +56,7 @@ def test_every_benchmark_runs_and_gives_finite_numbers(name, tmp_path):
         assert (row["value"] is None) == bool(row["note"]), row
         assert row["system"] in done.stdout
     alone = name == "insert" and set(peers.TARGETS) - {"vecdb"} <= set(peers.absences())
+    alone = alone or all(row["value"] is None for row in rows)  # no library is installed
     assert alone or any(row["ratio"] is not None for row in rows)
     assert machine.cpu_model() in done.stdout
 

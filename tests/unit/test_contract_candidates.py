@@ -39,3 +39,20 @@ def test_what_it_is_given_stays_as_it_is():
 def test_no_columns_and_no_rows_are_fine():
     assert Candidates.ordered(np.empty((3, 0)), np.empty((3, 0))).positions.shape == (3, 0)
     assert Candidates.ordered(np.empty((0, 4)), np.empty((0, 4))).scores.shape == (0, 4)
+
+
+@given(st.lists(FOUND, min_size=1, max_size=4))
+def test_what_is_in_order_stays_as_it_is(rows):
+    width = min(map(len, rows))
+    first = Candidates.ordered(
+        [[position for position, _ in row[:width]] for row in rows],
+        [[score for _, score in row[:width]] for row in rows],
+    )
+    again = Candidates.ordered(*first)
+    assert np.array_equal(first.positions, again.positions) and np.array_equal(first.scores, again.scores)
+    assert not np.shares_memory(first.positions, again.positions)
+
+
+def test_equal_scores_are_not_in_order_unless_their_positions_are():
+    assert Candidates.ordered([[9, 2]], [[1.0, 1.0]]).positions.tolist() == [[2, 9]]
+    assert Candidates.ordered([[9, 2], [1, 5]], [[1.0, 0.5], [0.5, 1.0]]).positions.tolist() == [[9, 2], [5, 1]]

@@ -99,6 +99,7 @@ class FaissIndex:
         self._index = index
         self._factory = factory
         self._selects = _takes_parameters(index)
+        self._settings: tuple[object, Any] = (None, None)
         self._coded = not isinstance(library().downcast_index(index), exact_kinds())
 
     def search(
@@ -116,8 +117,7 @@ class FaissIndex:
         share, most = ready / view.count, min(max(k, effort or MORE * k) if self._coded else k, ready)
         with one_thread():
             if self._selects:
-                selector = None if allowed is None else selector_of(allowed)
-                settings = search_parameters(self._index, most, effort, share, selector)
+                settings = self._settings_of(most, effort, share, allowed)
                 scores, positions = self._index.search(_directed(queries, view.metric), most, params=settings)
             else:  # a few kinds take no parameters: ask for more, and drop what may not be an answer
                 wider = min(view.count, math.ceil(max(most, effort or 0) / share))
@@ -126,6 +126,16 @@ class FaissIndex:
                     positions[~allowed[positions]] = -1
         found = Candidates.ordered(positions, -scores if view.metric == "l2" else scores)
         return Candidates(found.positions[:, :most], found.scores[:, :most])
+
+    def _settings_of(self, most: int, effort: int | None, share: float, allowed: npt.NDArray[np.bool_] | None) -> Any:
+        """Return the parameters of a search; those without a filter are kept, as most searches ask alike."""
+        if allowed is not None:
+            return search_parameters(self._index, most, effort, share, selector_of(allowed))
+        key, kept = self._settings
+        if key != (most, effort, self._index.ntotal):
+            kept = search_parameters(self._index, most, effort, share, None)
+            self._settings = ((most, effort, self._index.ntotal), kept)
+        return kept
 
     def add(self, view: VectorView, start: int, *, progress: Progress, cancel: CancelCheck) -> None:
         """Take in positions ``start`` to ``view.count - 1``; what was trained stays as it is."""
