@@ -19,7 +19,6 @@ from vecdb.errors import (
     PluginError,
     ReadOnlyError,
     SpaceMissingError,
-    StateError,
     TransactionError,
     UnknownNameError,
 )
@@ -167,7 +166,7 @@ def test_a_build_over_what_others_drop(case):
         return lambda **given: act()
 
     it.types[0].faults["build"] = breaking(lambda: it.c.drop_space("s"))
-    with pytest.raises(StateError, match="space 's' of collection 'c' was dropped"):
+    with pytest.raises(SpaceMissingError, match="was dropped while its index was built"):
         it.index()
     it.c.add_space("s", dim=DIM, metric="l2")
     it.write(range(50))
@@ -296,6 +295,38 @@ def test_upkeep_of_what_changed_since_it_looked(case, caplog):
         it.c.optimize()
     assert [info.kind for info in it.c.indexes] == ["acme.first"] and not caplog.records
     assert second.calls["build"] == 1
+
+
+@pytest.mark.parametrize("how", ["drop_space", "drop_collection"])
+def test_upkeep_of_what_others_drop_does_not_fail(case, how):
+    type_ = CopiesType()
+    it = case(type_)
+    it.index()
+    it.c.delete(list(range(200)))
+    type_.faults["build"] = lambda **given: it.c.drop_space("s") if how == "drop_space" else it.db.drop_collection("c")
+    it.db.optimize()
+    assert it.db.check().ok
+
+
+def test_a_part_that_another_replaced_is_not_read_any_more(case, monkeypatch):
+    """Between looking and growing somebody else is quicker: the blobs of the old part are gone."""
+    type_ = CopiesType("acme.copies", able("exact", "add"))
+    it = case(type_)
+    it.c.delete([3])
+    it.index()
+    it.write(range(1000, 1030))
+    real, turns = indexing._condition, []
+
+    def condition(*given):
+        found = real(*given)
+        if not turns:
+            turns.append(1)
+            vecdb_optimize(it.path, CopiesType("acme.copies", able("exact", "add")))
+        return found
+
+    monkeypatch.setattr(indexing, "_condition", condition)
+    it.c.optimize()
+    assert it.c.indexes[0].coverage == 1.0 and it.db.check().ok
 
 
 def test_another_process_that_was_quicker_wins(case):
@@ -616,9 +647,9 @@ def test_plugins_as_several_objects(tmp_path, monkeypatch):
     type_ = CopiesType()
     for plugins in ([Plugin(type_)], (each for each in [Plugin(type_)]), {Plugin(type_)}):
         with vecdb.open(tmp_path / "h.vecdb", plugins=plugins) as db:
-            assert db.plugins.names("index type") == ["acme.copies", "flat"]
+            assert "acme.copies" in db.plugins.names("index type")
     with vecdb.open(tmp_path / "h.vecdb") as db:
-        assert db.plugins.names("index type") == ["flat"]
+        assert "flat" in db.plugins.names("index type") and "acme.copies" not in db.plugins.names("index type")
     for wrong in (["acme"], [None], [7]):
         with pytest.raises(vecdb.VecdbError, match="plugin"):
             vecdb.open(tmp_path / "h.vecdb", plugins=wrong)

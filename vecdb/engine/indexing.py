@@ -24,10 +24,12 @@ from vecdb.engine.view import CollectionView
 from vecdb.engine.views import BuildView, PartView, VectorsMovedError, find_entry, find_places
 from vecdb.errors import (
     CancelledError,
+    CollectionMissingError,
     CorruptionError,
     ExistsError,
     ParameterError,
     PluginError,
+    SpaceMissingError,
     StateError,
     UnknownNameError,
 )
@@ -271,7 +273,11 @@ def _build_from(
 
 def _require_space(entry: CollectionEntry, space: Space) -> None:
     if all(known.id != space.id for known in entry.spaces.values()):
-        raise StateError(f"space {space.name!r} of collection {entry.name!r} was dropped while its index was built")
+        raise SpaceMissingError(
+            f"space {space.name!r} of collection {entry.name!r} was dropped while its index was built",
+            name=space.name,
+            available=list(entry.spaces),
+        )
 
 
 def _sealed_from(view: CollectionView, space_view: SpaceView, first: int) -> _Work:
@@ -298,7 +304,9 @@ def upkeep(shop: Workshop) -> int:
     An index whose type is not available is left as it is.
     """
     with shop.read() as snapshot:
-        entry = snapshot.entry(*shop.collection)
+        entry = find_entry(snapshot, shop.collection)
+    if entry is None:
+        return 0
     useful = 0
     for index in entry.indexes:
         if shop.is_cancelled():
@@ -310,7 +318,11 @@ def upkeep(shop: Workshop) -> int:
             continue
         space = next(space for space in entry.spaces.values() if space.id == index.space)
         found = _Found(space, provided, index)
-        change = _steady(shop, lambda read, found=found: _bring_up(shop, read, found))  # type: ignore[misc]
+        try:
+            change = _steady(shop, lambda read, found=found: _bring_up(shop, read, found))  # type: ignore[misc]
+        except (CollectionMissingError, SpaceMissingError) as error:  # dropped meanwhile, and the index with it
+            log.info("%s", error)
+            continue
         useful += change is not None and _replace(shop, found, change)
     return useful
 
@@ -345,10 +357,9 @@ def _bring_up(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot
     """Build what an index lacks; None if that is nothing, or somebody else changed the index meanwhile."""
     space, provided, index = found.space, found.provided, found.index
     with read() as snapshot:
-        entry = find_entry(snapshot, shop.collection)
-        if entry is None or find_index(entry.indexes, index.id) != index:
+        view = _unchanged(snapshot, shop, index)
+        if view is None:
             return None
-        view = CollectionView(snapshot, entry)
         condition = _condition(shop, view, view.space(space), found)
     able = provided.thing.capabilities
     most_parts = MAX_ENCODED if able.encodes_segments else MAX_PARTS
@@ -358,11 +369,19 @@ def _bring_up(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot
         built = _build_from(shop, read, space, provided, index, 0)
         return _Change(built, ()) if built is not None or index.parts else None
     if condition.uncovered and able.add:
-        return _Change(_grow(shop, read, found), index.parts[:-1])
+        grown = _grow(shop, read, found)
+        return None if grown is None else _Change(grown, index.parts[:-1])
     if due:
         built = _build_from(shop, read, space, provided, index, index.stop)
         return None if built is None else _Change(built, index.parts)
     return None
+
+
+def _unchanged(snapshot: Snapshot, shop: Workshop, index: IndexEntry) -> CollectionView | None:
+    """Return the collection if its index is still what it was: blobs of parts that were replaced are gone."""
+    entry = find_entry(snapshot, shop.collection)
+    same = entry is not None and find_index(entry.indexes, index.id) == index
+    return CollectionView(snapshot, entry) if entry is not None and same else None
 
 
 def _condition(shop: Workshop, view: CollectionView, space_view: SpaceView, found: _Found) -> _Condition:
@@ -400,11 +419,15 @@ def _replace(shop: Workshop, found: _Found, change: _Change) -> bool:
     return shop.maintain(store)
 
 
-def _grow(shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], found: _Found) -> tuple[_Work, Blobs]:
-    """Let the last part take in what was sealed since, and forget what died."""
+def _grow(
+    shop: Workshop, read: Callable[[], AbstractContextManager[Snapshot]], found: _Found
+) -> tuple[_Work, Blobs] | None:
+    """Let the last part take in what was sealed since, and forget what died; None if somebody else was quicker."""
     last = found.index.parts[-1]
     with read() as snapshot:
-        view = CollectionView(snapshot, snapshot.entry(*shop.collection))
+        view = _unchanged(snapshot, shop, found.index)
+        if view is None:
+            return None
         space_view = view.space(found.space)
         places = find_places(view, space_view, last)
         with PartView(view, space_view, last, places) as covered:
