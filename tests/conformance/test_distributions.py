@@ -130,6 +130,23 @@ def test_codes_and_lists_of_faiss(tmp_path, factory):
         assert recall(docs, where={"n": {"$lt": 300}}, effort=300) > 0.9
 
 
+def test_filters_and_deletions_go_through_the_index(tmp_path, kind):
+    """More allowed vectors than the engine scans: the index filters, or is asked for more."""
+    noise = np.random.default_rng(3).standard_normal((4 * len(VECTORS), VECTORS.shape[1])) * 0.02
+    rows = (np.tile(VECTORS, (4, 1)) + noise).astype(np.float32)
+    with opened(tmp_path / "p.vecdb", kind) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("mini6", dim=rows.shape[1])
+        docs.upsert(list(range(len(rows))), {"mini6": rows}, [{"n": n} for n in range(len(rows))], trust=True)
+        docs.create_index("mini6", kind)
+        docs.delete(list(range(0, len(rows), 5)))
+        where = {"n": {"$lt": 4_500}}
+        plan = docs.search(QUERIES[0], k=10, where=where, explain=True).plan
+        assert plan["index"] == kind and plan["nominated"] >= 10
+        assert recall(docs, where=where, effort=3_000) > 0.95
+        assert all(hit < 4_500 and hit % 5 for hit in docs.search(QUERIES[1], k=200, where=where).ids)
+
+
 def test_many_threads_search_at_once(tmp_path, kind):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ EF_SEARCH = 64
 """Candidates that a graph examines per query where nobody says how many."""
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """Return the module faiss.
 
     Raises
@@ -50,7 +49,7 @@ def exact_kinds() -> tuple[Any, ...]:
 
 
 @contextmanager
-def one_thread() -> Iterator[ModuleType]:
+def one_thread() -> Iterator[Any]:
     """Give Faiss one OpenMP thread inside the ``with`` block; the number is a setting of the calling thread alone."""
     faiss = library()
     before = faiss.omp_get_max_threads()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ PARAMETERS: Mapping[str, Param] = {
 }
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """Return hnswlib; imported on first use, so that registering the plugin costs nothing.
 
     Raises

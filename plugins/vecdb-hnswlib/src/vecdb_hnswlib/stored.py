@@ -81,7 +81,8 @@ def read(blobs: BlobReader, space: str, dim: int, count: int, params: Mapping[st
     _require(entry < count and levels[entry] == top, "head", f"node {entry} is not on the top layer {top}")
     links = blobs.array("links", np.uint8, (int(levels.sum(dtype=np.int64)) * (4 + 4 * m),))
     sums = HEAD.unpack(raw)[-3:]
-    for name, each, expected in zip(("nodes", "levels", "links"), (nodes, levels, links), sums, strict=True):
+    parts: dict[str, Any] = {"nodes": nodes, "levels": levels, "links": links}
+    for (name, each), expected in zip(parts.items(), sums, strict=True):
         _require(zlib.crc32(each) == expected, name, "its checksum does not fit")
     _check_lowest(nodes, m)
     _check_upper(links.view("<u4").reshape(-1, 1 + m), levels, m)

@@ -92,12 +92,12 @@ def parse(raw: Bytes, where: str) -> Layout:
     rows, width = struct.unpack("<2I", _take(raw, 0, 8, where))
     at = 8 + rows * width
     _require(at + 64 + _GRAPH.size <= len(raw), where, f"{len(raw)} bytes are too few for {rows} vectors of {width}")
-    magic, major, _, _, metric, scalar, key, slot, _, _, dim, multi = _HEAD.unpack_from(raw, at)
+    magic, major, _, _, metric, scalar, key, slot, _, _, dim, multi = _HEAD.unpack(_take(raw, at, _HEAD.size, where))
     _require((magic, major) == (b"usearch", 2), where, f"no head of USearch 2: {magic!r} {major}")
     _require((key, slot, multi) == (14, 15, False), where, "keys or links of another kind")
     name, size = SCALARS.get(scalar, ("", 0))
     _require(bool(name) and width == dim * size, where, f"{width} bytes a row for {dim} components of type {scalar}")
-    count, links, links_base, top, entry = _GRAPH.unpack_from(raw, at + 64)
+    count, links, links_base, top, entry = _GRAPH.unpack(_take(raw, at + 64, _GRAPH.size, where))
     at += 64 + _GRAPH.size
     _require(count == rows and at + 2 * count <= len(raw), where, f"{count} nodes for {rows} vectors")
     _require(2 <= links <= links_base < 1 << 20, where, f"{links} and {links_base} links a node")
