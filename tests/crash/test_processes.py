@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.storage.env import Environment
 from vecdb.testing.processes import Child
 
 ROWS = np.random.default_rng(2).standard_normal((500, 256)).astype(np.float32)
@@ -114,6 +115,20 @@ def test_two_processes_create_one_file(tmp_path):
         finally:
             for child in children:
                 child.close()
+
+
+def test_a_database_that_is_made_between_two_looks_is_found(path, monkeypatch):
+    """The tables were not there yet at the first look, the file was not empty any more at the second."""
+    looks = []
+    real = Environment._find_tables
+
+    def late(env, lmdb_env):
+        looks.append(1)
+        return len(looks) > 1 and real(env, lmdb_env)
+
+    monkeypatch.setattr(Environment, "_find_tables", late)
+    with vecdb.open(path, mode="r") as db:
+        assert len(looks) == 2 and len(db.collection("docs")) == 500
 
 
 # --- compaction -------------------------------------------------------------------------------------------
@@ -224,6 +239,20 @@ def test_compactions_and_writers_race(path):
 
 
 # --- space ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dim", "dtype"), [(256, "float32"), (384, "float16"), (512, "float32")])
+def test_little_is_left_of_a_small_database_too(tmp_path, dim, dtype):
+    """A few hundred vectors take no 1 MB block, and the pages of ids and records are filled again."""
+    rows = np.random.default_rng(0).standard_normal((3000, dim)).astype(np.float32)
+    with vecdb.open(tmp_path / "small.vecdb", retention=0.0, durability="relaxed") as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=dim, metric="cosine", dtype=dtype)
+        docs.upsert(list(range(3000)), {"s": rows}, trust=True)
+        docs.delete([number for number in range(3000) if number % 10])
+        sizes = db.compact(keep="nothing")
+        assert sizes["bytes_after"] <= 0.15 * sizes["bytes_before"], sizes
+        assert db.check().ok and docs.get([20], vectors="s")[0].vectors["s"][0] == rows[20, 0].astype(dtype)
 
 
 def test_deleting_most_and_compacting_gives_the_space_back(tmp_path):

@@ -462,3 +462,22 @@ def test_deaths_add_up_within_a_commit_and_are_folded_at_the_horizon(env):
     assert settle_deaths(tx, 5, 4) == 3 and settle_deaths(tx, 5, 4, np.array([1, 7, 9], np.uint64)) == 0
     assert read_deaths(tx, 5) == [] and len(read_deaths(tx, 6)) == 1
     env.abort(tx)
+
+
+# --- pages of small values --------------------------------------------------------------------------------
+
+
+def test_a_table_left_half_empty_is_packed(env):
+    tx = env.begin_write()
+    values = {u64(number): bytes([number % 251]) * (20 if number % 50 else 5000) for number in range(4000)}
+    tx.put_many("records", list(values.items()))
+    assert not tx.pack("records") and not tx.pack("ids")  # full, and empty
+    kept = {key: value for place, (key, value) in enumerate(values.items()) if place % 10 == 0}
+    for key in values.keys() - kept.keys():
+        tx.delete("records", key)
+    before = tx.entries("records")
+    assert tx.pack("records") and not tx.pack("records")
+    after = tx.entries("records")
+    assert after["leaf_pages"] <= 0.6 * before["leaf_pages"] and after["overflow_pages"] == before["overflow_pages"]
+    assert {key: bytes(value) for key, value in tx.range("records", b"")} == kept
+    env.abort(tx)

@@ -31,6 +31,8 @@ _LOOKS = 32
 _PAUSE = 1.0
 """Seconds between attempts while history keeps most of the dead."""
 _TIDY_EVERY = 16
+_PACKED = ("ids", "records", "history", "log")
+"""Tables whose pages deletions leave half empty: a compact copy copies pages as they are."""
 log = logging.getLogger("vecdb")
 
 
@@ -261,9 +263,14 @@ def forget(store: Store, keep: str, timeout: float) -> None:
         store.writer.maintain(step, timeout=timeout)
 
 
+def _pack_step(table: str) -> Step:
+    return lambda write: write.tx.pack(table)
+
+
 def squeeze(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None) -> None:
     """Rewrite everything that holds something dead, however little, before the file is copied compactly."""
     steps = [step for entry in entries for step in _steps(entry, 0.0, everything=True)]
+    steps += [_pack_step(table) for table in _PACKED]
     for place, step in enumerate(steps):
         store.writer.maintain(step, timeout=timeout)
         if progress is not None:

@@ -132,28 +132,30 @@ class Environment:
         with self.translated():
             env = self._env = self._map(readonly=not self._writable)
             env.reader_check()
-            try:
-                self._tables = {name: env.open_db(name.encode(), create=False) for name in TABLES}
-            except (lmdb.NotFoundError, lmdb.ReadonlyError):
-                self._env = None
-                with env.begin() as raw:
-                    foreign = raw.stat(env.open_db(None))["entries"] > 0
-                env.close()
-                if foreign:
-                    raise NotADatabaseError(
-                        f"{self.path} is an LMDB file but not a vecdb database",
-                        hint="Choose another path.",
-                        path=str(self.path),
-                    ) from None
-                return False
-        return True
+            if self._find_tables(env):
+                return True
+            with env.begin() as raw:
+                filled = raw.stat(env.open_db(None))["entries"] > 0
+            if filled and self._find_tables(env):  # another process made them between the two looks
+                return True
+            self._env = None
+            env.close()
+            if filled:
+                what = f"{self.path} is an LMDB file but not a vecdb database"
+                raise NotADatabaseError(what, hint="Choose another path.", path=str(self.path))
+        return False
+
+    def _find_tables(self, env: lmdb.Environment) -> bool:
+        with contextlib.suppress(lmdb.NotFoundError, lmdb.ReadonlyError):
+            self._tables = {name: env.open_db(name.encode(), create=False) for name in TABLES}
+            return True
+        return False
 
     def _fill(self) -> None:
         """Make a database of an empty file, unless another process was quicker."""
         if self._create is None:
-            raise NotADatabaseError(
-                f"{self.path} is empty", hint="Open it with mode='a' to make a database.", path=str(self.path)
-            )
+            hint = "Open it with mode='a' to make a database."
+            raise NotADatabaseError(f"{self.path} is empty", hint=hint, path=str(self.path))
         with self.writer_lock.held(self.timeout), self.translated():
             env = self._map(readonly=False)
             try:
@@ -472,10 +474,10 @@ class Environment:
         """Sizes: of the file, of its pages in use, of a page; the last transaction; the oldest reader's lag."""
         last, oldest = self.commits()
         with self._counted() as env, self.translated():
-            info, page = env.info(), int(env.stat()["psize"])
+            info = env.info()
             return {
                 "file_bytes": self.path.stat().st_size,
-                "page_bytes": page,
+                "page_bytes": int(env.stat()["psize"]),
                 "map_bytes": int(info["map_size"]),
                 "last_txn": last,
                 "oldest_reader_lag": last - oldest,
@@ -567,18 +569,16 @@ def translate(error: lmdb.Error, path: Path) -> VecdbError:
     if isinstance(error, lmdb.PanicError):
         return _Panicked(f"{path}: an earlier write failed half-way")
     if isinstance(error, lmdb.ReadersFullError):
-        return ReadersFullError(
-            f"{path}: all {MAX_READERS} reader slots are taken", hint="Close idle processes.", limit=MAX_READERS
-        )
+        what = f"{path}: all {MAX_READERS} reader slots are taken"
+        return ReadersFullError(what, hint="Close idle processes.", limit=MAX_READERS)
     if isinstance(error, lmdb.VersionMismatchError):
         return FormatVersionError(f"{path} was written by another LMDB engine", found=str(error), supported=LMDB_ENGINE)
     if isinstance(
         error,
         (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError),
     ):
-        return CorruptionError(
-            f"{path} is damaged: {error}", hint="Restore from a backup.", what="page", where=str(path)
-        )
+        what = f"{path} is damaged: {error}"
+        return CorruptionError(what, hint="Restore from a backup.", what="page", where=str(path))
     return _system_error(error, path)
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import lt
-from typing import Any
+from typing import Any, Final
 
 from vecdb.storage.format import Buffer
+
+_NODE_BYTES: Final = 10
+"""What LMDB adds to each entry of a page, about."""
 
 
 class Tx:
@@ -99,6 +102,25 @@ class Tx:
                 return None
             key = bytes(cursor.key())
             return (key, cursor.value()) if key.startswith(prefix) else None
+
+    def pack(self, table: str) -> bool:
+        """Fill the pages of a table that deletions left more than a third empty; True if it was rewritten.
+
+        What is stored small is held in memory meanwhile, and pays for itself: it is at most two thirds of its pages.
+        """
+        stat = self.entries(table)
+        held, items = 0, []
+        for key, value in self.range(table, b""):
+            held += len(key) + (len(value) if len(value) < stat["psize"] // 2 else 8) + _NODE_BYTES
+            if 3 * held > 2 * stat["leaf_pages"] * stat["psize"]:
+                return False
+            items.append((key, bytes(value)))
+        if stat["leaf_pages"] < 2:
+            return False
+        self.raw.drop(self._tables[table], delete=False)
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            cursor.putmulti(items, append=True)
+        return True
 
     def entries(self, table: str) -> dict[str, int]:
         return dict(self.raw.stat(self._tables[table]))
