@@ -23,7 +23,9 @@ def backup(store: Store, target: Path, prove: Callable[[Path], None]) -> int:
     Raises
     ------
     ExistsError
-        If `target` is there already.
+        If `target` is there already, or is made by somebody else meanwhile.
+    FileAccessError
+        If its folder is missing.
     """
     target = Path(os.path.abspath(target))
     if target.exists():
@@ -34,11 +36,29 @@ def backup(store: Store, target: Path, prove: Callable[[Path], None]) -> int:
     try:
         _copy(store.env, temporary, prove)
         visit("backup.copied")
-        os.rename(temporary, target)
+        _name(temporary, target)
     finally:
         _remove(temporary)
     platform.sync_directory(target.parent)
     return target.stat().st_size
+
+
+def _name(temporary: Path, target: Path) -> None:
+    """Give a file its name unless somebody took it meanwhile, in one step where the file system has hard links."""
+    try:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here: an empty file holds the name until the rename
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.replace(temporary, target)
+    except FileExistsError as error:
+        raise ExistsError(
+            f"{target} was made by somebody else meanwhile", hint="Name a new file.", kind="file", name=str(target)
+        ) from error
+    except OSError as error:
+        raise platform.access_error(target, error) from error
 
 
 def _copy(env: Environment, temporary: Path, prove: Callable[[Path], None]) -> None:
