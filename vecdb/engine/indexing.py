@@ -35,15 +35,8 @@ from vecdb.errors import (
 )
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.storage.blobs import stored_bytes_of
-from vecdb.storage.indexes import (
-    IndexEntry,
-    IndexPart,
-    find_index,
-    part_ordinals,
-    put_index,
-    remove_index,
-    store_part,
-)
+from vecdb.storage.indexes import IndexEntry, IndexPart, find_index, part_ordinals
+from vecdb.storage.indexstore import put_index, remove_index, store_part
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number, find_space
 from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry

@@ -7,21 +7,17 @@ commit; what is inside the blobs is the index type's business.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from vecdb.errors import CorruptionError
-from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, read_blob, write_blobs
-from vecdb.storage.failpoints import visit
+from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, read_blob
 from vecdb.storage.format import stored_numbers
 from vecdb.storage.tx import Tx
-
-if TYPE_CHECKING:
-    from vecdb.storage.writetx import WriteTx
 
 Numbers = npt.NDArray[np.uint64]
 ORDINALS: Final = "#ordinals"
@@ -170,44 +166,8 @@ def pack_ordinals(ordinals: Numbers, first: int, stop: int) -> memoryview:
     return memoryview((ordinals - np.uint64(first)).astype(f"<u{width}").tobytes())
 
 
-# --- changing ---------------------------------------------------------------------------------------------
-
-
 def find_index(indexes: Sequence[IndexEntry], number: int) -> IndexEntry | None:
     return next((index for index in indexes if index.id == number), None)
-
-
-def store_part(
-    write: WriteTx, version: int, ordinals: Numbers, first: int, stop: int, blobs: Sequence[tuple[str, memoryview]]
-) -> IndexPart:
-    """Store the blobs of a new part in this commit and return what the catalog is to say of it."""
-    number = write.take_set()
-    items = list(blobs)
-    if len(ordinals) != stop - first:
-        items.append((ORDINALS, pack_ordinals(ordinals, first, stop)))
-    lines = write_blobs(write.tx, number, items)
-    write.dirty = True
-    visit("index.stored")
-    return IndexPart(number, version, first, stop, len(ordinals), lines)
-
-
-def put_index(write: WriteTx, collection: str, index: IndexEntry) -> None:
-    """Add an index to the catalog, or replace what the catalog says of it; blobs no longer named are removed."""
-    entry = write.catalog.collections[collection]
-    before = find_index(entry.indexes, index.id)
-    kept = {part.set for part in index.parts}
-    if before is not None:
-        drop_parts(write.tx, [part for part in before.parts if part.set not in kept])
-    others = tuple(other for other in entry.indexes if other.id != index.id)
-    write.catalog = write.catalog.with_collection(replace(entry, indexes=(*others, index)))
-
-
-def remove_index(write: WriteTx, collection: str, index: IndexEntry) -> None:
-    """Remove an index with its blobs."""
-    entry = write.catalog.collections[collection]
-    drop_parts(write.tx, index.parts)
-    others = tuple(other for other in entry.indexes if other.id != index.id)
-    write.catalog = write.catalog.with_collection(replace(entry, indexes=others))
 
 
 def drop_parts(tx: Tx, parts: Sequence[IndexPart]) -> None:
