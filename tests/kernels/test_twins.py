@@ -191,7 +191,38 @@ def scan_codes(kernel, twin, metric, dtype):
                 np.testing.assert_allclose(scores[row, :held], best, rtol=1e-4, atol=1e-3)
 
 
+def first_fault(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(11)
+    seen = set()
+    for _ in range(400):
+        width, count = int(rng.integers(0, 7)), int(rng.integers(1, 12))
+        positions = np.full((Q, width), -1, np.int64)
+        scores = np.full((Q, width), -np.inf, np.float32)
+        for row in range(Q):
+            held = min(count, int(rng.integers(0, width + 1)))
+            positions[row, :held] = rng.permutation(count)[:held]
+            scores[row, :held] = np.sort(rng.integers(0, 4, held))[::-1]
+            order = np.lexsort((positions[row], -scores[row]))
+            positions[row], scores[row] = positions[row][order], scores[row][order]
+        if width and rng.random() < 0.8:
+            spot = int(rng.integers(0, Q)), int(rng.integers(0, width))
+            if rng.random() < 0.5:
+                positions[spot] = rng.integers(-3, count + 3)
+            else:
+                scores[spot] = rng.choice([np.nan, 9.0, -9.0, np.inf])
+        allowed = frozen(rng.random(count) < 0.9) if rng.random() < 0.5 else frozen(np.empty(0, np.bool_))
+        least = int(rng.integers(0, 3)) if rng.random() < 0.3 else 0
+        lengths = np.full(Q, -7, np.int64)
+        found = kernel(frozen(positions), frozen(scores), count, allowed, least, lengths)
+        assert found == twin(positions, scores, count, allowed, least)
+        seen.add(found % 8 if found >= 0 else -1)
+        if found < 0:
+            assert lengths.tolist() == (positions >= 0).sum(axis=1).tolist()
+    assert seen == {-1, 0, 1, 2, 3, 4, 5, 6}
+
+
 CASES = {
+    "candidates.first_fault": first_fault,
     "code_scan.rotate": rotate,
     "code_scan.scan_codes": scan_codes,
     "canonical.canonical_rows": canonical_rows,

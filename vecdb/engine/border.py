@@ -27,6 +27,7 @@ from vecdb.errors import (
     StorageError,
     VecdbError,
 )
+from vecdb.kernels import loader
 from vecdb.registry import Provided
 from vecdb.types import CancelCheck, Progress
 
@@ -75,7 +76,7 @@ def _raise_if_moved(error: BaseException | None) -> None:
     """Vectors that were removed under a build are nobody's mistake, however a plugin wrapped the news."""
     while error is not None:
         if isinstance(error, VectorsMovedError):
-            raise error
+            raise
         error = error.__cause__ or error.__context__
 
 
@@ -210,15 +211,36 @@ def search(
         The plugin raised.
     """
     shown = _read_only(queries)
-    with guarded(provided, "search"):
-        answer = index.search(
-            shown, k, allowed=None if allowed is None else _read_only(allowed), effort=effort, view=view
-        )
+    mask = None if allowed is None else _read_only(allowed)
+    try:
+        answer = index.search(shown, k, allowed=mask, effort=effort, view=view)
+    except Exception:  # the same as `guarded`, without the cost of a generator in every search
+        with guarded(provided, "search"):
+            raise
     positions, scores = _arrays(provided, answer, len(queries))
     least = min(k, matches) if provided.thing.capabilities.complete else 0
+    if positions.shape[1] <= _FEW and loader.ready():
+        return _check_compiled(provided, positions, scores, view.count, allowed, least)
     if positions.size <= _FEW:
         return _check_few(provided, positions, scores, view.count, allowed, least)
     return _check_many(provided, positions, scores, view.count, allowed, least)
+
+
+def _check_compiled(
+    provided: Provided,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    count: int,
+    allowed: npt.NDArray[np.bool_] | None,
+    least: int,
+) -> list[npt.NDArray[np.int64]]:
+    """Look for a fault by the kernel; the plain checks then say which it is."""
+    from vecdb.kernels.candidates import sound_lengths  # numba is loaded by now, never by importing this module
+
+    lengths = sound_lengths(positions, scores, count, allowed, least)
+    if lengths is None:
+        return _check_many(provided, positions, scores, count, allowed, least)
+    return [row[:length] for row, length in zip(positions, lengths, strict=True)]
 
 
 def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:

@@ -104,7 +104,7 @@ def _mask(here: InPlace, count: int, allowed: npt.NDArray[np.bool_] | None) -> n
 
 def _positions(here: InPlace, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     if here.places is None:
-        return places - here.first
+        return places - here.first if here.first else places
     there = np.flatnonzero(here.places >= 0)
     found: npt.NDArray[np.int64] = there[np.searchsorted(here.places[there], places)]
     return found
@@ -112,6 +112,8 @@ def _positions(here: InPlace, places: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 
 def _table(found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]], queries: int) -> Candidates:
     """Return answers of different lengths as one padded table."""
+    if len(found) == 1:
+        return Candidates(found[0][0].reshape(1, -1), found[0][1].reshape(1, -1))
     width = max((len(positions) for positions, _ in found), default=0)
     positions = np.full((queries, width), -1, np.int64)
     scores = np.full((queries, width), -np.inf, np.float32)

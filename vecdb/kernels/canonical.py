@@ -18,7 +18,6 @@ from vecdb.blocks import VectorBlocks
 from vecdb.kernels import reference
 from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import kernel, read, strict_helper, write
-from vecdb.scan_numpy import best_first
 from vecdb.types import Metric
 
 __all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k"]
@@ -248,5 +247,10 @@ def top_k(
     metric: Metric, query: npt.NDArray[np.float32], blocks: VectorBlocks, positions: npt.ArrayLike, k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the best k of the rows at `positions`: `scan_numpy.top_k`, compiled, with the same bits."""
-    checked = blocks.checked_positions(positions)
-    return best_first(checked, canonical_at(metric, query, blocks, checked).astype(np.float32), k)
+    pool = blocks.checked_positions(positions).reshape(1, -1).copy()
+    count = pool.shape[1]
+    states, bounds = np.array([[count, 0, 0]], dtype=np.int64), np.empty((1, 3, count), dtype=np.float32)
+    scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
+    half = int(blocks.dtype == np.float16)
+    rank_pools(METRIC_CODES[metric], half, query.reshape(1, -1), blocks.scan_table, pool, states, scratch, bounds)
+    return pool[0, :k], bounds[0, 2, :k].copy()

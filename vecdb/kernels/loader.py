@@ -34,7 +34,7 @@ __all__ = [
     "warmup",
 ]
 
-SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan")
+SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan", "candidates")
 """Modules of `vecdb.kernels` whose kernels searches need, the warning of foreign queries included."""
 
 
@@ -45,6 +45,7 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield lambda: importlib.import_module("vecdb.kernels.nominate")
     yield lambda: importlib.import_module("vecdb.kernels.screen")
     yield lambda: importlib.import_module("vecdb.kernels.code_scan")
+    yield lambda: importlib.import_module("vecdb.kernels.candidates")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS
     for declared in list(kernels.values()):
         if declared.name.partition(".")[0] in SEARCH_MODULES:

@@ -6,6 +6,7 @@ follows addresses, the twin is given the rows themselves.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,28 @@ def scan_codes(
     rounded = np.rint(queries.astype(np.float64) / steps)
     offsets, slopes = factors.astype(np.float64)
     return np.asarray(known + bends[:, None] * offsets + slopes * steps * (rounded @ signs.T))
+
+
+def first_fault(
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    count: int,
+    allowed: npt.NDArray[np.bool_],
+    least: int,
+) -> int:
+    """``8 * row + fault`` of the first query whose positions (q, m) and scores (q, m) break a rule, -1 if none does."""
+    for row, (places, worths) in enumerate(zip(positions.tolist(), scores.tolist(), strict=True)):
+        length = places.index(-1) if -1 in places else len(places)
+        real, before = places[:length], list(zip(worths, places, strict=True))[:length]
+        faults = (
+            any(not -1 <= place < count for place in places),
+            any(place != -1 for place in places[length:]) or any(worth != -np.inf for worth in worths[length:]),
+            any(worth != worth for worth, _ in before),
+            any((-one[0], one[1]) > (-two[0], two[1]) for one, two in pairwise(before)),
+            len(set(real)) != length,
+            length < least,
+            len(allowed) > 0 and not all(allowed[place] for place in real if 0 <= place < count),
+        )
+        if any(faults):
+            return 8 * row + faults.index(True)
+    return -1

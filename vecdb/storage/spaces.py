@@ -231,6 +231,7 @@ class SpaceView:
         self._rows: Numbers | None = None
         self._opened: list[Block] | None = None
         self._sound: Bools | None = None
+        self._all_sound = False
         self._lock = threading.Lock()
         self.derived: dict[str, Any] = {}
         """What the engine made of this view and wants to find again."""
@@ -252,13 +253,18 @@ class SpaceView:
 
     def verify_all(self, tx: Tx) -> None:
         """Check every chunk that was not checked before in this process."""
+        if self._all_sound:
+            return
         sound = self.cache.sound
         for block in self.open_blocks(tx):
             if block.ref.id not in sound:
                 self.cache.verify(block)
+        self._all_sound = True
 
     def verify_positions(self, tx: Tx, positions: Places) -> None:
         """Check the chunks under these rows."""
+        if self._all_sound:
+            return
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         doubtful = positions[~self._sound_blocks()[numbers]]
         if not len(doubtful):
