@@ -76,7 +76,7 @@ def _raise_if_moved(error: BaseException | None) -> None:
     """Vectors that were removed under a build are nobody's mistake, however a plugin wrapped the news."""
     while error is not None:
         if isinstance(error, VectorsMovedError):
-            raise
+            raise error
         error = error.__cause__ or error.__context__
 
 
@@ -219,7 +219,7 @@ def search(
             raise
     positions, scores = _arrays(provided, answer, len(queries))
     least = min(k, matches) if provided.thing.capabilities.complete else 0
-    if positions.shape[1] <= _FEW and loader.ready():
+    if positions.shape[1] <= _FEW and loader.loaded():
         return _check_compiled(provided, positions, scores, view.count, allowed, least)
     if positions.size <= _FEW:
         return _check_few(provided, positions, scores, view.count, allowed, least)
@@ -245,6 +245,8 @@ def _check_compiled(
 
 def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """Return an array that a plugin cannot write to: it belongs to the search, and what follows relies on it."""
+    if not array.flags.writeable:
+        return array
     shown = array.view()
     shown.flags.writeable = False
     return shown

@@ -147,11 +147,25 @@ class PartView(AbstractContextManager["PartView"]):
             raise misuse("a vector was asked for that is no longer in the file")
         return as_float32(self._space_view.gather(self._view.tx, there))
 
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[InPlace]:
+    def in_place(self) -> AbstractContextManager[InPlace]:
         self._check()
         self._space_view.verify_all(self._view.tx)
-        yield InPlace(scan_order(self._view, self._space_view), self._places.table, self._places.first)
+        return _Lent(InPlace(scan_order(self._view, self._space_view), self._places.table, self._places.first))
+
+
+class _Lent(AbstractContextManager[InPlace]):
+    """Vectors lent for a ``with`` block whose lease somebody else holds; a generator would cost every search more."""
+
+    __slots__ = ("_here",)
+
+    def __init__(self, here: InPlace) -> None:
+        self._here = here
+
+    def __enter__(self) -> InPlace:
+        return self._here
+
+    def __exit__(self, *error: object) -> None:
+        return None
 
 
 class BuildView:

@@ -28,6 +28,7 @@ __all__ = [
     "before_fork",
     "enabled",
     "failure",
+    "loaded",
     "ready",
     "request",
     "wait",
@@ -123,6 +124,11 @@ def request() -> None:
 def ready() -> bool:
     """Return whether compiled exact search can be called without waiting."""
     return _loader.ready and enabled()
+
+
+def loaded() -> bool:
+    """Return whether the kernels are in this process; `ready` also asks whether they are switched off meanwhile."""
+    return _loader.ready
 
 
 def wait(timeout: float | None = None) -> bool:
