@@ -127,6 +127,11 @@ class VectorBlocks:
         """Storage dtype; float32 if there are no blocks."""
         return self.matrices[0].dtype if self.matrices else np.dtype(np.float32)
 
+    @cached_property
+    def half(self) -> bool:
+        """Whether the rows are float16."""
+        return self.dtype == np.float16
+
     @property
     def row_bytes(self) -> int:
         """Bytes that a scan reads per row, its scale included."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+import numpy as np
 import numpy.typing as npt
 
 from vecdb.engine import queries, reading, search
@@ -577,7 +578,7 @@ class Collection:
         offset = check_count("offset", offset, 0)
         search.check_tuning(recall, effort, timeout, min_score)
         condition = _condition(where)
-        if isinstance(q, Mapping):
+        if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
             space, q = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = {

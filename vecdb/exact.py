@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,16 @@ class ScanFacts:
     rows_scanned: int
     rescored: int
     complete: bool
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same for a plan."""
+        return {
+            "method": "exact scan",
+            "path": self.path,
+            "rows_scanned": self.rows_scanned,
+            "rescored": self.rescored,
+            "complete": self.complete,
+        }
 
 
 def search(

@@ -294,8 +294,8 @@ class _Pool:
 class Tile:
     """Products of all queries with a stretch of rows.
 
-    `products` is float32 (q, rows), scratch that may be overwritten; `positions` int64 (rows,); `excluded` bool
-    (rows,) or None.
+    `products` is float32 (q, rows), or (rows, q) if asked for by row, scratch that may be overwritten; `positions`
+    int64 (rows,); `excluded` bool (rows,) or None.
     """
 
     products: F32
@@ -309,13 +309,19 @@ def _as_singles(rows: Matrix) -> F32:
 
 
 def tiles(
-    blocks: VectorBlocks, queries: F32, allowed: Bools | None, as_singles: Callable[[Matrix], F32] = _as_singles
+    blocks: VectorBlocks,
+    queries: F32,
+    allowed: Bools | None,
+    as_singles: Callable[[Matrix], F32] = _as_singles,
+    *,
+    by_row: bool = False,
 ) -> Iterator[Tile]:
     """Cut the rows into stretches whose scores fit the cache; gather rows where few are allowed.
 
-    The arrays of a tile are valid until the next one is asked for. `as_singles` turns rows into float32.
+    The arrays of a tile are valid until the next one is asked for. `as_singles` turns rows into float32. Products by
+    row are the quicker ones (blocks are short and wide, and BLAS packs the short side), if the taker can read them so.
     """
-    multiply = _Multiplier(queries, as_singles)
+    multiply = _Multiplier(queries, as_singles, by_row=by_row)
     count = len(queries)
     height = max(256, min(_MAX_TILE_ROWS, _TILE_SCORES // count, (1 << 24) // blocks.row_bytes))
     if allowed is None:
@@ -330,17 +336,25 @@ def tiles(
 
 def _mapped_tiles(blocks: VectorBlocks, multiply: _Multiplier, height: int, excluded: Bools | None) -> Iterator[Tile]:
     buffer = np.empty(multiply.count * height, dtype=np.float32)
-    for start in range(0, blocks.count, height):
-        end = min(start + height, blocks.count)
-        if excluded is not None and excluded[start:end].all():
-            continue
-        products = buffer[: multiply.count * (end - start)].reshape(multiply.count, end - start)
-        scales = np.empty(end - start, dtype=np.float32)
-        for block, row, stop_row, place in _pieces(blocks, start, end):
-            span = slice(place, place + stop_row - row)
-            multiply(blocks.matrices[block][row:stop_row], products[:, span])
-            scales[span] = blocks.scales[block][row:stop_row]
-        yield Tile(products, scales, np.arange(start, end), None if excluded is None else excluded[start:end])
+    start = 0
+    while start < blocks.count:
+        end = _tile_end(blocks, start, height)
+        if excluded is None or not excluded[start:end].all():
+            products = buffer[: multiply.count * (end - start)].reshape(multiply.shape(end - start))
+            scales = np.empty(end - start, dtype=np.float32)
+            for block, row, stop_row, place in _pieces(blocks, start, end):
+                span = slice(place, place + stop_row - row)
+                multiply(blocks.matrices[block][row:stop_row], products[span] if multiply.by_row else products[:, span])
+                scales[span] = blocks.scales[block][row:stop_row]
+            yield Tile(products, scales, np.arange(start, end), None if excluded is None else excluded[start:end])
+        start = end
+
+
+def _tile_end(blocks: VectorBlocks, start: int, height: int) -> int:
+    """Return where a tile ends: with a block, if one ends within reach, because short products are slow ones."""
+    reach = min(start + height, blocks.count)
+    whole = int(blocks.starts[np.searchsorted(blocks.starts, reach, side="right") - 1])
+    return whole if whole > start else reach
 
 
 def _pieces(blocks: VectorBlocks, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -359,23 +373,30 @@ def _pieces(blocks: VectorBlocks, start: int, end: int) -> Iterator[tuple[int, i
 def _gathered_tiles(blocks: VectorBlocks, multiply: _Multiplier, height: int, matches: I64) -> Iterator[Tile]:
     for start in range(0, len(matches), height):
         positions = matches[start : start + height]
-        products = np.empty((multiply.count, len(positions)), dtype=np.float32)
+        products = np.empty(multiply.shape(len(positions)), dtype=np.float32)
         multiply(blocks.gather(positions), products)
         yield Tile(products, blocks.gather_scales(positions), positions, None)
 
 
 class _Multiplier:
-    """Products of a fixed set of queries with any rows, as float32 (q, rows)."""
+    """Products of a fixed set of queries with any rows, as float32 (q, rows), or (rows, q) by row."""
 
-    def __init__(self, queries: F32, as_singles: Callable[[Matrix], F32]) -> None:
+    def __init__(self, queries: F32, as_singles: Callable[[Matrix], F32], *, by_row: bool) -> None:
         self.queries = queries
         self.count = len(queries)
         self.as_singles = as_singles
+        self.by_row = by_row
+
+    def shape(self, rows: int) -> tuple[int, int]:
+        """Return the shape of the products with so many rows."""
+        return (rows, self.count) if self.by_row else (self.count, rows)
 
     def __call__(self, rows: Matrix, out: F32) -> None:
         wide = self.as_singles(rows)
-        if self.count == 1:
-            np.matmul(wide, self.queries[0], out=out[0])  # matrix times vector; the general product packs rows first
+        if self.count == 1:  # matrix times vector; the general product packs rows first
+            np.matmul(wide, self.queries[0], out=out.reshape(-1))
+        elif self.by_row:
+            np.matmul(wide, self.queries.T, out=out)
         else:
             np.matmul(self.queries, wide.T, out=out)
 

@@ -161,9 +161,9 @@ def test_every_exact_key_lies_between_its_bounds(seed, metric, d, dtype):
             tail = (20, error, 20, bounds, positions, state, floor, SCRATCH)
             assert scan_blocks(FORM_CODES[plan.form] + half, plan.queries[0], blocks.scan_table, EVERY_ROW, *tail) == 0
         else:
-            products = plan.queries @ rows.astype(np.float32).T
+            products = rows.astype(np.float32) @ plan.queries.T
             scales = np.concatenate(blocks.scales)
-            errors, resume = plan.errors, np.zeros(2, dtype=np.int64)
+            errors, resume = plan.errors.reshape(2, 1), np.zeros(2, dtype=np.int64)
             tail = (20, bounds[None], positions[None], state[None], floor, resume)
             assert absorb_tile(2, products, scales, np.arange(20), EVERY_ROW, errors, *tail) == -1
         keys = exact_keys(plan.form, query[0], rows)

@@ -115,8 +115,8 @@ def scan_listed(kernel, twin, metric, dtype):
 def absorb_tile(kernel, twin, metric, dtype):
     rng, rows, blocks, queries = setting(metric, dtype)
     plan = plan_scan(metric, queries)
-    products = frozen(plan.queries @ rows.astype(np.float32).T)
-    scales, errors = frozen(np.concatenate(blocks.scales)), frozen(plan.errors)
+    products = frozen(rows.astype(np.float32) @ plan.queries.T)
+    scales, errors = frozen(np.concatenate(blocks.scales)), frozen(plan.errors.T)
     allowed = frozen(rng.random(N) < 0.8)
     bounds, positions, states, floors = (np.stack([part] * Q) for part in fresh_pool())
     floors = floors[:, 0].copy()

@@ -246,3 +246,38 @@ def test_best_first_equals_sorting(seed, k):
     found, best = scan_numpy.best_first(positions, scores, k)
     assert found.tolist() == positions[order].tolist()
     assert not np.signbit(best[best == 0]).any()
+
+
+# --- tiles --------------------------------------------------------------------------------------------------
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    heights=st.lists(st.integers(0, 900), max_size=9),
+    q=st.integers(1, 5),
+    by_row=st.booleans(),
+    share=st.sampled_from([None, 0.0, 0.02, 0.9]),
+)
+def test_tiles_cover_every_allowed_row_once(seed, heights, q, by_row, share):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-4, 5, (sum(heights), 3)).astype(np.float32)
+    blocks = VectorBlocks.from_parts("dot", 3, np.split(rows, np.cumsum(heights)[:-1]) if heights else [])
+    queries = rng.integers(-4, 5, (q, 3)).astype(np.float32)
+    allowed = None if share is None else rng.random(len(rows)) < share
+    seen = []
+    for tile in scan_numpy.tiles(blocks, queries, allowed, by_row=by_row):
+        products = tile.products if by_row else tile.products.T
+        assert products.shape == (len(tile.positions), q) and len(tile.positions)
+        assert np.array_equal(products, rows[tile.positions] @ queries.T)  # small integers: exact in any order
+        assert np.array_equal(tile.scales, blocks.gather_scales(tile.positions))
+        seen += tile.positions[slice(None) if tile.excluded is None else ~tile.excluded].tolist()
+    assert seen == (list(range(len(rows))) if allowed is None else np.flatnonzero(allowed).tolist())
+
+
+def test_tiles_end_with_blocks_where_one_ends_within_reach():
+    """A product with the few rows of a cut block costs more than its share."""
+    heights = [675] * 10 + [20_000, 675]
+    blocks = VectorBlocks.from_parts("dot", 2, [np.ones((height, 2), np.float32) for height in heights])
+    queries = np.ones((128, 2), np.float32)
+    starts = [int(tile.positions[0]) for tile in scan_numpy.tiles(blocks, queries, None)]
+    assert starts == [0, 6750, 14_942, 23_134, 26_750] and scan_numpy._MAX_TILE_ROWS == 8192

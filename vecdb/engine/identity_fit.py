@@ -88,7 +88,10 @@ class Limits:
 
     def score_of(self, evidence: Sequence[float]) -> float:
         """Return `score` of one row's numbers."""
-        return sum(w * min(number, cap) for w, number, cap in zip(self.weights, evidence, self.caps, strict=True))
+        total = 0.0
+        for weight, number, cap in zip(self.weights, evidence, self.caps, strict=True):
+            total += weight * (number if number < cap else cap)
+        return total
 
 
 def fit_limits(unit: Floats, axes: Axes, *, seed: int) -> Limits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def search(
     else:
         verify(view, space_view, allowed.mask, allowed.count)
         answers, scan = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
-        facts = {"method": "exact scan", **asdict(scan)}
+        facts = scan.facts()
     _check_cancelled(request)
     notes = () if usable is None else usable.notes
     plan = _plan(request, view, allowed, {**facts, "notes": notes}, began) if request.explain else None
@@ -203,16 +203,17 @@ def _columns(
 ) -> list[HitColumns]:
     """Return the hits of each query; a record that answers several is looked up once."""
     positions = found[0][0] if len(found) == 1 else np.concatenate([positions for positions, _ in found])
-    rows = space_view.rows_at(view.tx, positions).tolist()
+    rows = space_view.row_list(view.tx, positions)
     stored = {row: view.record(row) for row in rows} if request.include else {}
     ids = {row: record.id for row, record in stored.items()} if request.include else view.ids(rows)
+    scores = found[0][1] if len(found) == 1 else np.concatenate([scores for _, scores in found])
+    distances = distances_of(request.space.metric, scores)
     columns, start = [], 0
-    for _, scores in found:
-        own = rows[start : start + len(scores)]
-        start += len(scores)
-        distances = distances_of(request.space.metric, scores)
-        more = _contents(view, request, [stored[row] for row in own]) if request.include else {}
-        columns.append(HitColumns([ids[row] for row in own], scores, distances, request.space.name, **more))
+    for own_positions, _ in found:
+        own, start = slice(start, start + len(own_positions)), start + len(own_positions)
+        more = _contents(view, request, [stored[row] for row in rows[own]]) if request.include else {}
+        name = request.space.name
+        columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], distances[own], name, **more))
     return columns
 
 
@@ -255,6 +256,8 @@ INCLUDABLE = ("metadata", "text", "vectors")
 
 def check_include(include: Sequence[str]) -> frozenset[str]:
     """Return what hits should carry."""
+    if isinstance(include, (tuple, list)) and not include:
+        return frozenset()
     wanted = [include] if isinstance(include, str) or not isinstance(include, Iterable) else list(include)
     unknown = [part for part in wanted if part not in INCLUDABLE]
     if unknown:

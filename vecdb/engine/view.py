@@ -150,7 +150,9 @@ class CollectionView:
     def ids(self, rows: Iterable[int]) -> dict[int, Id]:
         """Return the id of each record at `rows`; the rest of it is not decoded."""
         wanted = set(rows)
-        changed = {row: self.record(row).id for row in wanted & self._changed.keys()} if self._changed else {}
+        if not self._changed:
+            return self.snapshot.ids(self.number, wanted)
+        changed = {row: self.record(row).id for row in wanted & self._changed.keys()}
         return changed | self.snapshot.ids(self.number, wanted - changed.keys())
 
     def metadata(self, row: int) -> dict[str, Any]:

@@ -40,7 +40,9 @@ STRIP = 64
 _AHEAD = 8192  # bytes: the hardware stops prefetching at page ends; asking two pages ahead gained 15 % of bandwidth
 _PIECE = 192  # components asked for and summed at a time: more requests at once than the core can track stall it
 _ROWS_AHEAD = 4  # of a list; rows of another block are asked for at a wrong address, which is harmless
-_SMALL_POOL = 64
+_LANES = 32  # queries whose bounds for one row of a batch are compared at a time,
+_FEW_LANES = 8  # and those that are then looked at singly, if any of them may be reached
+_SMALL_POOL = 8
 
 
 def first_trigger(k: int) -> int:
@@ -92,6 +94,17 @@ def _thin_out(k: int, bounds: F32, positions: I64, count: int, floor: np.float32
 
 
 @helper
+def _thin_out_if_due(k: int, bounds: F32, positions: I64, state: I64, floor: np.float32) -> np.float32:
+    """Thin a pool out that has reached its trigger, and set the next one; return the new floor."""
+    if state[0] < state[1]:
+        return floor
+    count, floor = _thin_out(k, bounds, positions, state[0], floor)
+    state[0] = count
+    state[1] = max(2 * count, 2 * k + _SMALL_POOL)
+    return floor
+
+
+@helper
 def _offer(
     k: int, bounds: F32, positions: I64, state: I64, floor: np.float32, middle: np.float32, error: np.float32, row: int
 ) -> np.float32:
@@ -101,12 +114,8 @@ def _offer(
     bounds[0, count] = lower if lower == lower else np.float32(-np.inf)
     bounds[1, count] = middle + error
     positions[count] = row
-    count += 1
-    if count >= state[1]:
-        count, floor = _thin_out(k, bounds, positions, count, floor)
-        state[1] = max(2 * count, 2 * k + _SMALL_POOL)
-    state[0] = count
-    return floor
+    state[0] = count + 1
+    return _thin_out_if_due(k, bounds, positions, state, floor)
 
 
 @helper
@@ -314,6 +323,29 @@ def _none_reaches(values: F32, scales: F32, weights: tuple[np.float32, ...], flo
     return nothing
 
 
+@helper
+def _all_beaten(
+    values: F32,
+    factor: np.float32,
+    shift: np.float32,
+    scale: np.float32,
+    errors: F32,
+    floors: F32,
+    start: int,
+    stop: int,
+) -> bool:
+    """Whether one row's upper bound is below the floor of every query from `start` to `stop`.
+
+    The indexes are unsigned: a signed one that starts at a variable could wrap around, which stops vectorisation.
+    """
+    below = 0
+    for query in range(np.uint64(start), np.uint64(stop)):
+        upper = values[query] * factor - shift + (errors[0, query] * scale + errors[1, query])
+        below += 1 if upper < floors[query] else 0
+    beaten: bool = below == stop - start
+    return beaten
+
+
 _POOL = (write(types.float32, 2), write(types.int64), write(types.int64), write(types.float32))
 _ERROR = read(types.float32)
 
@@ -475,31 +507,42 @@ def absorb_tile(
 ) -> int:
     """Take a tile of products into the pools; return -1 when done, else the query whose pool must be settled.
 
-    form: code; products (q, rows); scales (rows,); places (rows,) positions; allowed (rows,), or (0,) for every row;
-    errors (q, 2) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
-    as in `scan_blocks`; resume (2,): query and row to go on with, zeros at first.
+    form: code; products (rows, q); scales (rows,); places (rows,) positions; allowed (rows,), or (0,) for every row;
+    errors (2, q) slopes and offsets; bounds (q, 3, capacity), positions (q, capacity), states (q, 2) and floors (q,)
+    as in `scan_blocks`; resume (2,): row and query to go on with, zeros at first.
     """
-    rows = products.shape[1]
-    for query in range(resume[0], products.shape[0]):
-        values = products[query]
-        weights, lowest = _weights(form, errors[query, 0], errors[query, 1]), floors[query]
-        row = resume[1]
-        resume[1] = 0
-        while row < rows:
-            last = min(row + STRIP, rows)
-            if _none_reaches(values[row:last], scales[row:last], weights, lowest):
-                row = last
-                continue
-            for j in range(row, last):
-                middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
-                if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[j]):
-                    continue
-                lowest = _offer(k, bounds[query], positions[query], states[query], lowest, middle, doubt, places[j])
-                if _is_crowded(states[query], positions[query]):
-                    floors[query] = lowest
-                    resume[0], resume[1] = query, j + 1
-                    return query
-            row = last
-        floors[query] = _drop_the_beaten(k, bounds[query], positions[query], states[query], lowest)
+    rows, queries = products.shape
+    first_row, first_query = resume[0], resume[1]
+    for row in range(first_row, rows):
+        start = first_query if row == first_row else 0
+        if allowed.shape[0] and not allowed[row]:
+            continue
+        plain, times, minus, _, _ = _weights(form, errors[0, 0], errors[1, 0])
+        factor, shift = plain + times * scales[row], minus * scales[row]
+        values = products[row]
+        while start < queries:
+            stop = min(start + _LANES, queries)
+            if not _all_beaten(values, factor, shift, scales[row], errors, floors, start, stop):
+                stop = min(start + _FEW_LANES, queries)  # a closer look, and the next step compares many again
+                for query in range(start, stop):
+                    middle = values[query] * factor - shift
+                    doubt = errors[0, query] * scales[row] + errors[1, query]
+                    if middle + doubt < floors[query]:
+                        continue
+                    count = states[query, 0]  # as `_offer`, without a slice of every array for each row
+                    bounds[query, 0, count] = middle - doubt if middle - doubt == middle - doubt else -np.inf
+                    bounds[query, 1, count] = middle + doubt
+                    positions[query, count] = places[row]
+                    states[query, 0] = count + 1
+                    if count + 1 < states[query, 1]:
+                        continue
+                    pool = (bounds[query], positions[query], states[query], floors[query])
+                    floors[query] = _thin_out_if_due(k, *pool)
+                    if _is_crowded(states[query], positions[query]):
+                        resume[0], resume[1] = row, query + 1
+                        return query
+            start = stop
+    for query in range(queries):
+        floors[query] = _drop_the_beaten(k, bounds[query], positions[query], states[query], floors[query])
     resume[0], resume[1] = 0, 0
     return -1

@@ -47,7 +47,8 @@ class _Pools:
         self.positions = np.empty((count, capacity), dtype=np.int64)
         self.states = np.zeros((count, 3), dtype=np.int64)
         self.states[:, 1] = first_trigger(k)
-        self.floors = np.full(count, -np.inf, dtype=np.float32)
+        self.floors = np.empty(count, dtype=np.float32)
+        self.floors.fill(-np.inf)
 
     def settle(self, query: int) -> None:
         """Decide a crowd of ties by canonical scores: its best k stay, and the scan goes on."""
@@ -65,11 +66,11 @@ class _Pools:
 
         The kernels thin a pool out where they end, so it holds just the rows that may be among the best k.
         """
-        blocks, half = self.blocks, int(self.blocks.dtype == np.float16)
+        blocks = self.blocks
         scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
         scores = self.bounds[:, 2]
         tail = (blocks.scan_table, self.positions, self.states, scratch, self.bounds)
-        rank_pools(METRIC_CODES[blocks.metric], half, self.queries, *tail)
+        rank_pools(METRIC_CODES[blocks.metric], int(blocks.half), self.queries, *tail)
         counts: list[int] = self.states[:, 0].tolist()
         kept = [min(count, self.k) for count in counts]
         return [(self.positions[at, :m].copy(), scores[at, :m].copy()) for at, m in enumerate(kept)], sum(counts)
@@ -118,7 +119,7 @@ def _one_by_one(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | Non
 def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, stop: Stop | None) -> tuple[int, bool]:
     """Scan for one query in stretches between questions to `stop`; return (rows looked at, completed)."""
     blocks, plan = pools.blocks, pools.plan
-    form = FORM_CODES[plan.form] + (HALF if blocks.dtype == np.float16 else 0)
+    form = FORM_CODES[plan.form] + (HALF if blocks.half else 0)
     pool = (pools.bounds[query], pools.positions[query], pools.states[query], pools.floors[query : query + 1])
     total = blocks.count if listed is None else len(listed)
     step = total if stop is None else max(1, _STOP_BYTES // blocks.row_bytes)
@@ -158,8 +159,9 @@ def _absorb_tiles(pools: _Pools, allowed: Bools | None, stop: Stop | None) -> tu
     """Take every tile into the pools; return (pairs looked at, completed)."""
     plan, scanned = pools.plan, 0
     resume = np.zeros(2, dtype=np.int64)
-    tail: Any = (plan.errors, pools.k, pools.bounds, pools.positions, pools.states, pools.floors, resume)
-    for tile in tiles(pools.blocks, plan.queries, allowed, as_singles):
+    errors = np.ascontiguousarray(plan.errors.T)
+    tail: Any = (errors, pools.k, pools.bounds, pools.positions, pools.states, pools.floors, resume)
+    for tile in tiles(pools.blocks, plan.queries, allowed, as_singles, by_row=True):
         if stop is not None and stop():
             return scanned, False
         scanned += tile.products.size

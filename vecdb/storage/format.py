@@ -247,24 +247,22 @@ def decode_record_payload(data: memoryview) -> StoredRecord:
     return StoredRecord(version, refs, bytes(data[start : start + length]), bytes(data[start + length :]))
 
 
-def decode_ids(places: Mapping[bytes, int], values: Iterable[tuple[Buffer, Buffer]]) -> dict[int, Id]:
-    """Return only the id of each record among `values` (key and value); what hits without metadata need.
+def decode_ids(places: Sequence[bytes], values: Sequence[Buffer]) -> list[Id]:
+    """Return only the id of the record at each place; what hits without metadata need.
 
-    `places` says which row each key stands for. One loop without calls of ours: after a scan each of them is felt.
+    One loop without calls of ours: after a scan, which empties the caches, each of them is felt.
     """
-    ids: dict[int, Id] = {}
-    for key, value in values:
-        place = bytes(key)
-        data = memoryview(value)
-        payload = data[8:]
-        if len(data) < 8 + _RECORD.size or _DIGEST.unpack_from(data)[0] != _hash(payload, _hash(place)):
+    ids: list[Id] = []
+    for place, value in zip(places, values, strict=True):
+        payload = memoryview(value)[8:]
+        if len(payload) < _RECORD.size or _DIGEST.unpack_from(value)[0] != _hash(payload, _hash(place)):
             unseal(place, value, "record")  # says what is wrong
             raise CorruptionError("a record is shorter than its header says", what="record")
         _, count, length = _RECORD.unpack_from(payload)
         start = _RECORD.size + count * _REF.size
-        id = bytes(payload[start : start + length])
-        whole = length == 9 and len(id) == 9 and id[:1] == b"i"
-        ids[places[place]] = _U64.unpack_from(id, 1)[0] - _I64_SHIFT if whole else id_value(id)
+        key = bytes(payload[start : start + length])
+        number = length == 9 and key[:1] == b"i" and len(key) == 9
+        ids.append(_U64.unpack_from(key, 1)[0] - _I64_SHIFT if number else id_value(key))
     return ids
 
 

@@ -19,7 +19,7 @@ from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpire
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES, block_capacity, decode_ids
 from vecdb.storage.history import Change, changes_after
-from vecdb.storage.records import read_metadata, record_key
+from vecdb.storage.records import read_metadata, record_key, record_keys
 from vecdb.storage.spaces import BlockCache, SpaceView, load_view
 from vecdb.storage.state import (
     STATE,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from vecdb.storage.columnstore import ColumnView
 
 _LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]
+_MANY_ROWS: Final = 64
+"""Rows from which making keys with arrays is quicker."""
 _COMMIT_SECONDS: Final = 60.0
 """How much older than its appearance the time in the log of a commit may be."""
 
@@ -211,12 +213,14 @@ class Snapshot:
     def ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
         """Return the id of each record at `rows`; what a hit without metadata needs, checksums included."""
         ordered = sorted(rows)
-        places = {record_key(collection, row): row for row in ordered}
-        ids = decode_ids(places, self.tx.pairs("records", list(places)))
-        if len(ids) < len(places):
-            lost = next(row for row in ordered if row not in ids)
+        many = len(ordered) > _MANY_ROWS
+        places = record_keys(collection, ordered) if many else [record_key(collection, row) for row in ordered]
+        found = self.tx.pairs("records", places)
+        if len(found) < len(places):
+            there = {bytes(key) for key, _ in found}
+            lost = next(row for row, place in zip(ordered, places, strict=True) if place not in there)
             raise CorruptionError(f"the record at row {lost} is missing", what="record", where=str(lost))
-        return ids
+        return dict(zip(ordered, decode_ids(places, [value for _, value in found]), strict=True))
 
 
 def entry_by_number(catalog: Catalog, number: int, name: str) -> CollectionEntry:

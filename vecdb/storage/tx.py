@@ -59,7 +59,7 @@ class Tx:
             return {bytes(key): value for key, value in cursor.getmulti(keys)}
 
     def pairs(self, table: str, keys: list[bytes]) -> list[tuple[Buffer, Buffer]]:
-        """Return (key, value) of those of `keys` that exist."""
+        """Return (key, value) of those of `keys` that exist, in their order."""
         with self.raw.cursor(db=self._tables[table]) as cursor:
             found: list[tuple[Buffer, Buffer]] = cursor.getmulti(keys)
             return found
