@@ -178,9 +178,15 @@ def _require_kernels() -> None:
         ) from error
 
 
+_compiled: Callable[..., scan_numpy.Best] | None = None
+
+
 def _finder(path: Literal["numpy", "numba"]) -> Callable[..., scan_numpy.Best]:
+    global _compiled
     if path == "numpy":
         return scan_numpy.best
-    from vecdb.kernels.nominate import best  # as in `rescore`
+    if _compiled is None:
+        from vecdb.kernels.nominate import best  # as in `rescore`; kept, because every search would feel the import
 
-    return best
+        _compiled = best
+    return _compiled

@@ -154,7 +154,9 @@ class HitColumns:
     Attributes
     ----------
     ids : list of str or int
-    scores, distances : ndarray of float32, shape (k,)
+    scores : ndarray of float32, shape (k,)
+    nearest : float or None
+        What the scores are subtracted from to get distances: 1 for cosine, 0 for dot and l2. None: the hits say it.
     space : str
     metadata, texts, vectors : list or None
         None where they were not asked for.
@@ -162,11 +164,16 @@ class HitColumns:
 
     ids: list[Id]
     scores: npt.NDArray[np.float32]
-    distances: npt.NDArray[np.float32]
+    nearest: float | None
     space: str = ""
     metadata: list[dict[str, Any]] | None = None
     texts: list[str | None] | None = None
     vectors: list[Mapping[str, npt.NDArray[Any]]] | None = None
+
+    @property
+    def distances(self) -> npt.NDArray[np.float32]:
+        """Lower is better, shape (k,)."""
+        return np.float32(self.nearest or 0.0) - self.scores
 
     def hits(self) -> tuple[Hit, ...]:
         """Return the hits one by one."""
@@ -200,9 +207,9 @@ class Hits(Sequence[Hit]):
 
     __slots__ = (
         "_columns",
+        "_distances",
         "_hits",
         "complete",
-        "distances",
         "dropped",
         "ids",
         "plan",
@@ -225,15 +232,24 @@ class Hits(Sequence[Hit]):
     ) -> None:
         self._columns = hits if isinstance(hits, HitColumns) else _by_column(hits)
         self._hits: tuple[Hit, ...] | None = None if isinstance(hits, HitColumns) else tuple(hits)
+        self._distances: npt.NDArray[np.float32] | None = None
         self.ids: list[Id] = list(self._columns.ids)  # copies: what a caller does to them must not reach the hits
         self.scores = self._columns.scores.copy()
-        self.distances = self._columns.distances.copy()
         self.seq = seq
         self.complete = complete
         self.reason = reason
         self.plan = plan
         self.warnings = warnings
         self.dropped = dropped
+
+    @property
+    def distances(self) -> npt.NDArray[np.float32]:
+        """Lower is better: what belongs to the scores, made when it is first asked for."""
+        if self._distances is None:
+            given = self._hits is not None and self._columns.nearest is None
+            own = [hit.distance for hit in self._hits or ()] if given else self._columns.distances
+            self._distances = np.array(own, dtype=np.float32)
+        return self._distances
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -255,8 +271,7 @@ class Hits(Sequence[Hit]):
 
 def _by_column(hits: Sequence[Hit]) -> HitColumns:
     """Return the columns that can be asked for as a whole."""
-    scores = np.array([hit.score for hit in hits], dtype=np.float32)
-    return HitColumns([hit.id for hit in hits], scores, np.array([hit.distance for hit in hits], dtype=np.float32))
+    return HitColumns([hit.id for hit in hits], np.array([hit.score for hit in hits], dtype=np.float32), None)
 
 
 class HitsBatch(Sequence[Hits]):
@@ -271,20 +286,29 @@ class HitsBatch(Sequence[Hits]):
     complete, seq, plan : as in `Hits`
     """
 
-    __slots__ = ("_rows", "complete", "counts", "distances", "ids", "plan", "scores", "seq")
+    __slots__ = ("_distances", "_rows", "complete", "counts", "ids", "plan", "scores", "seq")
 
     def __init__(self, rows: Sequence[Hits], *, k: int, seq: int, plan: Plan | None = None) -> None:
         self._rows = tuple(rows)
         self.ids: list[list[Id]] = [row.ids for row in self._rows]
         self.counts = np.array([len(row) for row in self._rows], dtype=np.int64)
         self.scores = np.full((len(self._rows), k), -np.inf, dtype=np.float32)
-        self.distances = np.full((len(self._rows), k), np.inf, dtype=np.float32)
+        self._distances: npt.NDArray[np.float32] | None = None
         for place, row in enumerate(self._rows):
             self.scores[place, : len(row)] = row.scores
-            self.distances[place, : len(row)] = row.distances
         self.complete = all(row.complete for row in self._rows)
         self.seq = seq
         self.plan = plan
+
+    @property
+    def distances(self) -> npt.NDArray[np.float32]:
+        """Lower is better: what belongs to the scores, made when it is first asked for."""
+        if self._distances is None:
+            found = np.full(self.scores.shape, np.inf, dtype=np.float32)
+            for place, row in enumerate(self._rows):
+                found[place, : len(row)] = row.distances
+            self._distances = found
+        return self._distances
 
     @overload
     def __getitem__(self, index: int) -> Hits: ...

@@ -9,7 +9,7 @@ from vecdb import errors
 from vecdb.engine import names, queries, spaces
 from vecdb.engine.batch import id_list, make_batch, space_batch, unique_keys, upsert_arguments
 from vecdb.engine.operations import WriteRules, rules_for
-from vecdb.engine.search import check_include, check_k, distances_of
+from vecdb.engine.search import check_include, check_k
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import Space
 
@@ -125,13 +125,6 @@ def test_k_and_include():
     assert check_k(10_001, allow_large=True) == 10_001
     assert check_include(()) == frozenset() and check_include("text") == {"text"}
     assert check_include(["vectors", "metadata"]) == {"vectors", "metadata"}
-
-
-def test_distances():
-    scores = np.array([1.0, 2.5, -3.0, 0.0], np.float32)
-    assert distances_of("dot", scores).tolist() == distances_of("l2", scores).tolist() == [-1.0, -2.5, 3.0, 0.0]
-    assert distances_of("cosine", scores[[0, 3]]).tolist() == [0.0, 1.0]
-    assert str(distances_of("l2", scores)[3]) == "0.0" and distances_of("l2", scores).dtype == np.float32
 
 
 def test_spaces_are_checked_before_they_are_stored():

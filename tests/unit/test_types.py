@@ -132,7 +132,7 @@ def test_records_do_not_share_their_default_vectors():
 def test_hits_by_column_are_the_same_hits():
     """Hits are made of columns when they are looked at; what a caller does to the columns does not reach them."""
     scores = np.array([0.5, 0.25], np.float32)
-    columns = types.HitColumns(["a", 7], scores, 1 - scores, "s", [{"n": 1}, {}], ["x", None], [{"s": scores}, {}])
+    columns = types.HitColumns(["a", 7], scores, 1.0, "s", [{"n": 1}, {}], ["x", None], [{"s": scores}, {}])
     lazy = Hits(columns, seq=3)
     again = pickle.loads(pickle.dumps(lazy))
     lazy.ids.reverse()
@@ -144,5 +144,20 @@ def test_hits_by_column_are_the_same_hits():
     assert len(lazy) == 2 and lazy[0].vectors is not None and lazy[1] == expected[1]
     assert dataclasses.replace(lazy[0], vectors=None) == dataclasses.replace(expected[0], vectors=None)
     assert [hit.id for hit in again] == ["a", 7] == again.ids and again.scores.tolist() == [0.5, 0.25]
-    assert list(Hits(types.HitColumns(["a"], scores[:1], scores[:1]), seq=1)) == [Hit("a", 0.5, 0.5, raw_score=0.5)]
+    assert list(Hits(types.HitColumns(["a"], scores[:1], 0.0), seq=1)) == [Hit("a", 0.5, -0.5, raw_score=0.5)]
     assert lazy[0] is lazy[0]
+
+
+def test_distances_belong_to_the_scores():
+    scores = np.array([1.0, 2.5, -3.0, 0.0], np.float32)
+    hits = Hits(types.HitColumns([1, 2, 3, 4], scores, 0.0), seq=1)
+    assert hits.distances.tolist() == [-1.0, -2.5, 3.0, 0.0] and str(hits.distances[3]) == "0.0"
+    assert hits.distances.dtype == np.float32 and hits.distances is hits.distances
+    assert Hits(types.HitColumns([1, 4], scores[[0, 3]], 1.0), seq=1).distances.tolist() == [0.0, 1.0]
+    given = Hits([Hit("a", 0.5, 7.0), Hit("b", 0.25, 9.0)], seq=1)
+    assert given.distances.tolist() == [7.0, 9.0] and given[1].distance == 9.0
+    batch = HitsBatch([hits, given], k=5, seq=1)
+    assert batch.distances.tolist() == [[-1.0, -2.5, 3.0, 0.0, np.inf], [7.0, 9.0, np.inf, np.inf, np.inf]]
+    assert pickle.loads(pickle.dumps(batch)).distances.tolist() == batch.distances.tolist()
+    looked_at = Hits(types.HitColumns([1], scores[:1], 1.0), seq=1)
+    assert looked_at[0].distance == 0.0 and looked_at.distances.tolist() == [0.0]

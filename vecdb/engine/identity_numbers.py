@@ -10,6 +10,7 @@ Design: docs/explanation/identity.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+_Energies: TypeAlias = Callable[
+    [npt.NDArray[np.float32], npt.NDArray[np.float32], Floats, int], tuple[list[float], npt.NDArray[np.float32]]
+]
 
 EVIDENCE = ("alignment", "signs", "energy", "quiet")
 """Columns of every evidence array; each is high for native and about 0 for foreign vectors."""
@@ -253,15 +257,26 @@ class Screen:
         """Return the part along the direction, the energies on loud and quiet axes, and the row at unit length."""
         count = len(self.axes.loud)
         if loader.ready():
-            from vecdb.kernels import screen  # numba is loaded by now, never by importing this module
-
-            return screen.energies(query, self.stacked, self.shadow, count)
+            return _compiled_energies()(query, self.stacked, self.shadow, count)
         wide = query.astype(np.float64)
         unit = (wide / math.sqrt(wide.dot(wide))).astype(np.float32)
         product = self.stacked.dot(unit)
         beside = product[1:] - float(product[0]) * self.shadow
         loud, quiet = beside[:count], beside[count:]
         return [float(product[0]), float(loud.dot(loud)), float(quiet.dot(quiet))], unit
+
+
+_energies: _Energies | None = None
+
+
+def _compiled_energies() -> _Energies:
+    """Return the kernel's entry; numba is loaded by now. Kept, because every search would feel the import."""
+    global _energies
+    if _energies is None:
+        from vecdb.kernels.screen import energies
+
+        _energies = energies
+    return _energies
 
 
 def _one_log_share(part: float, total: float, count: int, dim: int) -> float:

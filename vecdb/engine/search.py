@@ -207,13 +207,13 @@ def _columns(
     stored = {row: view.record(row) for row in rows} if request.include else {}
     ids = {row: record.id for row, record in stored.items()} if request.include else view.ids(rows)
     scores = found[0][1] if len(found) == 1 else np.concatenate([scores for _, scores in found])
-    distances = distances_of(request.space.metric, scores)
+    nearest = 1.0 if request.space.metric == "cosine" else 0.0
     columns, start = [], 0
     for own_positions, _ in found:
         own, start = slice(start, start + len(own_positions)), start + len(own_positions)
         more = _contents(view, request, [stored[row] for row in rows[own]]) if request.include else {}
         name = request.space.name
-        columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], distances[own], name, **more))
+        columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], nearest, name, **more))
     return columns
 
 
@@ -229,11 +229,6 @@ def _contents(view: CollectionView, request: SearchRequest, records: list[Stored
         vectors = [view.vector(record, space) for record in records]
         columns["vectors"] = [{} if vector is None else {space.name: vector} for vector in vectors]
     return columns
-
-
-def distances_of(metric: str, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the distances (lower is better) that belong to scores."""
-    return (np.float32(1.0) if metric == "cosine" else np.float32(0.0)) - scores
 
 
 def check_k(k: object, *, allow_large: bool) -> int:

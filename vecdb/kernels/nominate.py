@@ -68,12 +68,12 @@ class _Pools:
         """
         blocks = self.blocks
         scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
-        scores = self.bounds[:, 2]
         tail = (blocks.scan_table, self.positions, self.states, scratch, self.bounds)
         rank_pools(METRIC_CODES[blocks.metric], int(blocks.half), self.queries, *tail)
         counts: list[int] = self.states[:, 0].tolist()
         kept = [min(count, self.k) for count in counts]
-        return [(self.positions[at, :m].copy(), scores[at, :m].copy()) for at, m in enumerate(kept)], sum(counts)
+        found = [(self.positions[at, :m].copy(), self.bounds[at, 2, :m].copy()) for at, m in enumerate(kept)]
+        return found, sum(counts)
 
 
 def _capacity(k: int) -> int:
