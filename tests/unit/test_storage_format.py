@@ -77,6 +77,21 @@ def test_a_seal_covers_key_and_every_bit(key, payload, data):
             fmt.unseal(where, what, "x")
 
 
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=30)), min_size=1, max_size=6), st.data())
+def test_many_seals_are_as_strict_as_one(pairs, data):
+    keys, payloads = zip(*pairs, strict=True)
+    values = fmt.seal_all(keys, payloads)
+    assert values == list(map(fmt.seal, keys, payloads))
+    assert fmt.unseal_all(keys, values, "x") == list(payloads)
+    at = data.draw(st.integers(0, len(values) - 1))
+    damaged = bytearray(values[at])
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    for bad in (bytes(damaged), b"", values[at][:7], values[at] + b"\0"):
+        with pytest.raises(CorruptionError) as caught:
+            fmt.unseal_all(keys, [*values[:at], bad, *values[at + 1 :]], "x")
+        assert caught.value.where == keys[at].hex()
+
+
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_decode_or_are_refused(data):
     with contextlib.suppress(CorruptionError):

@@ -25,6 +25,7 @@ from vecdb.storage.records import (
     id_place,
     id_places,
     iterate_rows,
+    read_metadatas,
     read_record,
     record_key,
     stored_bytes,
@@ -207,6 +208,27 @@ def test_whether_keys_lie_between(tx):
         tx.put("ids", key, b"x")
     for first, last, there in ((b"a", b"aa", 0), (b"a", b"b", 1), (b"c", b"c", 0), (b"c", b"z", 1), (b"e", b"z", 0)):
         assert tx.any_between("ids", first, last) == bool(there)
+
+
+def test_metadata_of_many_records(tx):
+    for row in range(6):
+        put(tx, 7, row, row)
+    assert read_metadatas(tx, 7, [4, 0, 5]) == [{"row": 4}, {"row": 0}, {"row": 5}] and read_metadatas(tx, 7, []) == []
+    with pytest.raises(CorruptionError, match="row 6 is missing"):
+        read_metadatas(tx, 7, [1, 6, 2])
+    tx.put("records", record_key(7, 2), stored_bytes(tx, 7, 3))
+    with pytest.raises(CorruptionError, match="checksum"):
+        read_metadatas(tx, 7, [1, 2])
+
+
+def test_a_run_of_keys_is_listed_and_deleted(tx):
+    keys = [b"a1", b"b1", b"b2", b"b3", b"c1"]
+    for key in keys:
+        tx.put("columns", key, b"x")
+    assert tx.keys("columns", b"b") == keys[1:4] and tx.keys("columns", b"d") == []
+    tx.delete_run("columns", keys[1:4])
+    tx.delete_run("columns", [])
+    assert tx.keys("columns", b"") == [b"a1", b"c1"]
 
 
 def test_damaged_records_and_ids(tx):

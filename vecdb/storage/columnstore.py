@@ -17,7 +17,8 @@ import numpy.typing as npt
 from vecdb.errors import CorruptionError
 from vecdb.storage.columns import ColumnChunk, encode_columns
 from vecdb.storage.failpoints import visit
-from vecdb.storage.format import pack_sealed, read_u64, seal, stored_numbers, u32, u64, unpack_sealed, unseal
+from vecdb.storage.format import pack_sealed, read_u64, seal, seal_all, stored_numbers, u32, u64, unpack_sealed, unseal
+from vecdb.storage.idkeys import prefixed
 from vecdb.storage.tx import Tx
 
 CHUNK_ROWS: Final = 16_384
@@ -154,8 +155,8 @@ class ColumnWriter:
     ----------
     new_chunk : callable
         Hands out the next chunk number.
-    metadata_of : callable
-        Returns the metadata of a live row, for sealing the delta.
+    metadatas_of : callable
+        Returns the metadata of live rows, for sealing the delta.
     """
 
     def __init__(
@@ -165,14 +166,14 @@ class ColumnWriter:
         version: int,
         cache: ChunkCache,
         new_chunk: Callable[[], int],
-        metadata_of: Callable[[int], Mapping[str, Any]],
+        metadatas_of: Callable[[Sequence[int]], Sequence[Mapping[str, Any]]],
     ) -> None:
         self.tx = tx
         self.collection = collection
         self.version = version
         self._cache = cache
         self._new_chunk = new_chunk
-        self._metadata_of = metadata_of
+        self._metadatas_of = metadatas_of
 
     def write(
         self, rows: Sequence[int], metadatas: Sequence[Mapping[str, Any]], changed: Sequence[int], delta: int
@@ -182,9 +183,8 @@ class ColumnWriter:
         if len(rows) >= _SEALED_AT_ONCE:
             self._seal(rows, metadatas)
             return delta
-        stamp = u64(self.version)
-        keys = [_key(self.collection, b"d", row) for row in sorted(rows)]
-        self.tx.put_many("columns", [(key, seal(key, stamp)) for key in keys])
+        keys = prefixed(_prefix(self.collection, b"d"), np.array(sorted(rows), np.uint64))
+        self.tx.put_all("columns", keys, seal_all(keys, [u64(self.version)] * len(keys)))
         delta += len(rows)
         return self.seal_delta(dict(zip(rows, metadatas, strict=True))) if delta > DELTA_ROWS else delta
 
@@ -253,11 +253,14 @@ class ColumnWriter:
         `known` holds metadata that need not be read again.
         """
         known = known or {}
-        rows = [read_u64(key[5:]) for key, _ in self.tx.range("columns", _prefix(self.collection, b"d"))]
+        keys = self.tx.keys("columns", _prefix(self.collection, b"d"))
+        rows = [read_u64(key[5:]) for key in keys]
         if rows:
-            self._seal(rows, [known[row] if row in known else self._metadata_of(row) for row in rows])
+            unknown = [row for row in rows if row not in known]
+            read = dict(zip(unknown, self._metadatas_of(unknown), strict=True))
+            self._seal(rows, [known[row] if row in known else read[row] for row in rows])
             visit("columns.sealed")
-            self.tx.delete_range("columns", _prefix(self.collection, b"d"))
+            self.tx.delete_run("columns", keys)
         return 0
 
     def tidy(self, *, everything: bool = False) -> bool:
@@ -274,7 +277,7 @@ class ColumnWriter:
         rows = np.sort(np.concatenate([self._fresh_rows(line) for line in chosen])).tolist()
         for line in chosen:
             self._drop(line)
-        self._seal(rows, [self._metadata_of(row) for row in rows])
+        self._seal(rows, self._metadatas_of(rows))
         return True
 
     def _fresh_rows(self, line: ChunkLine) -> Numbers:

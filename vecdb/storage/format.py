@@ -92,6 +92,17 @@ def unseal(key: bytes, value: Buffer, what: str) -> memoryview:
     return view[8:]
 
 
+def unseal_all(keys: Sequence[bytes], values: Sequence[bytes], what: str) -> list[bytes]:
+    """Return `unseal` of each value."""
+    hashed = xxhash.xxh3_64_intdigest
+    payloads = [value[8:] for value in values]
+    digests = map(_DIGEST.pack, map(hashed, payloads, map(hashed, keys)))
+    if not all(map(bytes.startswith, values, digests)):
+        for key, value in zip(keys, values, strict=True):
+            unseal(key, value, what)  # raises at the one that is damaged
+    return payloads
+
+
 def pack(value: Any) -> bytes:
     return bytes(msgpack.packb(value, use_bin_type=True))
 
@@ -267,13 +278,21 @@ def decode_ids(places: Sequence[bytes], values: Sequence[Buffer]) -> list[Id]:
 
 
 def decode_metadata(place: bytes, value: Buffer) -> dict[str, Any]:
-    """Return only the metadata of the record at `place`; what sealing columns needs of thousands of records."""
-    data = unseal(place, value, "record")
+    """Return only the metadata of the record at `place`."""
+    return _metadata_in(unseal(place, value, "record"))
+
+
+def decode_metadatas(places: Sequence[bytes], values: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return `decode_metadata` of each record; what sealing columns needs of thousands."""
+    return list(map(_metadata_in, unseal_all(places, values, "record")))
+
+
+def _metadata_in(payload: Buffer) -> dict[str, Any]:
     try:
-        _, count, length = _RECORD.unpack_from(data)
+        _, count, length = _RECORD.unpack_from(payload)
     except struct.error as error:
         raise CorruptionError("a record is shorter than its header says", what="record") from error
-    return _content(data[_RECORD.size + count * _REF.size + length :])[0]
+    return _content(payload[_RECORD.size + count * _REF.size + length :])[0]
 
 
 # --- vector blocks ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from vecdb.storage.format import (
     Buffer,
     StoredRecord,
     decode_metadata,
+    decode_metadatas,
     decode_record,
     read_u64,
     u32,
@@ -101,6 +102,16 @@ def read_metadata(tx: Tx, collection: int, row: int) -> dict[str, Any]:
     if value is None:
         raise CorruptionError(f"the record at row {row} is missing", what="record", where=key.hex())
     return decode_metadata(key, value)
+
+
+def read_metadatas(tx: Tx, collection: int, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the metadata of many records, in a write transaction."""
+    keys = record_keys(collection, rows)
+    found = tx.get_many("records", keys)
+    if len(found) < len(keys):
+        missing = next(row for row, key in zip(rows, keys, strict=True) if key not in found)
+        raise CorruptionError(f"the record at row {missing} is missing", what="record")
+    return decode_metadatas(keys, [bytes(found[key]) for key in keys])
 
 
 def stored_bytes(tx: Tx, collection: int, row: int) -> bytes:

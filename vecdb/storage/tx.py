@@ -6,8 +6,8 @@ Read transactions return views of the map, valid while their lease lasts; write 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from operator import lt
+from itertools import islice, takewhile
+from operator import lt, methodcaller
 from typing import Any, Final
 
 from vecdb.storage.format import Buffer
@@ -33,12 +33,8 @@ class Tx:
     def put(self, table: str, key: bytes, value: Buffer, *, append: bool = False) -> None:
         self.raw.put(key, value, db=self._tables[table], append=append)
 
-    def put_many(self, table: str, items: list[tuple[bytes, Buffer]]) -> None:
-        """Put sorted or unsorted pairs; a run that lies behind every stored key is appended, which packs pages full."""
-        self.put_all(table, [key for key, _ in items], [value for _, value in items])
-
     def put_all(self, table: str, keys: Sequence[bytes], values: Sequence[Buffer]) -> None:
-        """Put a value under each key, in key order."""
+        """Put a value under each key, in key order; a run behind every stored key is appended: that packs pages full."""
         if not keys:
             return
         ordered = ascending(keys)
@@ -77,6 +73,21 @@ class Tx:
                 if not name.startswith(prefix):
                     return
                 yield name, value
+
+    def keys(self, table: str, prefix: bytes) -> list[bytes]:
+        """Return the keys that begin with `prefix`, in order."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            if not cursor.set_range(prefix):
+                return []
+            found = map(bytes, cursor.iternext(keys=True, values=False))
+            return list(takewhile(methodcaller("startswith", prefix), found))
+
+    def delete_run(self, table: str, keys: Sequence[bytes]) -> None:
+        """Delete `keys`, which follow each other in the table: that is, what `Tx.keys` just returned."""
+        with self.raw.cursor(db=self._tables[table]) as cursor:
+            if keys and cursor.set_key(keys[0]):
+                for _ in keys:
+                    cursor.delete()
 
     def delete_range(self, table: str, prefix: bytes, stop: bytes | None = None, limit: int | None = None) -> int:
         """Delete the keys that begin with `prefix` and lie before `stop`; return how many."""

@@ -38,7 +38,7 @@ from vecdb.storage.history import (
 )
 from vecdb.storage.idkeys import prefixed
 from vecdb.storage.indexes import drop_parts
-from vecdb.storage.records import id_place, read_metadata, record_key, require_id, stored_bytes
+from vecdb.storage.records import id_place, read_metadatas, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, profile_key, read_segments
 from vecdb.storage.spare import release
 from vecdb.storage.state import (
@@ -262,7 +262,7 @@ class WriteTx:
             self.version,
             self._chunks,
             self._take_chunk,
-            lambda row: read_metadata(self.tx, number, row),
+            lambda rows: read_metadatas(self.tx, number, rows),
         )
 
     def _take_chunk(self) -> int:
