@@ -94,6 +94,11 @@ def test_every_mix_of_types_is_kept():
     assert chunk.column("a").values.kinds == frozenset(Tag)
 
 
+def test_a_chunk_is_bare_only_if_every_record_is():
+    assert open_of({}, {}).bare and open_of().bare
+    assert not open_of({}, {"a": None}).bare and not open_of({"a": {}}).bare
+
+
 def test_a_path_that_no_record_has():
     chunk = open_of({"a": 1})
     assert chunk.covers("b") and chunk.column("b") is None and chunk.values("b") == [MISSING]

@@ -5,6 +5,7 @@ import pytest
 
 from vecdb.errors import CorruptionError
 from vecdb.storage import columnstore
+from vecdb.storage.columns import MISSING
 from vecdb.storage.columnstore import ColumnWriter, drop_columns, load_columns, read_lines
 from vecdb.storage.env import Environment
 from vecdb.storage.state import create_header
@@ -113,6 +114,27 @@ def tidy(bench, **options):
         done += 1
         assert done < 100
     return done > 0
+
+
+def test_tidying_reads_no_record_of_chunks_without_metadata(env, monkeypatch):
+    monkeypatch.setattr(columnstore, "_SEALED_AT_ONCE", 4)
+    known = {row: {} if row < 20 else {"n": row} for row in range(40)}
+    read, numbers = [], iter(range(99))
+    tx = env.begin_write()
+    writer = ColumnWriter(
+        tx, 4, 1, {}, lambda: next(numbers), lambda rows: read.extend(rows) or [known[row] for row in rows]
+    )
+    for start in range(0, 40, 4):
+        rows = range(start, start + 4)
+        assert writer.write(rows, [known[row] for row in rows], [], 0) == 0
+    writer.forget([3, 25])
+    assert writer.tidy() and sorted(read) == [row for row in range(20, 40) if row != 25]
+    [line] = read_lines(tx, 4)
+    chunk = columnstore.open_chunk(tx, 4, line, {})
+    assert dict(zip(chunk.rows.tolist(), chunk.values("n"), strict=True)) == {
+        row: row if row >= 20 else MISSING for row in range(40) if row not in (3, 25)
+    }
+    env.abort(tx)
 
 
 def test_tidying_joins_what_is_small_and_rewrites_what_is_stale(bench):

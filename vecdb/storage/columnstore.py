@@ -252,16 +252,18 @@ class ColumnWriter:
 
         `known` holds metadata that need not be read again.
         """
-        known = known or {}
         keys = self.tx.keys("columns", _prefix(self.collection, b"d"))
         rows = [read_u64(key[5:]) for key in keys]
         if rows:
-            unknown = [row for row in rows if row not in known]
-            read = dict(zip(unknown, self._metadatas_of(unknown), strict=True))
-            self._seal(rows, [known[row] if row in known else read[row] for row in rows])
+            self._seal(rows, self._metadatas(rows, known or {}))
             visit("columns.sealed")
             self.tx.delete_run("columns", keys)
         return 0
+
+    def _metadatas(self, rows: Sequence[int], known: Mapping[int, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        unknown = [row for row in rows if row not in known]
+        read = {**known, **dict(zip(unknown, self._metadatas_of(unknown), strict=True))}
+        return [read[row] for row in rows]
 
     def tidy(self, *, everything: bool = False) -> bool:
         """Rewrite chunks that are small or a third stale, or all that are not perfect; True if there was any."""
@@ -274,15 +276,16 @@ class ColumnWriter:
             chosen = set(_up_to_one_chunk(chosen))
         if not chosen:
             return False
-        rows = np.sort(np.concatenate([self._fresh_rows(line) for line in chosen])).tolist()
+        known: dict[int, Mapping[str, Any]] = {}
+        fresh = []
         for line in chosen:
+            chunk = open_chunk(self.tx, self.collection, line, self._cache)
+            fresh.append(chunk.rows[~read_stale(self.tx, self.collection, line)])
+            known.update({row: {} for row in fresh[-1].tolist()} if chunk.bare else {})
             self._drop(line)
-        self._seal(rows, self._metadatas_of(rows))
+        rows = np.sort(np.concatenate(fresh)).tolist()
+        self._seal(rows, self._metadatas(rows, known))
         return True
-
-    def _fresh_rows(self, line: ChunkLine) -> Numbers:
-        rows: Numbers = open_chunk(self.tx, self.collection, line, self._cache).rows
-        return rows[~read_stale(self.tx, self.collection, line)]
 
 
 def _up_to_one_chunk(lines: Iterable[ChunkLine]) -> Iterator[ChunkLine]:

@@ -85,6 +85,11 @@ class ColumnChunk:
         self._spans = spans
         self._columns: dict[str, Column] = {}
 
+    @property
+    def bare(self) -> bool:
+        """Whether every record's metadata are empty."""
+        return not self._spans and not self.overflow
+
     @classmethod
     def open(cls, buffer: bytes | bytearray | memoryview) -> ColumnChunk:
         """Open what `encode_columns` returned.

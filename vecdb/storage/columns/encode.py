@@ -112,7 +112,8 @@ def _collect(metadatas: Sequence[Mapping[str, Any]]) -> _Found:
                 walk(path + ".", value, place)
 
     for place, metadata in enumerate(metadatas):
-        walk("", metadata, place)
+        if metadata:
+            walk("", metadata, place)
     return found
 
 
