@@ -34,7 +34,7 @@ class Tx:
         self.raw.put(key, value, db=self._tables[table], append=append)
 
     def put_all(self, table: str, keys: Sequence[bytes], values: Sequence[Buffer]) -> None:
-        """Put a value under each key, in key order; what lies behind all stored keys is appended: it packs pages full."""
+        """Put a value under each key, in key order; what lies behind all stored keys is appended, in full pages."""
         if not keys:
             return
         ordered = ascending(keys)
