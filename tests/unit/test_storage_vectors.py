@@ -470,7 +470,7 @@ def test_deaths_add_up_within_a_commit_and_are_folded_at_the_horizon(env):
 def test_a_table_left_half_empty_is_packed(env):
     tx = env.begin_write()
     values = {u64(number): bytes([number % 251]) * (20 if number % 50 else 5000) for number in range(4000)}
-    tx.put_many("records", list(values.items()))
+    tx.put_all("records", list(values), list(values.values()))
     assert not tx.pack("records") and not tx.pack("ids")  # full, and empty
     kept = {key: value for place, (key, value) in enumerate(values.items()) if place % 10 == 0}
     for key in values.keys() - kept.keys():
