@@ -14,7 +14,7 @@ import pytest
 import vecdb
 from tests.indextypes import NONE, CopiesType, able, registry
 from vecdb.engine import indexed, indexing
-from vecdb.errors import ClosedError, DiskFullError, ExistsError
+from vecdb.errors import ClosedError, DiskFullError, ExistsError, ForkedError
 from vecdb.storage import blobs
 from vecdb.testing.crash import Kill, run_child
 from vecdb.testing.processes import Child, call_in_child
@@ -467,3 +467,74 @@ def test_backup_compaction_and_dropping(tmp_path):
 def entries(db):
     with db._read() as snapshot:
         return snapshot.tx.entries("blobs")["entries"]
+
+
+@pytest.mark.parametrize("moment", ["build", "search", "load"])
+def test_a_fork_while_a_plugin_reads(tmp_path, moment):
+    """The parent goes on as if nothing had happened; the child is told that it cannot use this file."""
+    path = tmp_path / "forked.vecdb"
+    make(path)
+    codes, it = [], []
+
+    def fork(view, **given):
+        with view.in_place() as here:
+            before = here.blocks.count
+            child = os.fork()
+            if not child:
+                try:
+                    for attempt in (lambda: it[0].collection("c"), lambda: opened(path).seq, lambda: it[0].check()):
+                        with pytest.raises(ForkedError, match="the thread that forked"):
+                            attempt()
+                    it[0].close()
+                    os._exit(0)
+                finally:
+                    os._exit(2)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            assert here.blocks.count == before
+
+    type_ = CopiesType("acme.forks", able("exact"))
+
+    def scenario():
+        with vecdb.open(path, retention=0.0, durability="relaxed", plugins=registry(type_)) as db:
+            it.append(db)
+            c = db.collection("c")
+            type_.faults = {moment: fork}
+            c.create_index("s", "acme.forks")
+            same(c)
+            c.upsert([99_000], {"s": rows([5])}, trust=True)
+            assert len(c) == KEPT + 1
+        with opened(path) as db:
+            assert db.check().ok
+        return codes
+
+    assert set(call_in_child(scenario)) == {0}
+
+
+def test_a_child_that_leaves_the_read_of_its_parent(tmp_path):
+    """Leaving the block in the child must not end the parent's read, whose pages would be used again."""
+    path = tmp_path / "forked.vecdb"
+    make(path, 500)
+
+    def scenario():
+        with Child(lambda link: churn(path, link)) as other, opened(path) as db:
+            with db._read():
+                child = os.fork()
+                if child:
+                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                    other.send("write")
+                    assert other.result() > 4
+                    assert db._opened().env.facts()["oldest_reader_lag"] > 4
+            if not child:
+                os._exit(0)
+            same(db.collection("c"))
+            return "fine"
+
+    assert call_in_child(scenario) == "fine"
+
+
+def churn(path, link):
+    link.receive()
+    with opened(path) as db:
+        for turn in range(5):
+            db.collection("c").upsert(range(500), {"s": rows(range(500)) + turn}, trust=True)
+        return db.seq

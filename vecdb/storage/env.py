@@ -25,6 +25,7 @@ from vecdb.errors import (
     CorruptionError,
     DiskFullError,
     FileAccessError,
+    ForkedError,
     FormatVersionError,
     MapFullError,
     NotADatabaseError,
@@ -101,7 +102,7 @@ class Environment:
         self._begun = 0
         self._held = threading.local()
         self._owner: int | None = None
-        self._closed = False
+        self._refusal: Callable[[], VecdbError] | None = None
         self._fork_hold: contextlib.AbstractContextManager[None] | None = None
 
     # --- opening and closing ---
@@ -109,8 +110,8 @@ class Environment:
     def open(self) -> None:
         """Open the file unless it is open; check first that it is one LMDB can be trusted with."""
         with self._gate:
-            if self._closed:
-                raise ClosedError(f"{self.path} was closed", what="database")
+            if self._refusal is not None:
+                raise self._refusal()
             if self._env is None:
                 self._open()
 
@@ -193,7 +194,7 @@ class Environment:
         """Wait until no lease is out, then close; a second call does nothing."""
         with self.exclusive():
             self._shut()
-            self._closed = True
+            self._refusal = partial(ClosedError, f"{self.path} was closed", what="database")
 
     def suspend(self, *, keep_lock: bool = False) -> None:
         """Close the file so that the next use opens it anew. Call under `exclusive`.
@@ -245,8 +246,10 @@ class Environment:
 
     def end_read(self, tx: Tx) -> None:
         """End a read transaction."""
+        if not self._held_here() and not tx.reads(self._tables):  # begun before the fork that made this process
+            return platform.leave_to_parent(tx.raw)
         tx.raw.abort()  # the binding keeps the reader slot for the next lease
-        self._leave()
+        return self._leave()
 
     def _begin_read(self) -> lmdb.Transaction:
         for _ in range(3):
@@ -309,10 +312,8 @@ class Environment:
         """Wait until this process reads and writes nothing, and keep it so for the block."""
         with self._gate:
             if self._held_here():  # it would wait for itself
-                raise StateError(
-                    f"{self.path}: this call needs the file alone, but was made while its own thread reads from it",
-                    hint="Make it outside of progress and cancel callbacks.",
-                )
+                what = f"{self.path}: this call needs the file alone, but was made while its own thread reads from it"
+                raise StateError(what, hint="Make it outside of progress and cancel callbacks.")
             self._wait_for_gate()
             nested = self._owner is not None
             self._owner = threading.get_ident()
@@ -329,15 +330,22 @@ class Environment:
 
     def before_fork(self) -> None:
         """Close the file and keep everybody out of it until `after_fork`: neither side may share LMDB's state."""
-        self._fork_hold = self.exclusive()
-        self._fork_hold.__enter__()
+        if not self._held_here():  # else the parent keeps the file, and the child leaves it alone
+            self._fork_hold = self.exclusive()
+            self._fork_hold.__enter__()
         self._gate.acquire()
-        self._shut()
+        if self._fork_hold is not None:
+            self._shut()
 
     def after_fork(self, *, child: bool) -> None:
         """Let both sides go on; each opens the file anew when it is next used."""
         hold, self._fork_hold = self._fork_hold, None
         if child:
+            if self._env is not None:
+                platform.leave_to_parent(self._env)
+                self._env, self._descriptor, self._tables = None, None, {}
+                what = f"{self.path} was being read by the thread that forked, so the child cannot use it"
+                self._refusal = partial(ForkedError, what, hint="Fork outside of reads.", what="database")
             self._gate = threading.Condition(threading.RLock())
             self._leases, self._owner, self._held = 0, None, threading.local()
             return
@@ -424,11 +432,8 @@ class Environment:
                 self._env.set_mapsize(size)
             except (lmdb.Error, MemoryError) as error:
                 self._shut()  # LMDB gave up the old map before it asked for the new one
-                raise MapFullError(
-                    f"{self.path}: the memory map is full and cannot grow to {size} bytes",
-                    hint="Raise the limit on the process's address space.",
-                    map_size=size // 2,
-                ) from error
+                what, hint = "the memory map is full and cannot grow", "Raise the limit on the process's address space."
+                raise MapFullError(f"{self.path}: {what} to {size} bytes", hint=hint, map_size=size // 2) from error
             self._map_size = size
 
     def refresh(self) -> None:
@@ -586,15 +591,9 @@ def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
     code = getattr(error, "code", None)
     full = code in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
     if full or (code in (errno.EIO, -30772) and platform.no_room_left(path)):
-        return DiskFullError(
-            f"{path}: no room left to write; the commit was rolled back",
-            hint="Free some space and try again.",
-            path=str(path),
-        )
+        what = f"{path}: no room left to write; the commit was rolled back"
+        return DiskFullError(what, hint="Free some space and try again.", path=str(path))
     if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return FileAccessError(
-            f"{path}: {error}",
-            hint="Check the permissions of the file, its directory and its lock files.",
-            path=str(path),
-        )
+        hint = "Check the permissions of the file, its directory and its lock files."
+        return FileAccessError(f"{path}: {error}", hint=hint, path=str(path))
     return StorageError(f"{path}: {error}")

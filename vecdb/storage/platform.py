@@ -17,6 +17,7 @@ from typing import Final
 
 from vecdb.errors import FileAccessError, LockedError, RemoteFileSystemError
 
+_left_to_parents: list[object] = []
 REMOTE_KINDS: Final = frozenset(
     {
         "nfs",
@@ -82,6 +83,11 @@ else:
     def unlock(descriptor: int) -> None:
         """Release the lock held on `descriptor`."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def leave_to_parent(thing: object) -> None:
+    """Keep what a fork copied from ever being closed here: that would release what the parent still reads."""
+    _left_to_parents.append(thing)
 
 
 def lock(descriptor: int, *, exclusive: bool, timeout: float, refuse: Callable[[float], LockedError]) -> None:

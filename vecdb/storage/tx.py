@@ -26,6 +26,10 @@ class Tx:
         self.over = False
         self._tables = tables
 
+    def reads(self, tables: dict[str, Any]) -> bool:
+        """Whether it was begun on these very tables."""
+        return self._tables is tables
+
     def get(self, table: str, key: bytes) -> Buffer | None:
         found: Buffer | None = self.raw.get(key, db=self._tables[table])
         return found
