@@ -40,7 +40,7 @@ STRIP = 64
 _AHEAD = 8192  # bytes: the hardware stops prefetching at page ends; asking two pages ahead gained 15 % of bandwidth
 _PIECE = 192  # components asked for and summed at a time: more requests at once than the core can track stall it
 _ROWS_AHEAD = 4  # of a list; rows of another block are asked for at a wrong address, which is harmless
-_LANES = 32  # queries whose bounds for one row of a batch are compared at a time,
+_LANES = 128  # queries whose bounds for one row of a batch are compared at a time,
 _FEW_LANES = 8  # and those that are then looked at singly, if any of them may be reached
 _SMALL_POOL = 8
 
