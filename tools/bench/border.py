@@ -1,9 +1,8 @@
 """What the border to index plugins costs: `flat`, a registered index type, against the scan that it calls.
 
-`flat` reads the same blocks with the same kernels. The border proper is what a call through it (`border.search`: lending
-the view, calling the plugin, checking what came back) takes longer than `exact.search` on the blocks. A whole search
-through an index also finds the part and scores its candidates again, as for any index: `through flat` beside
-``exact=True`` shows that.
+`flat` reads the same blocks with the same kernels. The border proper is what a call through it (`border.search`, which
+lends the view, calls the plugin and checks what came back) takes longer than `exact.search` on the blocks. A whole
+search through an index also finds the part and scores its candidates again: `through flat` beside ``exact=True``.
 """
 
 from __future__ import annotations
