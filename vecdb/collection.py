@@ -611,7 +611,7 @@ class Collection:
             hits = search.search(
                 view,
                 request,
-                lambda matrix: guard.query_warnings(snapshot, self._number, chosen, matrix),
+                guard.warner(snapshot, self._number, chosen),
                 lambda: self._database._registry,
             )
             if asked_for.single:

@@ -209,6 +209,7 @@ class Hits(Sequence[Hit]):
         "_columns",
         "_distances",
         "_hits",
+        "_warnings",
         "complete",
         "dropped",
         "ids",
@@ -216,7 +217,6 @@ class Hits(Sequence[Hit]):
         "reason",
         "scores",
         "seq",
-        "warnings",
     )
 
     def __init__(
@@ -227,7 +227,7 @@ class Hits(Sequence[Hit]):
         complete: bool = True,
         reason: str | None = None,
         plan: Plan | None = None,
-        warnings: tuple[str, ...] = (),
+        warnings: tuple[str, ...] | Callable[[], tuple[str, ...]] = (),
         dropped: int = 0,
     ) -> None:
         self._columns = hits if isinstance(hits, HitColumns) else _by_column(hits)
@@ -239,7 +239,7 @@ class Hits(Sequence[Hit]):
         self.complete = complete
         self.reason = reason
         self.plan = plan
-        self.warnings = warnings
+        self._warnings = warnings
         self.dropped = dropped
 
     @property
@@ -250,6 +250,17 @@ class Hits(Sequence[Hit]):
             own = [hit.distance for hit in self._hits or ()] if given else self._columns.distances
             self._distances = np.array(own, dtype=np.float32)
         return self._distances
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller should know of the query; found when it is first asked for."""
+        if not isinstance(self._warnings, tuple):
+            self._warnings = self._warnings()
+        return self._warnings
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        self._warnings = self.warnings  # what is pickled waits for nothing
+        return None, {name: getattr(self, name) for name in self.__slots__}
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

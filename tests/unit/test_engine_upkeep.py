@@ -1,5 +1,7 @@
 """Housekeeping, inspection and the guard, by what they leave in a database (vecdb/engine/)."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -330,3 +332,15 @@ def test_a_damaged_profile_does_not_stop_searches(profiled, caplog, name):
     assert "fitted anew" in caplog.text
     docs.delete(range(600))  # too few are left to fit a profile to
     assert len(docs.search(model(2, 1)[0], k=3)) == 3
+
+
+def test_warnings_wait_until_they_are_looked_at(profiled):
+    docs = profiled.collection("docs")
+    own, foreign = model(1, 1)[0].astype(np.float32), np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    queries = np.stack([own, foreign])
+    batch, waiting = docs.search(queries, k=3), docs.search(foreign, k=3)
+    queries[:], foreign[:] = queries[::-1].copy(), own  # the caller's arrays may change meanwhile
+    profiled.close()
+    assert batch[0].warnings == () and len(batch[1].warnings) == 1 and "another model" in batch[1].warnings[0]
+    assert len(waiting.warnings) == 1
+    assert pickle.loads(pickle.dumps(batch))[1].warnings == batch[1].warnings

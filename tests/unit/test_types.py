@@ -161,3 +161,11 @@ def test_distances_belong_to_the_scores():
     assert pickle.loads(pickle.dumps(batch)).distances.tolist() == batch.distances.tolist()
     looked_at = Hits(types.HitColumns([1], scores[:1], 1.0), seq=1)
     assert looked_at[0].distance == 0.0 and looked_at.distances.tolist() == [0.0]
+
+
+def test_warnings_are_found_once_and_pickled():
+    asked = []
+    hits = Hits([], seq=1, warnings=lambda: asked.append(1) or ("odd",))
+    assert not asked
+    assert pickle.loads(pickle.dumps(hits)).warnings == ("odd",) == hits.warnings and asked == [1]
+    assert Hits([], seq=1, warnings=("given",)).warnings == ("given",) and Hits([], seq=1).warnings == ()

@@ -6,7 +6,7 @@ where it is kept (beside the space, in the commit that made it needed), and what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ SAMPLE_ROWS = 4096
 _REFIT_GROWTH = 10
 """A profile is fitted anew when the space has grown this many times: early rows may be of one topic."""
 _LAST_REFIT = 20_000
+
+
+Warner = Callable[[npt.NDArray[np.float32]], list[str | None]]
+"""Returns for each query a sentence if it looks foreign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +142,20 @@ class Guard:
             self._fitted.pop(key, None)
         return self._profiles[key]
 
-    def query_warnings(
-        self, snapshot: Snapshot, collection: int, space: Space, queries: npt.NDArray[np.float32]
-    ) -> list[str | None]:
-        """Return for each query a sentence if it looks foreign to a space whose profile exists."""
+    def warner(self, snapshot: Snapshot, collection: int, space: Space) -> Warner | None:
+        """Return what says of each query whether it looks foreign; None for a space without a profile.
+
+        It reads nothing any more, so it may be asked after the snapshot is gone.
+        """
         counts = snapshot.counts(collection).spaces.get(space.id)
         if counts is None or not counts.profiled:
-            return [None] * len(queries)
+            return None
         profile = self._sound(snapshot, space, counts.profiled)
         if profile is None and counts.live < MIN_ROWS:
-            return [None] * len(queries)
+            return None
         if profile is None:
             profile = self._fit(snapshot, collection, space, counts.live)
-        return profile.query_warnings(queries)
+        return profile.query_warnings
 
 
 def sample_vectors(snapshot: Snapshot, view: SpaceView, count: int = SAMPLE_ROWS) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from vecdb.types import MAX_K, CancelCheck, HitColumns, Hits, Plan, Space
 
 if TYPE_CHECKING:
     from vecdb.engine import indexed, parts
+    from vecdb.engine.guard import Warner
     from vecdb.engine.where import Condition
     from vecdb.registry import PluginRegistry
     from vecdb.storage.format import StoredRecord
@@ -35,7 +37,6 @@ else:  # where there is no index, nothing of indexes is needed
     parts = LazyModule("vecdb.engine.parts")
 
 Bools = npt.NDArray[np.bool_]
-Warner = Callable[[npt.NDArray[np.float32]], list[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class _Allowed:
 
 
 def search(
-    view: CollectionView, request: SearchRequest, warn: Warner, registry: Callable[[], PluginRegistry]
+    view: CollectionView, request: SearchRequest, warn: Warner | None, registry: Callable[[], PluginRegistry]
 ) -> list[Hits]:
     """Return the hits of each query; the registry is asked for where the collection has indexes."""
     began = time.perf_counter()
@@ -103,7 +104,7 @@ def search(
     reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     columns = _columns(view, space_view, request, found)
-    warnings = warn(request.queries)
+    said = None if warn is None else _Warnings(warn, request.queries)
     return [
         Hits(
             hits,
@@ -111,10 +112,31 @@ def search(
             complete=reason is None,
             reason=reason,
             plan=plan,
-            warnings=() if said is None else (said,),
+            warnings=() if said is None else partial(said.of, place),
         )
-        for hits, said in zip(columns, warnings, strict=True)
+        for place, hits in enumerate(columns)
     ]
+
+
+class _Warnings:
+    """What is said of the queries of one call, found when the warnings of the first are looked at.
+
+    A pure function of the queries and the space's profile, so it may wait; most callers never look.
+    """
+
+    __slots__ = ("_found", "_queries", "_warn")
+
+    def __init__(self, warn: Warner, queries: npt.NDArray[np.float32]) -> None:
+        self._warn = warn
+        self._queries = queries.copy()  # they may be the caller's own
+        self._found: list[str | None] | None = None
+
+    def of(self, place: int) -> tuple[str, ...]:
+        """Return the warnings of one query."""
+        if self._found is None:
+            self._found = self._warn(self._queries)
+        said = self._found[place]
+        return () if said is None else (said,)
 
 
 def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
