@@ -35,6 +35,8 @@ T = TypeVar("T", bound=np.generic)
 
 _NOTHING: Final = float("-inf")
 _PADDING: Final = "has candidates behind position -1, or a score other than -inf there"
+_POSITIONS: Final = np.dtype(np.int64)
+_SCORES: Final = np.dtype(np.float32)
 _FEW: Final = 128
 """Candidates checked one by one: for a handful, plain Python beats arrays."""
 _OURS: Final = (CancelledError, ClosedError, ForkedError, StorageError)
@@ -256,10 +258,10 @@ def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise _broken(provided, "search-shape", f"search returned {type(answer).__name__}, expected Candidates")
     positions, scores = answer
-    for name, array, dtype in (("positions", positions, np.int64), ("scores", scores, np.float32)):
+    for name, array, dtype in (("positions", positions, _POSITIONS), ("scores", scores, _SCORES)):
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
             found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise _broken(provided, "search-dtype", f"{name} are {found}, expected {np.dtype(dtype)}")
+            raise _broken(provided, "search-dtype", f"{name} are {found}, expected {dtype}")
     if positions.ndim != 2 or positions.shape != scores.shape or len(positions) != queries:
         raise _broken(
             provided,

@@ -17,6 +17,7 @@ __all__ = ["first_fault", "sound_lengths"]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_ALL = np.empty(0, np.bool_)
 
 
 @kernel(
@@ -74,6 +75,6 @@ def first_fault(positions: I64, scores: F32, count: int, allowed: Bools, least: 
 def sound_lengths(positions: I64, scores: F32, count: int, allowed: Bools | None, least: int) -> list[int] | None:
     """Return how many candidates each query has, None if any rule is broken; arrays as in `first_fault`."""
     lengths = np.empty(len(positions), np.int64)
-    mask = np.empty(0, np.bool_) if allowed is None else allowed
+    mask = _ALL if allowed is None else allowed
     sound = first_fault(positions, scores, count, mask, least, lengths) < 0
     return lengths.tolist() if sound else None
