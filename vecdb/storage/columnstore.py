@@ -183,7 +183,7 @@ class ColumnWriter:
         if len(rows) >= _SEALED_AT_ONCE:
             self._seal(rows, metadatas)
             return delta
-        keys = prefixed(_prefix(self.collection, b"d"), np.array(sorted(rows), np.uint64))
+        keys = prefixed(_prefix(self.collection, b"d"), sorted(rows))
         self.tx.put_all("columns", keys, seal_all(keys, [u64(self.version)] * len(keys)))
         delta += len(rows)
         return self.seal_delta(dict(zip(rows, metadatas, strict=True))) if delta > DELTA_ROWS else delta

@@ -33,7 +33,6 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _U32U64 = struct.Struct(">IQ")
 _I64_SHIFT = 1 << 63
-_ONLY_INT: Final = frozenset({int})
 
 
 def u32(number: int) -> bytes:
@@ -127,14 +126,13 @@ def unpack(data: Buffer, what: str) -> Any:
 
 def stored_numbers(values: Any, what: str, count: int | None = None) -> tuple[int, ...]:
     """Return decoded values that must all be ints from 0 to 2^63 - 1, `count` of them."""
-    sound = isinstance(values, (list, tuple)) and set(map(type, values)) <= _ONLY_INT
-    if not sound or (count is not None and len(values) != count) or not _in_range(values):
-        raise CorruptionError(f"{what} does not hold the numbers that it should", what=what)
-    return tuple(values)
-
-
-def _in_range(numbers: Sequence[int]) -> bool:
-    return not numbers or (min(numbers) >= 0 and max(numbers) < _I64_SHIFT)
+    if isinstance(values, (list, tuple)) and (count is None or len(values) == count):
+        for value in values:
+            if type(value) is not int or not 0 <= value < _I64_SHIFT:
+                break
+        else:
+            return tuple(values)
+    raise CorruptionError(f"{what} does not hold the numbers that it should", what=what)
 
 
 def pack_sealed(key: bytes, value: Any) -> bytes:
@@ -221,6 +219,8 @@ def pack_refs(refs: Mapping[int, int]) -> bytes:
 
 def consecutive_refs(firsts: Sequence[tuple[int, int]], count: int) -> list[bytes]:
     """Return the references of `count` records whose vectors were appended together: (space, first ordinal) each."""
+    if count == 1:
+        return [b"".join(_REF.pack(*first) for first in firsts)]
     refs = np.empty((count, len(firsts)), np.dtype([("space", "<u4"), ("ordinal", "<u8")]))
     for column, (space, first) in enumerate(firsts):
         refs["space"][:, column] = space

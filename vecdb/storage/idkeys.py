@@ -17,6 +17,8 @@ from vecdb.types import MAX_ID_BYTES, Id
 
 _U64 = struct.Struct(">Q")
 _I64_SHIFT: Final = 1 << 63
+_FEW: Final = 4
+"""Keys up to which numpy takes longer than a loop."""
 
 
 def id_key(value: Id, position: int | None = None) -> bytes:
@@ -82,12 +84,14 @@ def _number_keys(ids: Sequence[Any]) -> tuple[bytes, ...] | None:
     return tuple(prefixed(b"i", numbers.view(np.uint64) ^ np.uint64(_I64_SHIFT)))
 
 
-def prefixed(prefix: bytes, numbers: npt.NDArray[np.uint64]) -> list[bytes]:
+def prefixed(prefix: bytes, numbers: Sequence[int] | npt.NDArray[np.uint64]) -> list[bytes]:
     """Return `prefix` + u64 of each number: the keys of many rows at once."""
+    if len(numbers) <= _FEW:
+        return [prefix + _U64.pack(number) for number in numbers]
     width = len(prefix) + 8
     keys = np.empty((len(numbers), width), np.uint8)
     keys[:, :-8] = np.frombuffer(prefix, np.uint8)
-    keys[:, -8:] = numbers.astype(">u8").view(np.uint8).reshape(-1, 8)
+    keys[:, -8:] = np.asarray(numbers, np.uint64).astype(">u8").view(np.uint8).reshape(-1, 8)
     return pieces(keys.tobytes(), width)
 
 

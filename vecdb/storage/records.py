@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from vecdb.errors import CorruptionError
 from vecdb.storage.format import (
     Buffer,
@@ -35,7 +33,7 @@ def id_place(collection: int, key: bytes) -> bytes:
 
 def record_keys(collection: int, rows: Sequence[int]) -> list[bytes]:
     """Return `record_key` of each row."""
-    return prefixed(u32(collection), np.array(rows, np.uint64))
+    return prefixed(u32(collection), rows)
 
 
 def id_places(collection: int, keys: Sequence[bytes]) -> list[bytes]:

@@ -214,7 +214,7 @@ class WriteTx:
     def put_ids(self, places: Sequence[bytes], rows: Sequence[int]) -> None:
         """Point new ids, given by their keys in the table, at their rows."""
         self.dirty = True
-        self.tx.put_all("ids", places, prefixed(b"", np.array(rows, np.uint64)))
+        self.tx.put_all("ids", places, prefixed(b"", rows))
 
     def put_records(self, places: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Store sealed records under their keys."""
