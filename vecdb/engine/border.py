@@ -300,10 +300,10 @@ def _check_few(
 
 
 def _check_order(provided: Provided, row: int, places: list[int], worths: list[float]) -> None:
+    if any(worth != worth for worth in worths):
+        raise _broken(provided, "search-nan", f"query {row} has a score that is not a number")
     before, place_before = float("inf"), -1
     for place, worth in zip(places, worths, strict=True):
-        if worth != worth:
-            raise _broken(provided, "search-nan", f"query {row} has a score that is not a number")
         if worth > before or (worth == before and place < place_before):
             raise _broken(provided, "search-order", f"query {row} is not sorted by score, then position")
         before, place_before = worth, place
