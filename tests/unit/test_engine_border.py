@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vecdb
 from tests.indextypes import CopiesType, able, fail
 from vecdb.contracts import Candidates
 from vecdb.engine import border
@@ -146,8 +147,15 @@ def test_what_is_no_candidates_is_refused(rule, answer):
 rows = st.lists(st.tuples(st.integers(-2, 12), st.sampled_from([0.0, 1.0, 2.0, -np.inf, np.inf, np.nan])), max_size=4)
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    vecdb.warmup()
+
+
+@pytest.mark.usefixtures("compiled")
 @given(rows=st.lists(rows, min_size=1, max_size=3), complete=st.booleans(), masked=st.booleans())
 def test_few_and_many_candidates_are_judged_alike(rows, complete, masked):
+    """Few by the kernel, many by arrays."""
     abilities = ("filtered", "complete") if complete else ("filtered",)
     given = {"abilities": abilities, "queries": len(rows), "k": 2}
     given |= {"allowed": np.arange(COUNT) % 5 != 0, "matches": COUNT * 4 // 5} if masked else {}

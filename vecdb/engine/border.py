@@ -38,7 +38,7 @@ _PADDING: Final = "has candidates behind position -1, or a score other than -inf
 _POSITIONS: Final = np.dtype(np.int64)
 _SCORES: Final = np.dtype(np.float32)
 _FEW: Final = 128
-"""Candidates checked one by one: for a handful, plain Python beats arrays."""
+"""Candidates a query that the kernel looks at: it compares them pair by pair."""
 _OURS: Final = (CancelledError, ClosedError, ForkedError, StorageError)
 """What a plugin only passes on: the caller's wish, a database closed under it, a file that cannot be read."""
 _HINT: Final = "search(exact=True) answers without the index; drop_index() removes it."
@@ -223,8 +223,6 @@ def search(
     least = min(k, matches) if provided.thing.capabilities.complete else 0
     if positions.shape[1] <= _FEW and loader.loaded():
         return _check_compiled(provided, positions, scores, view.count, allowed, least)
-    if positions.size <= _FEW:
-        return _check_few(provided, positions, scores, view.count, allowed, least)
     return _check_many(provided, positions, scores, view.count, allowed, least)
 
 
@@ -270,43 +268,6 @@ def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[
         )
     # A plugin may keep what it returned, and write to it once it has been checked.
     return np.array(positions, order="C"), np.array(scores, order="C")
-
-
-def _check_few(
-    provided: Provided,
-    positions: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    count: int,
-    allowed: npt.NDArray[np.bool_] | None,
-    least: int,
-) -> list[npt.NDArray[np.int64]]:
-    found = []
-    for row, (places, worths) in enumerate(zip(positions.tolist(), scores.tolist(), strict=True)):
-        length = places.index(-1) if -1 in places else len(places)
-        if places and (min(places) < -1 or max(places) >= count):
-            raise _broken(provided, "search-unknown", f"query {row} has positions outside 0 to {count - 1}")
-        if length < len(places) and (max(places[length:]) != -1 or any(worth != _NOTHING for worth in worths[length:])):
-            raise _broken(provided, "search-padding", f"query {row} {_PADDING}")
-        real = places[:length]
-        _check_order(provided, row, real, worths[:length])
-        if len(set(real)) != length:
-            raise _broken(provided, "search-duplicates", f"query {row} has a position twice")
-        if length < least:
-            raise _broken(provided, "search-complete", f"query {row} has {length} candidates, expected {least}")
-        if allowed is not None and not all(allowed[place] for place in real):
-            raise _broken(provided, "search-allowed", f"query {row} has a position that was not allowed")
-        found.append(positions[row, :length])
-    return found
-
-
-def _check_order(provided: Provided, row: int, places: list[int], worths: list[float]) -> None:
-    if any(worth != worth for worth in worths):
-        raise _broken(provided, "search-nan", f"query {row} has a score that is not a number")
-    before, place_before = float("inf"), -1
-    for place, worth in zip(places, worths, strict=True):
-        if worth > before or (worth == before and place < place_before):
-            raise _broken(provided, "search-order", f"query {row} is not sorted by score, then position")
-        before, place_before = worth, place
 
 
 def _check_many(

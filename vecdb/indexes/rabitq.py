@@ -1,4 +1,4 @@
-"""`rabitq`: a scan of 1-bit codes that nominates rows for exact scoring; nothing is trained, nothing is linked.
+"""`rabitq`: a scan of 1-bit codes that nominates rows for exact scoring; nothing is linked, only cells are found.
 
 Reads a thirtieth of what an exact scan reads: 48 bytes, a cell and two factors of a 384-dimensional vector. Deletions
 and ``where`` are a mask. `effort` is the number of rows nominated for each query; its default is measured while the
