@@ -380,11 +380,15 @@ def check_whole(records, marker):
 
 
 def check_search(docs, key):
-    """The top three are the model's: the nearest by the vectors that the same search returns, in that order."""
+    """The top three are the model's: the nearest by the vectors that the same search returns, in that order.
+
+    Scores are float32, and equal ones come in the order of age, so distances may fall by what float32 cannot tell.
+    """
     query = docs.get([key], vectors="s")[0].vectors["s"]
     hits = docs.search(query, k=3, include=("vectors", "metadata"))
-    distances = [float(((hit.vectors["s"].astype(np.float64) - query) ** 2).sum()) for hit in hits]
-    assert distances == sorted(distances)
+    distances = [np.sqrt(((hit.vectors["s"].astype(np.float64) - query) ** 2).sum()) for hit in hits]
+    assert hits.distances.tolist() == sorted(hits.distances.tolist())
+    np.testing.assert_allclose(hits.distances, distances, rtol=1e-6, atol=1e-6)
     stamps = [(hit.id, hit.metadata["turn"]) for hit in hits if hit.id != "marker"]
     assert all(
         hit.vectors["s"].tobytes() == (WIDE[hit.id] + np.float32(hit.metadata["turn"])).tobytes()
