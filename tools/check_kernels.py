@@ -5,8 +5,8 @@
 * it has no default values, no ``*args``, and at most twelve parameters (outputs and scratch are arguments);
 * ``fastmath=``, ``cache=``, ``parallel=``, ``nogil=`` and direct uses of njit stand in ``_jit.py`` and
   ``_intrinsics.py`` alone;
-* a kernel file imports no jitted function of another kernel file, except from ``_intrinsics.py``: what is compiled
-  together stands together;
+* a kernel file imports no jitted function of another kernel file, except from private ones (``_intrinsics.py``,
+  ``_lookup.py``), which declare helpers alone: what is compiled together stands together;
 * the kernel package, its loader, bounds and twins can be imported without numba.
 
 Usage: python tools/check_kernels.py [FOLDER]
@@ -100,6 +100,10 @@ def check_file(path: Path, name: str, twins: set[str], cases: str, jitted: dict[
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
                 if decorator_name(decorator) == "kernel":
+                    if path.name.startswith("_"):
+                        yield Problem(
+                            name, node.lineno, f"kernel {node.name} stands in a private file, for helpers alone"
+                        )
                     yield from check_kernel(name, node, decorator, twins, cases)
         elif isinstance(node, ast.Call) and path.name not in MAY_JIT:
             for keyword in node.keywords:
@@ -125,7 +129,7 @@ def check_import(path: Path, name: str, node: ast.ImportFrom, jitted: dict[str, 
     other = module.rpartition(".")[2]
     shared = names & jitted.get(other, set())
     uses_jit = path.stem in jitted and jitted[path.stem]
-    if module.startswith("vecdb.kernels.") and shared and uses_jit:
+    if module.startswith("vecdb.kernels.") and shared and uses_jit and not other.startswith("_"):
         yield Problem(name, node.lineno, f"imports jitted {sorted(shared)} of {other}.py; keep them in one file")
 
 

@@ -79,6 +79,12 @@ def test_the_tree_is_clean(tool, folder, capsys):
             "imports jitted ['_products_half'] of exact_scan.py",
         ),
         (
+            "_lookup.py",
+            "@helper\ndef walsh_hadamard",
+            "@kernel((write(types.float32),), twin=reference.widen)\ndef walsh_hadamard",
+            "stands in a private file",
+        ),
+        (
             "half.py",
             "def widen(bits",
             "def widen(a, b, c, d, e, f, g, h, i, j, k, bits",

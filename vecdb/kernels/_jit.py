@@ -141,7 +141,7 @@ def kernel(
 
 
 def helper(python: Callable[P, R]) -> Callable[P, R]:
-    """Declare a function that kernels of the same file call; compiled into them."""
+    """Declare a function that kernels of the same file call, or of any if its own is private; compiled into them."""
     return cast("Callable[P, R]", _jitted(python, strict=False))
 
 

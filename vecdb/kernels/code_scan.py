@@ -16,6 +16,7 @@ from numba import types
 from vecdb.kernels import reference
 from vecdb.kernels._intrinsics import table_sums
 from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels._lookup import LEVELS, fill_table, rotate_row, score_key, score_of, select, smallest, sort_down
 
 __all__ = ["nominate", "rotate", "scan_codes"]
 
@@ -23,137 +24,15 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_LEVELS = 31
-"""Largest magnitude of a rounded query component: four of them, shifted to be positive, fill a byte of the table."""
 _CHUNK = 256
 """Groups whose sums fit 16 bits."""
-
-
-@helper
-def _walsh_hadamard(row: F32) -> None:
-    """Transform a row whose length is a power of two, in place, normalised."""
-    size = row.shape[0]
-    half = 1
-    while half < size:
-        for start in range(0, size, 2 * half):
-            left, right = row[start : start + half], row[start + half : start + 2 * half]
-            for place in range(half):
-                upper, lower = left[place], right[place]
-                left[place] = upper + lower
-                right[place] = upper - lower
-        half *= 2
-    scale = np.float32(1.0 / np.sqrt(np.float64(size)))
-    for place in range(size):
-        row[place] *= scale
 
 
 @kernel((write(types.float32, 2), read(types.float32, 2)), twin=reference.rotate)
 def rotate(rows: F32, signs: F32) -> None:
     """Rotate rows (n, D) in place: rounds of sign flips (signs (rounds, D)) and two overlapping transforms."""
-    width = rows.shape[1]
-    size = 1
-    while 2 * size <= width:
-        size *= 2
     for number in range(rows.shape[0]):
-        row = rows[number]
-        for turn in range(signs.shape[0]):
-            flips = signs[turn]
-            for place in range(width):
-                row[place] *= flips[place]
-            _walsh_hadamard(row[:size])
-            if size < width:
-                _walsh_hadamard(row[width - size :])
-
-
-@helper
-def _fill_table(query: F32, table: npt.NDArray[np.uint8]) -> np.float32:
-    """Write the 16 sums of each group of four rounded components; return the size of a rounding step."""
-    largest = np.float32(0.0)
-    for place in range(query.shape[0]):
-        largest = max(largest, abs(query[place]))
-    step = largest / np.float32(_LEVELS) if largest > np.float32(0.0) else np.float32(1.0)
-    for group in range(query.shape[0] // 4):
-        entries = table[16 * group : 16 * group + 16]
-        entries[0] = np.uint8(4 * _LEVELS)
-        for bit in range(4):
-            rounded = np.int32(np.rint(query[4 * group + bit] / step))
-            for code in range(1 << bit):  # without this bit the sign is -1, with it +1
-                below = np.int32(entries[code]) - rounded
-                entries[code + (1 << bit)] = np.uint8(below + 2 * rounded)
-                entries[code] = np.uint8(below)
-    return step
-
-
-@helper
-def _key(score: np.float32, position: int) -> np.uint64:
-    """Return a number that orders by score, and equal scores by descending position."""
-    bits = np.uint64(np.float32(score).view(np.uint32))
-    ordered = bits ^ np.uint64(0xFFFFFFFF) if bits >> np.uint64(31) else bits | np.uint64(0x80000000)
-    return np.uint64(ordered << np.uint64(32)) | np.uint64(0xFFFFFFFF - position)
-
-
-@helper
-def _score_of(key: np.uint64) -> np.float32:
-    bits = key >> np.uint64(32)
-    plain = bits ^ np.uint64(0x80000000) if bits >> np.uint64(31) else bits ^ np.uint64(0xFFFFFFFF)
-    return np.float32(np.uint32(plain).view(np.float32))
-
-
-@helper
-def _sift_down(heap: npt.NDArray[np.uint64], start: int, count: int) -> None:
-    """Let the entry at `start` sink in a heap whose smallest is first."""
-    entry, place = heap[start], start
-    child = 2 * place + 1
-    while child < count:
-        if child + 1 < count and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= entry:
-            break
-        heap[place] = heap[child]
-        place, child = child, 2 * child + 1
-    heap[place] = entry
-
-
-@helper
-def _select(keys: npt.NDArray[np.uint64], count: int, wanted: int) -> None:
-    """Reorder ``keys[:count]`` so that its `wanted` largest come first (Hoare's selection)."""
-    low, high = 0, count - 1
-    while low < high:
-        pivot = keys[(low + high) // 2]
-        left, right = low, high
-        while left <= right:
-            while keys[left] > pivot:
-                left += 1
-            while keys[right] < pivot:
-                right -= 1
-            if left <= right:
-                keys[left], keys[right] = keys[right], keys[left]
-                left += 1
-                right -= 1
-        if wanted - 1 <= right:
-            high = right
-        elif wanted - 1 >= left:
-            low = left
-        else:
-            break
-
-
-@helper
-def _smallest(keys: npt.NDArray[np.uint64], count: int) -> np.uint64:
-    smallest = keys[0]
-    for place in range(1, count):
-        smallest = min(smallest, keys[place])
-    return np.uint64(smallest)
-
-
-@helper
-def _sort_down(heap: npt.NDArray[np.uint64], count: int) -> None:
-    """Sort keys, the largest first, through a heap whose smallest is on top."""
-    for start in range(count // 2 - 1, -1, -1):
-        _sift_down(heap, start, count)
-    for last in range(count - 1, 0, -1):
-        heap[0], heap[last] = heap[last], heap[0]
-        _sift_down(heap, 0, last)
+        rotate_row(rows[number], signs)
 
 
 @helper
@@ -239,14 +118,14 @@ def scan_codes(
     """
     count, groups, most = factors.shape[1], queries.shape[1] // 4, positions.shape[1]
     masked = allowed.shape[0] > 0
-    middle = np.int32(4 * _LEVELS * groups)
+    middle = np.int32(4 * LEVELS * groups)
     offsets, slopes = factors[0], factors[1]
     code_address, table_address = codes.ctypes.data, table.ctypes.data
     sums = np.empty(64, np.int32)
     sums_address = sums.ctypes.data
     last_cells, last_offsets, last_slopes = _last_block(cells, offsets, slopes)
     for number in range(queries.shape[0]):
-        step = _fill_table(queries[number], table)
+        step = fill_table(queries[number], table)
         held = 0
         floor = np.float32(np.nan)  # above nothing: until the keys are cut, every row is taken
         for first in range(0, count, 32):
@@ -271,20 +150,20 @@ def scan_codes(
             for place in range(stop - first):
                 value = values[place]
                 if not (value <= floor) and (not masked or allowed[first + place]):
-                    keys[held] = _key(value if value == value else np.float32(-np.inf), first + place)
+                    keys[held] = score_key(value if value == value else np.float32(-np.inf), first + place)
                     held += 1
                     if held == keys.shape[0]:
-                        _select(keys, held, most)
+                        select(keys, held, most)
                         held = most
-                        floor = _score_of(_smallest(keys, most))
+                        floor = score_of(smallest(keys, most))
         if held > most:
-            _select(keys, held, most)
+            select(keys, held, most)
             held = most
-        _sort_down(keys, held)
+        sort_down(keys, held)
         for place in range(most):
             inside = place < held
             positions[number, place] = 0xFFFFFFFF - np.int64(keys[place] & np.uint64(0xFFFFFFFF)) if inside else -1
-            scores[number, place] = _score_of(keys[place]) if inside else np.float32(-np.inf)
+            scores[number, place] = score_of(keys[place]) if inside else np.float32(-np.inf)
 
 
 def nominate(
