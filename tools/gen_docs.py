@@ -329,6 +329,7 @@ SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
         for kind in CONTRACTS
     },
     "index rules": (REFERENCE / "index-contract.md", partial(rules_section, "index")),
+    "effort words": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.effort", "###")),
     "index words": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.index", "###")),
     "index blobs": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.blobs", "###")),
     "index params": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.params", "###")),

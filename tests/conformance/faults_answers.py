@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.conformance.faulty import FAULTS, Answering, Fault, breaks, louder, with_column
 from tests.conformance.plain import PlainIndex, PlainType
-from vecdb.contracts import Candidates
+from vecdb.contracts import Candidates, EffortCurve
 from vecdb.testing.index_checks import finding
 from vecdb.testing.index_checks.cases import COUNT
 
@@ -202,3 +202,51 @@ for _name, _check in {
     "sorted": "check_recall_sorted",
 }.items():
     FAULTS.append(Fault(f"Forgetful on {_name}", forgetful_on(_name), _check, frozenset()))
+
+
+@breaks("check_curve")
+class CurveGoesBack(PlainIndex):
+    def effort_curve(self):
+        return EffortCurve(np.array([len(self.rows) + 1, 1]), np.ones(2), 30)
+
+
+@breaks("check_curve")
+class CurveOfShares(PlainIndex):
+    def effort_curve(self):
+        return EffortCurve(np.array([1, 2]), np.array([0.5, 100.0]), 30)
+
+
+@breaks("check_curve", "check_curve_holds", "check_curve_is_kept")
+class TellsNothing(PlainIndex):
+    def effort_curve(self):
+        return None
+
+
+@breaks("check_curve")
+class CurveOfWords(PlainIndex):
+    def effort_curve(self):
+        return {"efforts": [1]}
+
+
+@breaks("check_curve_holds", able={"exact": False, "complete": False, "min_recall_at_10": 0.5})
+class Boasts(PlainIndex):
+    """Says that it finds everything, and finds seven of ten."""
+
+    def find(self, query, k, mask):
+        positions, scores = super().find(query, k, mask)
+        return (positions[3:], scores[3:]) if k == 10 else (positions, scores)
+
+
+@breaks("check_curve_is_kept")
+class ForgetsItsCurve(PlainIndex):
+    counted = 0
+
+    @classmethod
+    def build(cls, view, params, *, seed, progress, cancel):
+        index = super().build(view, params, seed=seed, progress=progress, cancel=cancel)
+        index.counted = len(index.rows)
+        return index
+
+    def effort_curve(self):
+        curve = super().effort_curve()
+        return curve if self.counted or curve is None else EffortCurve(curve.efforts, curve.recalls, 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from vecdb.contracts import Candidates, IndexCapabilities, Param
+from vecdb.contracts import Candidates, EffortCurve, IndexCapabilities, Param
 from vecdb.errors import CancelledError, CorruptionError
 from vecdb.types import METRICS
 
@@ -19,6 +19,8 @@ EVERYTHING = IndexCapabilities(
     remove=True,
     encodes_segments=True,
     deterministic=True,
+    measured=True,
+    part_from=100,
     min_recall_at_10=1.0,
 )
 PARAMETERS = {"step": Param("int", 100, "Vectors read at once.", low=1, high=10_000)}
@@ -107,6 +109,11 @@ class PlainIndex:
 
     def encode_segment(self, view, blobs):
         type(self)(view.gather(np.arange(view.count)), view.metric).dump(blobs)
+
+    def effort_curve(self):
+        if len(self.rows) < 100:
+            return None
+        return EffortCurve(np.array([1, len(self.rows)]), np.ones(2), len(self.rows))
 
     def stats(self):
         return {"vectors": len(self.rows), "alive": float(self.alive.mean()), "metric": self.metric}

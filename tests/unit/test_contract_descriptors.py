@@ -190,3 +190,23 @@ def test_a_command_has_a_free_name_and_a_help_text(found, words):
 
 def test_every_command_of_vecdb_is_kept_from_plugins():
     assert set(cli.commands) <= OWN_COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"measured": 1}, "capabilities.measured"),
+        ({"part_from": -1, "encodes_segments": True}, "capabilities.part_from"),
+        ({"part_from": True, "encodes_segments": True}, "capabilities.part_from"),
+        ({"part_from": 0.5, "encodes_segments": True}, "capabilities.part_from"),
+        ({"part_from": 100}, "part_from needs encodes_segments"),
+    ],
+)
+def test_what_an_index_type_says_of_curves_and_parts(changes, words):
+    found = problems("index type", capabilities=replace(IndexCapabilities(frozenset({"dot"})), **changes))
+    assert len(found) == 1 and words in found[0]
+
+
+def test_parts_of_two_kinds_may_be_declared():
+    able = IndexCapabilities(frozenset({"dot"}), encodes_segments=True, part_from=65_536, measured=True)
+    assert problems("index type", capabilities=able) == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import vecdb
 from tests.indextypes import CopiesType, able, fail
-from vecdb.contracts import Candidates
+from vecdb.contracts import Candidates, EffortCurve
 from vecdb.engine import border
 from vecdb.engine.views import VectorsMovedError
 from vecdb.errors import (
@@ -255,11 +255,14 @@ def test_a_build_that_returns_no_index():
     assert caught.value.rule == "index" and str(caught.value).count("breaks rule") == 1
 
 
-@pytest.mark.parametrize("ability", ["add", "remove", "encodes_segments"])
+METHODS = {"add": "add", "remove": "remove", "encodes_segments": "encode_segment", "measured": "effort_curve"}
+
+
+@pytest.mark.parametrize("ability", METHODS)
 def test_a_capability_without_its_method(ability):
     given = provided(ability)
     given.thing.build = lambda *args, **options: Answers({})
-    with pytest.raises(PluginContractError, match=ability.replace("encodes_segments", "encode_segment")):
+    with pytest.raises(PluginContractError, match=METHODS[ability]):
         border.build(given, View(), {}, seed=0, progress=lambda *_: None, cancel=lambda: False)
 
 
@@ -290,3 +293,38 @@ def test_statistics_keep_what_is_plain():
         "2": 1.5,
         "c": "x",
     }
+
+
+# --- curves -----------------------------------------------------------------------------------------------
+
+
+class Knows:
+    """An index that says this of its recall."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def effort_curve(self):
+        return self.said() if callable(self.said) else self.said
+
+
+def test_a_curve_is_passed_on_as_it_is():
+    curve = EffortCurve(np.array([1, 10]), np.array([0.5, 0.9]), 100)
+    assert border.effort_curve(provided("measured"), Knows(curve)) is curve
+    assert border.effort_curve(provided("measured"), Knows(None)) is None
+
+
+def test_a_type_that_is_not_measured_is_not_asked():
+    assert border.effort_curve(provided(), Knows(raising(ValueError("asked")))) is None
+
+
+@pytest.mark.parametrize("said", [7, EffortCurve(np.array([2, 1]), np.ones(2), 100), EffortCurve([1], [1.0], 10)])
+def test_a_curve_that_is_none_breaks_a_rule(said):
+    with pytest.raises(PluginContractError, match="effort_curve") as caught:
+        border.effort_curve(provided("measured"), Knows(said))
+    assert caught.value.rule == "effort-curve"
+
+
+def test_a_curve_that_cannot_be_told_names_the_plugin():
+    with pytest.raises(PluginError, match=r"acme-plugin.*failed in effort_curve.*ValueError: odd"):
+        border.effort_curve(provided("measured"), Knows(raising(ValueError("odd"))))

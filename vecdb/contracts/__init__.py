@@ -7,6 +7,7 @@ keep has a number in docs/reference/*-contract.md, and a check of that name in `
 from vecdb.contracts.backfill import BackfillFacts, BackfillPolicy, noise_of
 from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.command import Command
+from vecdb.contracts.effort import EffortCurve
 from vecdb.contracts.importer import ImportBatch, Importer, ImportSource
 from vecdb.contracts.index import (
     Candidates,
@@ -15,6 +16,7 @@ from vecdb.contracts.index import (
     IndexCapabilities,
     IndexType,
     InPlace,
+    MeasuredIndex,
     SegmentEncoder,
     VectorView,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "BlobWriter",
     "Candidates",
     "Command",
+    "EffortCurve",
     "FitData",
     "GrowingIndex",
     "ImportBatch",
@@ -40,6 +43,7 @@ __all__ = [
     "Index",
     "IndexCapabilities",
     "IndexType",
+    "MeasuredIndex",
     "Pairs",
     "Param",
     "RelevanceCapabilities",

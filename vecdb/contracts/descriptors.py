@@ -109,7 +109,7 @@ def _index_type(thing: Any) -> Iterator[str]:
     yield from problems or capability_problems(thing.capabilities)
 
 
-_INDEX_SWITCHES = ("exact", "filtered", "complete", "add", "remove", "encodes_segments", "deterministic")
+_INDEX_SWITCHES = ("exact", "filtered", "complete", "add", "remove", "encodes_segments", "deterministic", "measured")
 
 
 def capability_problems(capabilities: IndexCapabilities) -> Iterator[str]:
@@ -122,6 +122,11 @@ def capability_problems(capabilities: IndexCapabilities) -> Iterator[str]:
         yield f"capabilities.min_recall_at_10 is {recall!r}, expected a float in (0, 1] or None"
     if widest is not None and not _is_positive_int(widest):
         yield f"capabilities.max_dim is {widest!r}, expected an int of at least 1 or None"
+    part_from: Any = capabilities.part_from
+    if not (_is_positive_int(part_from) or (part_from == 0 and type(part_from) is int)):
+        yield f"capabilities.part_from is {part_from!r}, expected an int of at least 0"
+    elif part_from and capabilities.encodes_segments is False:
+        yield "capabilities.part_from needs encodes_segments: something has to cover what waits for a part"
 
 
 def _transform(thing: Any) -> Iterator[str]:

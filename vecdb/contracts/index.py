@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
+from vecdb.contracts.effort import EffortCurve
 from vecdb.contracts.params import Param
 from vecdb.types import CancelCheck, Metric, Progress, Space
 
@@ -29,6 +30,7 @@ __all__ = [
     "Index",
     "IndexCapabilities",
     "IndexType",
+    "MeasuredIndex",
     "SegmentEncoder",
     "VectorView",
 ]
@@ -59,6 +61,12 @@ class IndexCapabilities:
         The index has `encode_segment`.
     deterministic : bool
         The same view, parameters and seed give the same answers.
+    measured : bool
+        The index has `effort_curve`: it knows its recall by effort. Otherwise the engine measures it.
+    part_from : int
+        With `encodes_segments`: fewer vectors than this are not worth a build. What is sealed is covered by what
+        `encode_segment` writes, until so many vectors, or a tenth of the largest built part, wait for one. 0: parts
+        are all of one kind.
     min_recall_at_10 : float or None
         Recall@10 that the default effort reaches on the sets of the conformance kit; None promises nothing.
     max_dim : int or None
@@ -73,6 +81,8 @@ class IndexCapabilities:
     remove: bool = False
     encodes_segments: bool = False
     deterministic: bool = False
+    measured: bool = False
+    part_from: int = 0
     min_recall_at_10: float | None = None
     max_dim: int | None = None
 
@@ -307,5 +317,17 @@ class SegmentEncoder(Index, Protocol):
         """Write what `IndexType.load` needs for an index over `view` alone, in the style of this index.
 
         Called inside the commit that seals the vectors of `view`, so it must be quick: a pass over them.
+        """
+        ...
+
+
+class MeasuredIndex(Index, Protocol):
+    """An index with the capability `measured`."""
+
+    def effort_curve(self) -> EffortCurve | None:
+        """Return the recall@10 that queries like the vectors get, by effort; no work.
+
+        It is what was measured against exact answers for vectors that were not in the index then, and is kept with
+        it: a loaded index returns the same. None where too few vectors were there to measure; the engine then does.
         """
         ...

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader
+from vecdb.contracts.effort import EffortCurve, curve_problems
 from vecdb.contracts.index import Index, VectorView
 from vecdb.engine.blobstore import BlobCollector
 from vecdb.engine.views import VectorsMovedError
@@ -171,6 +172,18 @@ def stats(provided: Provided, index: Index) -> dict[str, int | float | str]:
         return {str(name): value for name, value in facts.items() if isinstance(value, (int, float, str))}
 
 
+def effort_curve(provided: Provided, index: Any) -> EffortCurve | None:
+    """Return the recall by effort that an index knows of itself, None if it knows none."""
+    if not provided.thing.capabilities.measured:
+        return None
+    with guarded(provided, "effort_curve"):
+        curve: EffortCurve | None = index.effort_curve()
+        problems = [] if curve is None else list(curve_problems(curve))
+        if problems:
+            raise _broken(provided, "effort-curve", f"effort_curve() is wrong: {problems[0]}")
+        return curve
+
+
 def _checked(provided: Provided, index: Any) -> Index:
     missing = [name for name in _methods(provided) if not callable(getattr(index, name, None))]
     if missing:
@@ -180,7 +193,12 @@ def _checked(provided: Provided, index: Any) -> Index:
 
 def _methods(provided: Provided) -> list[str]:
     able = provided.thing.capabilities
-    declared = (("add", able.add), ("remove", able.remove), ("encode_segment", able.encodes_segments))
+    declared = (
+        ("add", able.add),
+        ("remove", able.remove),
+        ("encode_segment", able.encodes_segments),
+        ("effort_curve", able.measured),
+    )
     return ["search", "dump", "stats", *(name for name, has in declared if has)]
 
 

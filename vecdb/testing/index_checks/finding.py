@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.contracts.effort import curve_problems
 from vecdb.testing import datasets
-from vecdb.testing.checks import fail, rule
+from vecdb.testing.checks import fail, require, rule
 from vecdb.testing.index_checks.cases import (
     SEED,
     Built,
     Matrix,
     build,
     capable,
+    load,
     metrics_of,
     recall_at_10,
     usual,
@@ -22,6 +24,8 @@ from vecdb.testing.index_checks.cases import (
 from vecdb.testing.index_checks.searching import masks
 
 _ROWS, _DIM, _ASKED = 1_500, 24, 30
+_CHANCE = 0.1
+"""So much may thirty queries differ from the mean of all."""
 
 
 def _set(index_type: Any, name: str) -> tuple[Matrix, Matrix]:
@@ -132,3 +136,42 @@ def check_recall_duplicated(index_type: Any) -> None:
 def check_recall_sorted(index_type: Any) -> None:
     """The declared recall@10 is reached on clusters that arrive in sorted order."""
     _require_recall(index_type, "sorted")
+
+
+@rule("Q10", capable("measured"))
+def check_curve(index_type: Any) -> None:
+    """With `measured`, `effort_curve` is None or ascending efforts with recalls from 0 to 1; 1,500 vectors give one."""
+    for rows in (usual_rows(index_type)[:1], usual_rows(index_type)[:40], _set(index_type, "clustered")[0]):
+        curve = build(index_type, rows).index.effort_curve()
+        problems = [] if curve is None else list(curve_problems(curve))
+        require(not problems, f"{len(rows)} vectors: {'; '.join(problems)}")
+        require(curve is not None or len(rows) < _ROWS, f"{len(rows)} vectors: there is no curve")
+
+
+@rule("Q11", capable("measured"))
+def check_curve_holds(index_type: Any) -> None:
+    """With `measured`, queries that are not in the index find as much as the lower bounds of the curve say."""
+    for name in ("gaussian", "clustered", "low-dimensional"):
+        rows, queries = _set(index_type, name)
+        for metric in metrics_of(index_type):
+            built = build(index_type, rows, metric)
+            curve = built.index.effort_curve()
+            for effort, bound in () if curve is None else zip(curve.efforts, curve.lower_bounds(), strict=True):
+                recall = recall_at_10(built, queries, effort=int(effort))
+                owed = bound - _CHANCE
+                require(recall >= owed, f"set {name}, {metric}, effort {effort}: {recall:.3f}, said to reach {bound:.3f}")
+
+
+@rule("Q12", capable("measured"))
+def check_curve_is_kept(index_type: Any) -> None:
+    """With `measured`, a loaded index knows the same curve."""
+    built = build(index_type, _set(index_type, "clustered")[0])
+    curves = [each.index.effort_curve() for each in (built, load(built, built.dumped()))]
+    require(_as_plain(curves[0]) == _as_plain(curves[1]), "the curve of a loaded index is another")
+
+
+def _as_plain(curve: Any) -> Any:
+    if curve is None:
+        return None
+    deviations = None if curve.deviations is None else curve.deviations.tolist()
+    return curve.efforts.tolist(), curve.recalls.tolist(), curve.queries, curve.k, deviations
