@@ -158,8 +158,8 @@ def check_curve_holds(index_type: Any) -> None:
             curve = built.index.effort_curve()
             for effort, bound in () if curve is None else zip(curve.efforts, curve.lower_bounds(), strict=True):
                 recall = recall_at_10(built, queries, effort=int(effort))
-                owed = bound - _CHANCE
-                require(recall >= owed, f"set {name}, {metric}, effort {effort}: {recall:.3f}, said to reach {bound:.3f}")
+                owed, what = bound - _CHANCE, f"set {name}, {metric}, effort {effort}"
+                require(recall >= owed, f"{what}: recall@10 is {recall:.3f}, said to reach {bound:.3f}")
 
 
 @rule("Q12", capable("measured"))
