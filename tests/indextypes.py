@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from vecdb.contracts import Candidates, IndexCapabilities, Param
+from vecdb.contracts import Candidates, IndexCapabilities, MappedRows, Param
 from vecdb.scan_numpy import canonical_scores
 from vecdb.types import METRICS
 
@@ -107,6 +107,43 @@ class CopiesType:
         assert blobs.read("nothing") == b""
         vectors = blobs.array("vectors", np.float32, (view.count, view.dim))
         return Copies(self, vectors, blobs.array("gone", np.bool_, (view.count,)))
+
+
+class MappedCopies(Copies):
+    """Copies that stay in the file: a search takes the rows that it looks at, and nothing else is read."""
+
+    def __init__(self, type_, mapped, gone=None):
+        super().__init__(type_, mapped.array() if mapped.shift > 60 else np.empty((mapped.count, mapped.width)), gone)
+        self.mapped = mapped
+
+    def search(self, queries, k, *, allowed, effort, view):
+        looked = np.arange(len(self.gone)) if allowed is None else np.flatnonzero(allowed)
+        self.vectors = np.full((self.mapped.count, self.mapped.width), np.nan, np.float32)
+        self.vectors[looked] = self.mapped.take(looked)
+        return super().search(queries, k, allowed=allowed, effort=effort, view=view)
+
+    def dump(self, blobs):
+        blobs.write_rows("vectors", self.mapped.array())
+        blobs.write("gone", self.gone)
+
+    def add(self, view, start, *, progress, cancel):
+        super().add(view, start, progress=progress, cancel=cancel)
+        self.mapped = MappedRows.of(self.vectors)
+
+    def encode_segment(self, view, blobs):
+        MappedCopies(self.type, MappedRows.of(gathered(view))).dump(blobs)
+
+
+class MappedType(CopiesType):
+    """The type of `MappedCopies`."""
+
+    def build(self, view, params, *, seed, progress, cancel):
+        built = super().build(view, params, seed=seed, progress=progress, cancel=cancel)
+        return MappedCopies(self, MappedRows.of(built.vectors))
+
+    def load(self, blobs, view, params):
+        rows = blobs.rows("vectors", np.float32, view.dim, view.count)
+        return MappedCopies(self, rows, blobs.array("gone", np.bool_, (view.count,)))
 
 
 def able(*names, metrics=METRICS, **more):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.indextypes import NONE, CopiesType, able, registry
+from tests.indextypes import NONE, CopiesType, MappedType, able, registry
 from vecdb.engine import indexed, indexing
 from vecdb.errors import ClosedError, DiskFullError, ExistsError, ForkedError
 from vecdb.storage import blobs
@@ -409,6 +409,58 @@ def test_a_flipped_bit_in_any_piece_costs_speed_and_nothing_else(tmp_path):
                 same(c)
 
 
+def test_a_flipped_bit_in_mapped_rows_costs_speed_and_nothing_else(tmp_path):
+    """Opening reads none of the rows, so damage shows in the search that meets it; that search is right all the same."""
+    path = tmp_path / "damaged.vecdb"
+    types = registry(MappedType("acme.mapped", able("exact", "filtered", "complete", "add", "encodes_segments")))
+    with vecdb.open(path, plugins=types, durability="relaxed") as db:
+        c = db.create_collection("c")
+        c.add_space("s", dim=DIM, metric="l2")
+        c.upsert(list(range(9000)), {"s": rows(range(9000))}, metadata=[{"g": n // 100} for n in range(9000)])
+        c.optimize()
+        c.create_index("s", "acme.mapped")
+        with db._read() as snapshot:
+            pieces = [bytes(value) for _, value in snapshot.tx.range("blobs", b"")]
+    image = path.read_bytes()
+    pieces = [piece for piece in pieces if piece[8:12] == b"VROW"]
+    assert len(pieces) > 2
+    for piece, place in ((pieces[0], 0), (pieces[0], 40), (pieces[0], 5000), (pieces[0], 300_000)):
+        damaged = bytearray(image)
+        damaged[image.index(piece[:64]) + place] ^= 4
+        path.write_bytes(damaged)
+        with vecdb.open(path, plugins=types, durability="relaxed") as db:
+            c = db.collection("c")
+            far = {"g": {"$gte": 85}}
+            plan = dict(c.search(rows([3])[0], 9, where=far, explain=True).plan)
+            if place > 40:  # a search that does not come near does not read the damage
+                assert plan["method"] == "index" and not plan.get("notes"), plan
+            plan = dict(c.search(rows([3])[0], 9, explain=True).plan)
+            same_scan(c)
+            assert plan["method"] == "exact scan" and "damaged" in plan["notes"][0], (place, plan)
+            assert not c.indexes[0].available and "damaged" in c.indexes[0].reason
+            report = db.check()
+            assert not report.ok and "index" in str(report.problems)
+            assert c.optimize() >= 1
+            assert db.check().ok and c.indexes[0].available
+            same(c)
+
+
+def test_mapped_rows_grow_and_survive_compaction(tmp_path):
+    types = registry(MappedType("acme.mapped", able("exact", "filtered", "complete", "add", "remove")))
+    with vecdb.open(tmp_path / "m.vecdb", plugins=types, durability="relaxed", retention=0.0) as db:
+        c = db.create_collection("c")
+        c.add_space("s", dim=DIM, metric="l2")
+        c.create_index("s", "acme.mapped")
+        for start in range(0, 3000, 750):
+            c.upsert(list(range(start, start + 750)), {"s": rows(range(start, start + 750))})
+            c.delete(list(range(start, start + 750, 5)))
+            c.optimize()
+            same(c)
+        db.compact()
+        same(c)
+        assert db.check().ok and dict(c.indexes[0].stats)["vectors"] >= 2400
+
+
 def same_scan(c):
     assert c.search(rows([3])[0], 9).ids == c.search(rows([3])[0], 9, exact=True).ids
 
@@ -431,7 +483,8 @@ def test_a_lost_and_an_unknown_piece_are_reported(tmp_path):
         c = db.collection("c")
         assert c.optimize() >= 1 and db.check().ok
         db._opened().writer.maintain(
-            lambda write: blobs.write_blobs(write.tx, 1 << 50, [("x", memoryview(b"abc"))]) is not None, timeout=1.0
+            lambda write: blobs.write_blobs(write.tx, 1 << 50, [blobs.BlobData("x", memoryview(b"abc"))]) is not None,
+            timeout=1.0,
         )
         assert "pieces of index blobs are stored" in str(db.check().problems)
 

@@ -13,7 +13,16 @@ from vecdb.contracts.blobs import as_bytes
 from vecdb.engine.blobstore import BlobCollector, StoredBlobs
 from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.storage import blobs, indexes
-from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, prove_blobs, read_blob, stored_bytes_of, write_blobs
+from vecdb.storage.blobs import (
+    MAX_BLOBS,
+    BlobData,
+    BlobLine,
+    drop_blobs,
+    prove_blobs,
+    read_blob,
+    stored_bytes_of,
+    write_blobs,
+)
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES
 from vecdb.storage.indexes import ORDINALS, IndexPart
@@ -49,7 +58,9 @@ def content(length, seed=0):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_round_trip_at_the_boundaries_of_pieces(env, length):
     with writing(env) as tx:
-        lines = write_blobs(tx, 5, [("x", memoryview(content(length))), ("y", memoryview(content(length, 1)))])
+        lines = write_blobs(
+            tx, 5, [BlobData("x", memoryview(content(length))), BlobData("y", memoryview(content(length, 1)))]
+        )
         assert lines == (BlobLine("x", length), BlobLine("y", length))
         assert [read_blob(tx, 5, place, line) for place, line in enumerate(lines)] == [
             content(length),
@@ -66,13 +77,18 @@ def test_round_trip_at_the_boundaries_of_pieces(env, length):
 @given(lengths=st.lists(st.integers(0, 300_000), max_size=5))
 def test_a_set_of_any_blobs(env, lengths):
     with writing(env) as tx:
-        lines = write_blobs(tx, 9, [(str(place), memoryview(content(length))) for place, length in enumerate(lengths)])
+        lines = write_blobs(
+            tx, 9, [BlobData(str(place), memoryview(content(length))) for place, length in enumerate(lengths)]
+        )
         assert [read_blob(tx, 9, *each) for each in enumerate(lines)] == [content(length) for length in lengths]
 
 
 def test_sets_do_not_touch_each_other(env):
     with writing(env) as tx:
-        sets = {number: write_blobs(tx, number, [("x", memoryview(content(10, number)))]) for number in (1, 2, 1 << 40)}
+        sets = {
+            number: write_blobs(tx, number, [BlobData("x", memoryview(content(10, number)))])
+            for number in (1, 2, 1 << 40)
+        }
         drop_blobs(tx, 2)
         assert read_blob(tx, 1, 0, sets[1][0]) == content(10, 1)
         assert read_blob(tx, 1 << 40, 0, sets[1 << 40][0]) == content(10, 1 << 40)
@@ -89,7 +105,7 @@ def stored(tx):
 
 def test_a_missing_a_misplaced_a_damaged_and_a_cut_piece(env):
     with writing(env) as tx:
-        (line,) = write_blobs(tx, 5, [("x", memoryview(content(LONG)))])
+        (line,) = write_blobs(tx, 5, [BlobData("x", memoryview(content(LONG)))])
         pieces = list(stored(tx).items())
         assert len(pieces) == 3
 
@@ -120,7 +136,7 @@ def test_a_missing_a_misplaced_a_damaged_and_a_cut_piece(env):
 @pytest.mark.parametrize("length", [LONG + (1 << 20), 1 << 40, 1 << 62, (1 << 63) - 1])
 def test_a_claimed_length_that_is_a_lie_allocates_nothing(env, length):
     with writing(env) as tx:
-        write_blobs(tx, 5, [("x", memoryview(content(LONG)))])
+        write_blobs(tx, 5, [BlobData("x", memoryview(content(LONG)))])
         line = BlobLine("x", length)
         tracemalloc.start()
         try:
@@ -216,7 +232,11 @@ def test_data_that_are(data):
 def reader(env):
     with writing(env) as tx:
         numbers = np.arange(12, dtype=np.float32)
-        items = [("numbers", as_bytes(numbers)), ("empty", memoryview(b"")), (ORDINALS, memoryview(b"12345678"))]
+        items = [
+            BlobData("numbers", as_bytes(numbers)),
+            BlobData("empty", memoryview(b"")),
+            BlobData(ORDINALS, memoryview(b"12345678")),
+        ]
         lines = write_blobs(tx, 5, items)
         yield StoredBlobs(tx, IndexPart(5, 1, 0, 20, 2, lines))
 
@@ -300,7 +320,9 @@ def test_the_most_blobs_with_gaps_can_be_read_again(tmp_path):
 def test_ordinals_of_a_part(env, ordinals, first, stop):
     numbers = np.array(ordinals, np.uint64)
     with writing(env) as tx:
-        items = [] if len(numbers) == stop - first else [(ORDINALS, indexes.pack_ordinals(numbers, first, stop))]
+        items = (
+            [] if len(numbers) == stop - first else [BlobData(ORDINALS, indexes.pack_ordinals(numbers, first, stop))]
+        )
         if items:
             assert len(items[0][1]) == len(numbers) * (4 if stop - first <= 1 << 32 else 8)
         part = IndexPart(5, 1, first, stop, len(numbers), write_blobs(tx, 5, items))
@@ -314,7 +336,7 @@ def test_ordinals_of_a_part(env, ordinals, first, stop):
 )
 def test_ordinals_that_cannot_be(env, stored, count, match):
     with writing(env) as tx:
-        items = [(ORDINALS, memoryview(np.array(stored, "<u4").tobytes()))]
+        items = [BlobData(ORDINALS, memoryview(np.array(stored, "<u4").tobytes()))]
         with pytest.raises(CorruptionError, match=match):
             indexes.part_ordinals(tx, IndexPart(5, 1, 10, 19, count, write_blobs(tx, 5, items)))
         with pytest.raises(CorruptionError, match="has no blob"):

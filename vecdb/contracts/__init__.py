@@ -22,6 +22,7 @@ from vecdb.contracts.index import (
 )
 from vecdb.contracts.params import Param, settle_params
 from vecdb.contracts.relevance import RelevanceCapabilities, RelevanceData, RelevanceFilter, RelevanceFilterType
+from vecdb.contracts.rows import MappedRows, RowsProof
 from vecdb.contracts.state import State, state_array, state_digest, state_problems, state_value
 from vecdb.contracts.transform import Affine, FitData, Pairs, Transform, TransformCapabilities, TransformType
 
@@ -43,6 +44,7 @@ __all__ = [
     "Index",
     "IndexCapabilities",
     "IndexType",
+    "MappedRows",
     "MeasuredIndex",
     "Pairs",
     "Param",
@@ -50,6 +52,7 @@ __all__ = [
     "RelevanceData",
     "RelevanceFilter",
     "RelevanceFilterType",
+    "RowsProof",
     "SegmentEncoder",
     "State",
     "Transform",

@@ -11,7 +11,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.contracts.rows import MappedRows
+
 __all__ = ["BlobReader", "BlobWriter", "Data"]
+
+MAX_ROW_BYTES = 1 << 20
 
 Data: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
 
@@ -33,6 +37,23 @@ class BlobWriter(Protocol):
         ------
         PluginContractError
             An unusable or repeated name, or data that is not contiguous bytes.
+        """
+        ...
+
+    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
+        """Store rows so that `BlobReader.rows` finds them where they lie, without reading the others.
+
+        Parameters
+        ----------
+        name : str
+            As in `write`.
+        rows : ndarray of any plain dtype, shape (n, width)
+            C-contiguous; a row has 1 to 2**20 bytes. Borrowed until the commit.
+
+        Raises
+        ------
+        PluginContractError
+            An unusable or repeated name, or rows of another form.
         """
         ...
 
@@ -82,6 +103,25 @@ class BlobReader(Protocol):
         """
         ...
 
+    def rows(self, name: str, dtype: npt.DTypeLike, width: int, count: int) -> MappedRows:
+        """Return `count` rows that `BlobWriter.write_rows` stored, where they lie; nothing of them is read.
+
+        Parameters
+        ----------
+        name : str
+        dtype : dtype_like
+            Without objects.
+        width : int
+            Items in a row.
+        count : int
+
+        Raises
+        ------
+        CorruptionError
+            If the blob is missing, is not one of rows, or has other rows than these.
+        """
+        ...
+
 
 def as_bytes(data: Data) -> memoryview:
     """Return a buffer as flat bytes, without a copy.
@@ -97,3 +137,22 @@ def as_bytes(data: Data) -> memoryview:
     if not view.c_contiguous:
         raise ValueError("the data are not C-contiguous")
     return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def row_bytes_of(rows: npt.NDArray[Any]) -> int:
+    """Return the bytes of one row of what is given to `BlobWriter.write_rows`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array of two axes, holds objects, is not C-contiguous, or its rows are empty or too long.
+    """
+    given: object = rows
+    if not isinstance(given, np.ndarray) or given.dtype.hasobject:
+        raise TypeError(f"{type(given).__name__} is no array of plain numbers")
+    if given.ndim != 2 or not given.flags.c_contiguous:
+        raise ValueError(f"the array of shape {given.shape} is not C-contiguous with two axes")
+    width = given.shape[1] * given.dtype.itemsize
+    if not 1 <= width <= MAX_ROW_BYTES:
+        raise ValueError(f"a row has {width} bytes, expected 1 to {MAX_ROW_BYTES}")
+    return width

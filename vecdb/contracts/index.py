@@ -187,11 +187,34 @@ class VectorView(Protocol):
         """
         ...
 
-    def in_place(self) -> AbstractContextManager[InPlace]:
+    def in_place(self, *, verify: bool = True) -> AbstractContextManager[InPlace]:
         """Give the vectors where they lie, until the end of the ``with`` block; keep nothing of it afterwards.
 
         Held while an index is built, it keeps the space of vectors deleted meanwhile from being used again: leave it
         between steps.
+
+        Parameters
+        ----------
+        verify : bool, default True
+            Compare all vectors with their checksums first. False reads nothing: call `verify` with the positions of
+            the vectors that were looked at before what they led to is returned.
+
+        Raises
+        ------
+        CorruptionError
+            A vector is damaged.
+        """
+        ...
+
+    def verify(self, positions: npt.ArrayLike) -> None:
+        """Compare the vectors at `positions` with their checksums; each is compared once in a process.
+
+        Raises
+        ------
+        CorruptionError
+            One is damaged.
+        PluginContractError
+            As `gather`.
         """
         ...
 

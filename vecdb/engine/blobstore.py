@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.contracts.blobs import Data, as_bytes
+from vecdb.contracts.blobs import Data, as_bytes, row_bytes_of
+from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError, PluginContractError
-from vecdb.storage.blobs import MAX_BLOBS, BlobLine
+from vecdb.storage.blobs import MAX_BLOBS, BlobData, BlobLine, stored_rows
 from vecdb.storage.indexes import ORDINALS, IndexPart, read_named
 from vecdb.storage.tx import Tx
 
@@ -22,28 +23,53 @@ class BlobCollector:
     """A `BlobWriter` that keeps what it is given until the commit stores it."""
 
     def __init__(self) -> None:
-        self.blobs: list[tuple[str, memoryview]] = []
+        self.blobs: list[BlobData] = []
 
     def write(self, name: str, data: Data) -> None:
+        self._take(name, data, 0)
+
+    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
+        try:
+            row_bytes = row_bytes_of(rows)
+        except (TypeError, ValueError) as error:
+            raise _misuse(f"the blob {name!r} is given as rows: {error}") from error
+        self._take(name, rows, row_bytes)
+
+    def _take(self, name: str, data: Data, row_bytes: int) -> None:
         given: object = name
         if not isinstance(given, str) or not _NAME.fullmatch(given):
             raise _misuse(f"a blob is named {name!r}, expected 1 to 64 of the characters a-z 0-9 . _ -")
-        if any(name == known for known, _ in self.blobs):
+        if any(name == known.name for known in self.blobs):
             raise _misuse(f"the blob {name!r} is written twice")
         if len(self.blobs) >= MAX_BLOBS:
             raise _misuse(f"more than {MAX_BLOBS} blobs are written")
         try:
-            self.blobs.append((str(name), as_bytes(data)))
+            self.blobs.append(BlobData(str(name), as_bytes(data), row_bytes))
         except (TypeError, ValueError) as error:
             raise _misuse(f"the blob {name!r} is given {type(data).__name__}: {error}") from error
 
 
 class StoredBlobs:
-    """A `BlobReader` over one part, valid under the lease of its transaction."""
+    """A `BlobReader` over one part, valid under the lease of its transaction.
 
-    def __init__(self, tx: Tx, part: IndexPart) -> None:
+    Parameters
+    ----------
+    tx : Tx
+    part : IndexPart
+    own : bool, default False
+        Rows are copied into memory, so that what is loaded outlives the lease.
+
+    Attributes
+    ----------
+    mapped : bool
+        Rows were given that lie in the map.
+    """
+
+    def __init__(self, tx: Tx, part: IndexPart, *, own: bool = False) -> None:
         self._tx = tx
         self._part = part
+        self._own = own
+        self.mapped = False
 
     def names(self) -> list[str]:
         return [line.name for line in self._part.blobs if line.name != ORDINALS]
@@ -65,6 +91,23 @@ class StoredBlobs:
         if not fits:
             raise self._damaged(name, f"has {size} bytes, which is not {wanted} of shape {shape}")
         return np.frombuffer(self.read(name), wanted).reshape(shape)
+
+    def rows(self, name: str, dtype: npt.DTypeLike, width: int, count: int) -> MappedRows:
+        item = np.dtype(dtype)
+        if item.hasobject:
+            raise _misuse(f"the blob {name!r} is asked for as objects")
+        line = self._line(name)
+        if line.row_bytes != width * item.itemsize or line.length != count * line.row_bytes:
+            raise self._damaged(
+                name, f"has {line.length} bytes in rows of {line.row_bytes}, not {count} x {width} {item}"
+            )
+        stored = stored_rows(self._tx, self._part.set, self._part.blobs.index(line), line)
+        pieces = [np.frombuffer(payload, item).reshape(-1, width) for payload in stored.payloads]
+        mapped = MappedRows(pieces, stored.shift, item, width, stored)
+        if self._own:
+            return MappedRows.of(mapped.array())
+        self.mapped = True
+        return mapped
 
     def _line(self, name: str) -> BlobLine:
         for line in self._part.blobs:

@@ -30,6 +30,7 @@ from vecdb.errors import (
 )
 from vecdb.kernels import loader
 from vecdb.registry import Provided
+from vecdb.storage.blobs import BlobData
 from vecdb.types import CancelCheck, Progress
 
 T = TypeVar("T", bound=np.generic)
@@ -132,7 +133,7 @@ def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mappin
         ) from error
 
 
-def dump(provided: Provided, index: Index) -> list[tuple[str, memoryview]]:
+def dump(provided: Provided, index: Index) -> list[BlobData]:
     """Return the blobs that a plugin wants to be stored."""
     blobs = BlobCollector()
     with guarded(provided, "dump"):
@@ -154,7 +155,7 @@ def remove(provided: Provided, index: Any, positions: npt.NDArray[np.int64]) -> 
         index.remove(positions)
 
 
-def encode_segment(provided: Provided, index: Any, view: VectorView) -> list[tuple[str, memoryview]]:
+def encode_segment(provided: Provided, index: Any, view: VectorView) -> list[BlobData]:
     """Return the blobs of a part over `view` in the style of `index`."""
     blobs = BlobCollector()
     with guarded(provided, "encode_segment"):

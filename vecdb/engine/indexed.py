@@ -20,6 +20,7 @@ from vecdb.engine.parts import LoadedPart
 from vecdb.engine.scanorder import verify
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, Places, find_places
+from vecdb.errors import CorruptionError
 from vecdb.storage.spaces import SpaceView
 
 Bools = npt.NDArray[np.bool_]
@@ -70,6 +71,8 @@ class Account:
     completed: int = 0
     complete: bool = True
     kinds: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """On parts that turned out to be damaged; they were scanned."""
     short: set[int] = field(default_factory=set)
     """Queries for which some part found fewer than it has, so that another part's candidates may not be the best."""
 
@@ -143,17 +146,23 @@ def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], re
     if not matches or ask is None:
         return
     filtered = part.provided.thing.capabilities.filtered
-    with PartView(question.view, question.space_view, part.part, places) as view:
-        answers = border.search(
-            part.provided,
-            part.index,
-            question.queries,
-            ask,
-            allowed=allowed if filtered else None,
-            matches=matches if filtered else count,
-            effort=question.effort,
-            view=view,
-        )
+    try:
+        with PartView(question.view, question.space_view, part.part, places) as view:
+            answers = border.search(
+                part.provided,
+                part.index,
+                question.queries,
+                ask,
+                allowed=allowed if filtered else None,
+                matches=matches if filtered else count,
+                effort=question.effort,
+                view=view,
+            )
+    except CorruptionError as error:
+        if error.what != "index blob":
+            raise  # the vectors themselves
+        account.notes.append(part.spoil(error))
+        return
     rest.cover(places, count, matches)
     account.searched += count
     account.kinds.append(part.entry.kind)

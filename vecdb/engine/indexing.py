@@ -34,7 +34,7 @@ from vecdb.errors import (
     UnknownNameError,
 )
 from vecdb.registry import PluginRegistry, Provided
-from vecdb.storage.blobs import stored_bytes_of
+from vecdb.storage.blobs import BlobData, stored_bytes_of
 from vecdb.storage.indexes import IndexEntry, IndexPart, find_index, part_ordinals
 from vecdb.storage.indexstore import put_index, remove_index, store_part
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number, find_space
@@ -45,7 +45,7 @@ from vecdb.types import CancelCheck, IndexInfo, Progress, Space
 
 Numbers = npt.NDArray[np.uint64]
 R = TypeVar("R")
-Blobs = list[tuple[str, memoryview]]
+Blobs = list[BlobData]
 
 MAX_PARTS: Final = 3
 GROW_FROM: Final = 1_024
@@ -424,7 +424,7 @@ def _grow(
         space_view = view.space(found.space)
         places = find_places(view, space_view, last)
         with PartView(view, space_view, last, places) as covered:
-            index = border.load(found.provided, StoredBlobs(view.tx, last), covered, found.index.params)
+            index = border.load(found.provided, StoredBlobs(view.tx, last, own=True), covered, found.index.params)
         new = _sealed_from(view, space_view, last.stop)
         known = part_ordinals(view.tx, last)
         gone = _gone(view, space_view, places.of(np.arange(last.count, dtype=np.int64)))

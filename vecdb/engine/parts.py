@@ -37,6 +37,17 @@ class LoadedPart:
     entry: IndexEntry
     part: IndexPart
     index: Index
+    memory: _Memory = field(repr=False, compare=False)
+    mapped: bool = False
+    """Whether it follows addresses into the map of the file, so that it is gone with that."""
+
+    def spoil(self, error: CorruptionError) -> str:
+        """Forget this part, which a search found damaged: it is scanned until it is rebuilt; return the note on it."""
+        log.warning("index %r cannot be used: %s", self.entry.kind, error)
+        note = _damage(self.entry, error)
+        self.memory.parts[self.part.set] = (self.part, note)
+        self.memory.known, self.memory.chosen = (-1, -1), {}
+        return note
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,14 @@ class _Memories:
             memory.known, memory.chosen = (-1, -1), {}
             for number in [number for number in memory.parts if number not in sets]:
                 memory.parts.pop(number, None)
+
+    def unmap(self) -> None:
+        """Let go of parts that read what is mapped: the file is mapped anew."""
+        for memory in list(self.of.values()):
+            memory.known, memory.chosen = (-1, -1), {}
+            for number, (_, loaded) in list(memory.parts.items()):
+                if isinstance(loaded, LoadedPart) and loaded.mapped:
+                    memory.parts.pop(number, None)
 
 
 def _memory(state: State, registry: PluginRegistry) -> _Memory:
@@ -165,12 +184,17 @@ def load_part(
     with memory.lock:
         known = memory.parts.get(part.set)
         if known is None or known[0] != part:
-            known = memory.parts[part.set] = (part, _load(view, space_view, entry, part, provided))
+            known = memory.parts[part.set] = (part, _load(view, space_view, entry, part, provided, memory))
         return known[1]
 
 
 def _load(
-    view: CollectionView, space_view: SpaceView, entry: IndexEntry, part: IndexPart, provided: Provided
+    view: CollectionView,
+    space_view: SpaceView,
+    entry: IndexEntry,
+    part: IndexPart,
+    provided: Provided,
+    memory: _Memory,
 ) -> LoadedPart | str:
     if part.version != provided.thing.version:
         return (
@@ -180,9 +204,15 @@ def _load(
     try:
         places = find_places(view, space_view, part)
         with PartView(view, space_view, part, places) as covered:
-            index = border.load(provided, StoredBlobs(view.tx, part), covered, entry.params)
+            blobs = StoredBlobs(view.tx, part)
+            index = border.load(provided, blobs, covered, entry.params)
     except (CorruptionError, PluginContractError) as error:
         log.warning("index %r of collection %r cannot be used: %s", entry.kind, view.entry.name, error)
-        what = "is damaged" if isinstance(error, CorruptionError) else "cannot be used"
-        return f"index {entry.kind!r} {what}: {error.message}; optimize() rebuilds it"
-    return LoadedPart(provided, entry, part, index)
+        if isinstance(error, CorruptionError):
+            return _damage(entry, error)
+        return f"index {entry.kind!r} cannot be used: {error.message}; optimize() rebuilds it"
+    return LoadedPart(provided, entry, part, index, memory, blobs.mapped)
+
+
+def _damage(entry: IndexEntry, error: CorruptionError) -> str:
+    return f"index {entry.kind!r} is damaged: {error.message}; optimize() rebuilds it"

@@ -80,6 +80,7 @@ def search(
     wanted = min(request.k + request.offset, max(1, allowed.count))
     indexes = view.entry.indexes and not request.exact
     usable = parts.choose(view, request.space, registry()) if indexes else None
+    notes = () if usable is None else usable.notes
     if usable is not None and usable.parts and allowed.count:
         question = indexed.Question(
             view,
@@ -94,12 +95,12 @@ def search(
         )
         answers, account = indexed.search(question, usable.parts)
         facts: Mapping[str, Any] = account.facts()
+        notes += tuple(account.notes)
     else:
         verify(view, space_view, allowed.mask, allowed.count)
         answers, scan = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
         facts = scan.facts()
     _check_cancelled(request)
-    notes = () if usable is None else usable.notes
     plan = _plan(request, view, allowed, {**facts, "notes": notes}, began) if request.explain else None
     reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]

@@ -59,6 +59,9 @@ class _PlacesOfParts:
         for number in [number for number in self.of if number not in sets]:
             self.of.pop(number, None)
 
+    def unmap(self) -> None:
+        """Nothing here lies in the map."""
+
 
 def find_places(view: CollectionView, space_view: SpaceView, part: IndexPart) -> Places:
     """Return where the vectors of `part` lie; remembered as long as nothing moves, whatever is written meanwhile.
@@ -147,9 +150,17 @@ class PartView(AbstractContextManager["PartView"]):
             raise misuse("a vector was asked for that is no longer in the file")
         return as_float32(self._space_view.gather(self._view.tx, there))
 
-    def in_place(self) -> AbstractContextManager[InPlace]:
+    def verify(self, positions: npt.ArrayLike) -> None:
         self._check()
-        self._space_view.verify_all(self._view.tx)
+        there = self._places.of(checked_positions(positions, self.count))
+        if len(there) and int(there.min()) < 0:
+            raise misuse("a vector is said to have been read that is no longer in the file")
+        self._space_view.verify_positions(self._view.tx, there)
+
+    def in_place(self, *, verify: bool = True) -> AbstractContextManager[InPlace]:
+        self._check()
+        if verify:
+            self._space_view.verify_all(self._view.tx)
         return _Lent(InPlace(scan_order(self._view, self._space_view), self._places.table, self._places.first))
 
 
@@ -227,11 +238,20 @@ class BuildView:
                 raise misuse("a vector was asked for that is no longer in the file")
             return as_float32(space_view.gather(view.tx, table))
 
+    def verify(self, positions: npt.ArrayLike) -> None:
+        wanted = checked_positions(positions, self.count)
+        with self._opened() as (view, space_view):
+            table = self._there(view.tx, space_view, wanted)
+            if len(table) and int(table.min()) < 0:
+                raise misuse("a vector is said to have been read that is no longer in the file")
+            space_view.verify_positions(view.tx, table)
+
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[InPlace]:
+    def in_place(self, *, verify: bool = True) -> Iterator[InPlace]:
         with self._opened() as (view, space_view):
             table = self._there(view.tx, space_view, np.arange(self.count, dtype=np.int64))
-            space_view.verify_all(view.tx)
+            if verify:
+                space_view.verify_all(view.tx)
             yield InPlace(scan_order(view, space_view), table, 0)
 
     @contextlib.contextmanager

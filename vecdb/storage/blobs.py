@@ -1,8 +1,8 @@
 """Named blobs of derived objects: byte strings in checksummed pieces, never changed, removed as a set.
 
 A set has a number that is never reused. Each piece fills an allocation class, so that what a dropped set leaves behind
-fits what comes next; the lengths are in the catalog, with the object that owns the set. Byte tables:
-docs/explanation/storage-design.md.
+fits what comes next; the lengths are in the catalog, with the object that owns the set. Blobs of rows, which are read
+where they lie, have pieces of their own (`vecdb.storage.rows`). Byte tables: docs/explanation/storage-design.md.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from vecdb.errors import CorruptionError
 from vecdb.storage.format import BLOCK_CLASSES, seal, unseal
+from vecdb.storage.rows import MOST_BYTES, StoredRows, encode_rows, row_pieces, shift_of, split_rows, value_bytes
 from vecdb.storage.tx import Tx
 
 _KEY: Final = struct.Struct(">QII")
@@ -27,10 +28,19 @@ MAX_BLOBS: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class BlobLine:
-    """Name and length of one blob; its place in the set is its number."""
+    """Name and length of one blob, and the bytes of a row if it is one of rows; its place in the set is its number."""
 
     name: str
     length: int
+    row_bytes: int = 0
+
+
+class BlobData(NamedTuple):
+    """A blob to be stored; with `row_bytes`, as rows."""
+
+    name: str
+    data: memoryview
+    row_bytes: int = 0
 
 
 def room(size_class: int) -> int:
@@ -54,14 +64,19 @@ def _last_piece(length: int) -> tuple[int, int, int]:
     return piece, piece * _LARGEST, _room_for(length - piece * _LARGEST)
 
 
-def write_blobs(tx: Tx, number: int, blobs: Sequence[tuple[str, memoryview]]) -> tuple[BlobLine, ...]:
+def write_blobs(tx: Tx, number: int, blobs: Sequence[BlobData]) -> tuple[BlobLine, ...]:
     """Store a set; return its lines for the catalog."""
-    for place, (_, data) in enumerate(blobs):
+    for place, (_, data, row_bytes) in enumerate(blobs):
+        if row_bytes:
+            for piece, rows in enumerate(split_rows(data, row_bytes)):
+                key = _KEY.pack(number, place, piece)
+                tx.put("blobs", key, encode_rows(key, row_bytes, rows), append=False)
+            continue
         for piece, start, space in _pieces(len(data)):
             key = _KEY.pack(number, place, piece)
             part = bytes(data[start : start + space])
             tx.put("blobs", key, seal(key, part.ljust(space, b"\0")), append=False)
-    return tuple(BlobLine(name, len(data)) for name, data in blobs)
+    return tuple(BlobLine(blob.name, len(blob.data), blob.row_bytes) for blob in blobs)
 
 
 def read_blob(tx: Tx, number: int, place: int, line: BlobLine) -> bytes:
@@ -74,8 +89,32 @@ def read_blob(tx: Tx, number: int, place: int, line: BlobLine) -> bytes:
     """
     if not line.length:
         return b""
+    if line.row_bytes:
+        rows = stored_rows(tx, number, place, line)
+        rows.verify()
+        return b"".join(rows.payloads)
     _piece(tx, number, place, line, _last_piece(line.length))  # before anything is allocated for a length that is a lie
     return b"".join([_piece(tx, number, place, line, piece) for piece in _pieces(line.length)])
+
+
+def stored_rows(tx: Tx, number: int, place: int, line: BlobLine) -> StoredRows:
+    """Return a blob of rows where it lies, its headers checked.
+
+    Raises
+    ------
+    CorruptionError
+        A piece is missing or its header damaged, or the lengths cannot be.
+    """
+    impossible = not 0 < line.row_bytes <= MOST_BYTES or line.length % line.row_bytes
+    if impossible or line.length > line.row_bytes << (31 + shift_of(line.row_bytes)):
+        raise _damaged(number, line, f"is said to have {line.length} bytes in rows of {line.row_bytes}")
+    count = row_pieces(line.length, line.row_bytes)
+    if (
+        count and tx.get("blobs", _KEY.pack(number, place, count - 1)) is None
+    ):  # before a list of a length that is a lie
+        raise _damaged(number, line, f"has lost its piece {count - 1}")
+    keys = [_KEY.pack(number, place, piece) for piece in range(count)]
+    return StoredRows(tx, keys, line.length, line.row_bytes)
 
 
 def _piece(tx: Tx, number: int, place: int, line: BlobLine, piece: tuple[int, int, int]) -> memoryview:
@@ -96,6 +135,11 @@ def prove_blobs(tx: Tx, number: int, lines: Sequence[BlobLine]) -> int:
     """Check every piece of a set; return how many there are."""
     count = 0
     for place, line in enumerate(lines):
+        if line.row_bytes:
+            rows = stored_rows(tx, number, place, line)
+            rows.verify()
+            count += len(rows.payloads)
+            continue
         for piece in _pieces(line.length):
             _piece(tx, number, place, line, piece)
             count += 1
@@ -109,12 +153,17 @@ def drop_blobs(tx: Tx, number: int) -> int:
 
 def stored_bytes_of(lines: Sequence[BlobLine]) -> int:
     """Bytes that the pieces of a set take."""
-    return sum(_stored_bytes(line.length) for line in lines)
+    return sum(_stored_bytes(line) for line in lines)
 
 
-def _stored_bytes(length: int) -> int:
+def _stored_bytes(line: BlobLine) -> int:
+    length = line.length
     if not length:
         return 0
+    if line.row_bytes:
+        step = line.row_bytes << shift_of(line.row_bytes)
+        before, left = divmod(length, step)
+        return before * (value_bytes(step) + 16) + (value_bytes(left) + 16 if left else 0)
     before, _, last = _last_piece(length)
     return before * BLOCK_CLASSES[-1] + last + _OVERHEAD
 

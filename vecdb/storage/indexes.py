@@ -92,10 +92,14 @@ class IndexEntry:
 
 def index_to_plain(index: IndexEntry) -> list[Any]:
     parts = [
-        [part.set, part.version, part.first, part.stop, part.count, [[line.name, line.length] for line in part.blobs]]
+        [part.set, part.version, part.first, part.stop, part.count, [_line_to_plain(line) for line in part.blobs]]
         for part in index.parts
     ]
     return [index.id, index.space, index.kind, dict(index.params), index.seed, index.owner, parts]
+
+
+def _line_to_plain(line: BlobLine) -> list[Any]:
+    return [line.name, line.length, line.row_bytes] if line.row_bytes else [line.name, line.length]
 
 
 def index_from_plain(plain: Any) -> IndexEntry:
@@ -119,7 +123,7 @@ def _part(plain: Any) -> IndexPart:
     number, version, first, stop, count = stored_numbers(numbers, "catalog", 5)
     if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS + 1:
         raise ValueError("an impossible part of an index")
-    blobs = tuple(BlobLine(_name(name), stored_numbers([length], "catalog")[0]) for name, length in lines)
+    blobs = tuple(BlobLine(_name(name), *stored_numbers(lengths, "catalog")) for name, *lengths in lines)
     return IndexPart(number, version, first, stop, count, blobs)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vecdb.storage.blobs import write_blobs
+from vecdb.storage.blobs import BlobData, write_blobs
 from vecdb.storage.failpoints import visit
 from vecdb.storage.indexes import ORDINALS, IndexEntry, IndexPart, Numbers, drop_parts, find_index, pack_ordinals
 from vecdb.storage.writetx import WriteTx
 
 
 def store_part(
-    write: WriteTx, version: int, ordinals: Numbers, first: int, stop: int, blobs: Sequence[tuple[str, memoryview]]
+    write: WriteTx, version: int, ordinals: Numbers, first: int, stop: int, blobs: Sequence[BlobData]
 ) -> IndexPart:
     """Store the blobs of a new part in this commit and return what the catalog is to say of it."""
     number = write.take_set()
     items = list(blobs)
     if len(ordinals) != stop - first:
-        items.append((ORDINALS, pack_ordinals(ordinals, first, stop)))
+        items.append(BlobData(ORDINALS, pack_ordinals(ordinals, first, stop)))
     lines = write_blobs(write.tx, number, items)
     write.dirty = True
     visit("index.stored")

@@ -53,14 +53,17 @@ class Caches:
         self.blocks = BlockCache()
         self.chunks: dict[int, ColumnChunk] = {}
         self.indexes: dict[Any, Any] = {}
-        """What the engine wants to find again of indexes; each value has ``keep(sets)``, which forgets the others."""
+        """What the engine wants to find again of indexes; each value has ``keep(sets)``, which forgets the others, and
+        ``unmap()``, which forgets what lies in the map."""
         self.state: State | None = None
         self._version = 0
 
     def without_map(self) -> Caches:
-        """Return caches for the file mapped anew: what is loaded of indexes is copies, and too dear to load again."""
+        """Return caches for the file mapped anew: what is loaded of indexes may be copies, too dear to load again."""
         caches = Caches()
         caches.indexes = self.indexes
+        for known in list(self.indexes.values()):
+            known.unmap()
         caches._version = self._version if self.state is None else self.state.counters.version
         return caches
 

@@ -19,12 +19,15 @@ import numpy.typing as npt
 from vecdb.blocks import VectorBlocks
 from vecdb.contracts.blobs import Data
 from vecdb.contracts.index import InPlace
+from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.types import Metric, Space
 
 __all__ = ["MemoryBlobs", "MemoryView"]
 
 _NAME = re.compile(r"[a-z0-9._-]{1,64}")
+_PIECE = 32
+"""Rows in a piece of stored rows: few, so that a search meets several pieces."""
 
 
 class MemoryView:
@@ -119,8 +122,12 @@ class MemoryView:
             raise _broken("gather", f"position {int(wanted[self._gone[wanted]][0])} is asked for, which was removed")
         return self._rows[wanted].astype(np.float32)
 
+    def verify(self, positions: npt.ArrayLike) -> None:
+        """Refuse what no index may say that it read: positions outside the view, vectors that are gone."""
+        self.gather(positions)
+
     @contextmanager
-    def in_place(self) -> Iterator[InPlace]:
+    def in_place(self, *, verify: bool = True) -> Iterator[InPlace]:
         """Lend copies of the vectors as read-only blocks, until the ``with`` block ends."""
         self._check_open()
         stored, places, first = self._laid_out()
@@ -220,6 +227,13 @@ class MemoryBlobs:
         self._data[name] = bytes(view)
         self._sums[name] = zlib.crc32(self._data[name])
 
+    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
+        """Store rows under `name`; errors as in `write`, and for anything but rows."""
+        given: object = rows
+        if not isinstance(given, np.ndarray) or given.ndim != 2 or not 1 <= given.shape[1] * given.itemsize <= 1 << 20:
+            self._refuse(f"blob {name!r} is given as rows, but is no array of two axes and usable width")
+        self.write(name, rows)
+
     def _refuse(self, problem: str) -> None:
         if self._strict:
             raise _broken("blobs", problem)
@@ -259,6 +273,17 @@ class MemoryBlobs:
             raise CorruptionError(problem, what="index blob", where=name)
         return np.frombuffer(data, item).reshape(shape)
 
+    def rows(self, name: str, dtype: npt.DTypeLike, width: int, count: int) -> MappedRows:
+        """Return a blob as rows in pieces of 32; damage shows when they are verified, as it does in the engine."""
+        item = np.dtype(dtype)
+        data = self._found(name)
+        if item.hasobject or width < 1 or len(data) != count * width * item.itemsize:
+            problem = f"blob {name!r} has {len(data)} bytes, expected {count} rows of {width} {item}"
+            raise CorruptionError(problem, what="index blob", where=name)
+        array = np.frombuffer(data, item).reshape(count, width)
+        pieces = [_aligned(array[start : start + _PIECE]) for start in range(0, count, _PIECE)]
+        return MappedRows(pieces, _PIECE.bit_length() - 1, item, width, _Proof(self, name))
+
     # --- damage ---
 
     def contents(self) -> dict[str, bytes]:
@@ -266,9 +291,10 @@ class MemoryBlobs:
         return dict(self._data)
 
     def damaged(self, name: str) -> MemoryBlobs:
-        """Return blobs in which one does not match its checksum any more: reading it is a CorruptionError."""
+        """Return blobs in which one was changed under its checksum: reading or verifying it is a CorruptionError."""
         other = MemoryBlobs.of(self._data)
-        other._sums[name] ^= 1
+        other._data[name] = bytes(byte ^ 0xFF for byte in self._data[name])
+        other._sums[name] = zlib.crc32(self._data[name]) ^ (not self._data[name])
         return other
 
     def forged(self, name: str, data: bytes | None) -> MemoryBlobs:
@@ -280,6 +306,32 @@ class MemoryBlobs:
         if name not in self._data:
             raise CorruptionError(f"blob {name!r} is missing", what="index blob", where=name)
         return self._data[name]
+
+
+class _Proof:
+    """The proof of one blob of rows in memory."""
+
+    def __init__(self, blobs: MemoryBlobs, name: str) -> None:
+        self._blobs = blobs
+        self._name = name
+        self.sound = False
+
+    def verify(self) -> None:
+        self._blobs.read(self._name)
+        self.sound = True
+
+    def verify_rows(self, rows: npt.NDArray[np.int64]) -> None:
+        if len(rows):
+            self.verify()
+
+
+def _aligned(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a copy that begins on a 64-byte boundary, as stored rows do."""
+    room = np.empty(rows.nbytes + 64, np.uint8)
+    start = -room.__array_interface__["data"][0] % 64
+    copy = room[start : start + rows.nbytes].view(rows.dtype).reshape(rows.shape)
+    copy[...] = rows
+    return copy
 
 
 def _scales(metric: Metric, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
