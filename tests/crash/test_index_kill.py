@@ -410,7 +410,7 @@ def test_a_flipped_bit_in_any_piece_costs_speed_and_nothing_else(tmp_path):
 
 
 def test_a_flipped_bit_in_mapped_rows_costs_speed_and_nothing_else(tmp_path):
-    """Opening reads none of the rows, so damage shows in the search that meets it; that search is right all the same."""
+    """Opening reads none of the rows, so damage shows in the search that meets it, which is right all the same."""
     path = tmp_path / "damaged.vecdb"
     types = registry(MappedType("acme.mapped", able("exact", "filtered", "complete", "add", "encodes_segments")))
     with vecdb.open(path, plugins=types, durability="relaxed") as db:

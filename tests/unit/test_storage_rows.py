@@ -15,7 +15,6 @@ from vecdb.engine.blobstore import BlobCollector, StoredBlobs
 from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.storage import rows as layout
 from vecdb.storage.blobs import (
-    BlobData,
     BlobLine,
     drop_blobs,
     prove_blobs,

@@ -152,7 +152,7 @@ def row_bytes_of(rows: npt.NDArray[Any]) -> int:
         raise TypeError(f"{type(given).__name__} is no array of plain numbers")
     if given.ndim != 2 or not given.flags.c_contiguous:
         raise ValueError(f"the array of shape {given.shape} is not C-contiguous with two axes")
-    width = given.shape[1] * given.dtype.itemsize
+    width = int(given.shape[1]) * given.dtype.itemsize
     if not 1 <= width <= MAX_ROW_BYTES:
         raise ValueError(f"a row has {width} bytes, expected 1 to {MAX_ROW_BYTES}")
     return width

@@ -35,9 +35,9 @@ class RowsProof(Protocol):
 class MappedRows:
     """Rows of one width, where they lie; made by `BlobReader.rows`, or by `of` from an array in memory.
 
-    Row r lies at ``table[r >> shift] + (r & ((1 << shift) - 1)) * row_bytes``. What is stored is mapped, not copied: use
-    it only in the call that gave it (`IndexType.load`) and in searches of that index, and follow no row number that was
-    not compared with `count`.
+    Row r lies at ``table[r >> shift] + (r & ((1 << shift) - 1)) * row_bytes``. What is stored is mapped, not copied:
+    use it only in the call that gave it (`IndexType.load`) and in searches of that index, and follow no row number that
+    was not compared with `count`.
 
     Parameters
     ----------

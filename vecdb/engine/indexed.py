@@ -159,7 +159,7 @@ def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], re
                 view=view,
             )
     except CorruptionError as error:
-        if error.what != "index blob":
+        if getattr(error, "what", None) != "index blob":
             raise  # the vectors themselves
         account.notes.append(part.spoil(error))
         return
