@@ -147,12 +147,12 @@ def row_bytes_of(rows: npt.NDArray[Any]) -> int:
     TypeError, ValueError
         If it is no array of two axes, holds objects, is not C-contiguous, or its rows are empty or too long.
     """
-    given: object = rows
+    given: Any = rows
     if not isinstance(given, np.ndarray) or given.dtype.hasobject:
         raise TypeError(f"{type(given).__name__} is no array of plain numbers")
     if given.ndim != 2 or not given.flags.c_contiguous:
         raise ValueError(f"the array of shape {given.shape} is not C-contiguous with two axes")
-    width = int(given.shape[1]) * given.dtype.itemsize
+    width = int(given.shape[1] * given.dtype.itemsize)
     if not 1 <= width <= MAX_ROW_BYTES:
         raise ValueError(f"a row has {width} bytes, expected 1 to {MAX_ROW_BYTES}")
     return width
