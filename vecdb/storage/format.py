@@ -64,6 +64,11 @@ _DIGEST = struct.Struct("<Q")
 _hash = xxhash.xxh3_64_intdigest
 
 
+def checksum(data: Buffer, seed: int = 0) -> int:
+    """Return the XXH3-64 of `data`; of the seed the lower 64 bits count."""
+    return int(xxhash.xxh3_64_intdigest(data, seed & 0xFFFF_FFFF_FFFF_FFFF))
+
+
 def seal(key: bytes, payload: Buffer) -> bytes:
     """Prefix `payload` with a checksum that covers its key too, so a misplaced value is caught."""
     return _DIGEST.pack(xxhash.xxh3_64_intdigest(payload, xxhash.xxh3_64_intdigest(key))) + payload

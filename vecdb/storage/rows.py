@@ -12,10 +12,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from vecdb.errors import CorruptionError
-from vecdb.storage.format import CHUNK
+from vecdb.storage.format import CHUNK, checksum
 from vecdb.storage.tx import Tx
 
 _HEAD: Final = struct.Struct("<Q4sIII")
@@ -26,7 +25,6 @@ _MAP_OFFSET: Final = 16
 """What LMDB puts before a value on its first page."""
 MOST_BYTES: Final = 1 << 20
 """Bytes of rows in a piece, at most; one row is no longer."""
-_MASK: Final = (1 << 64) - 1
 
 Numbers = npt.NDArray[np.int64]
 
@@ -56,18 +54,13 @@ def encode_rows(key: bytes, row_bytes: int, rows: memoryview) -> bytes:
     """Return the value of a piece."""
     digests = b"".join(_digest(key, chunk, rows).to_bytes(8, "little") for chunk in range(-(-len(rows) // CHUNK)))
     rest = struct.pack("<4sIII", _MAGIC, _FORMAT, row_bytes, len(rows) // row_bytes) + digests
-    head = struct.pack("<Q", xxhash.xxh3_64_intdigest(rest, _seed(key))) + rest
+    head = struct.pack("<Q", checksum(rest, checksum(key))) + rest
     return b"".join([head.ljust(head_bytes(len(rows)), b"\0"), rows]).ljust(value_bytes(len(rows)), b"\0")
-
-
-def _seed(key: bytes) -> int:
-    return int(xxhash.xxh3_64_intdigest(key))
 
 
 def _digest(key: bytes, chunk: int, rows: memoryview) -> int:
     """Return the checksum of a chunk: in another place, or under another key, it is another."""
-    part = rows[chunk * CHUNK : (chunk + 1) * CHUNK]
-    return int(xxhash.xxh3_64_intdigest(part, (_seed(key) + chunk) & _MASK))
+    return checksum(rows[chunk * CHUNK : (chunk + 1) * CHUNK], checksum(key) + chunk)
 
 
 def open_piece(key: bytes, value: memoryview, row_bytes: int, rows: int) -> tuple[memoryview, npt.NDArray[np.uint64]]:
@@ -85,7 +78,7 @@ def open_piece(key: bytes, value: memoryview, row_bytes: int, rows: int) -> tupl
     expected = (_MAGIC, _FORMAT, row_bytes, rows)
     digest, *fields = _HEAD.unpack_from(value)
     rest = value[8 : _HEAD.size + 8 * chunks]
-    if tuple(fields) != expected or digest != xxhash.xxh3_64_intdigest(rest, _seed(key)):
+    if tuple(fields) != expected or digest != checksum(rest, checksum(key)):
         raise _damaged(key, "has a damaged header or lies in the wrong place")
     start = head_bytes(payload)
     return value[start : start + payload], np.frombuffer(value, "<u8", chunks, _HEAD.size)
