@@ -44,6 +44,11 @@ class Copies:
         blobs.write("gone", self.gone)
         blobs.write("nothing", b"")
 
+    def problems(self, view):
+        self.type.fault("problems")
+        wrong = (self.vectors != view.gather(np.arange(view.count))).any(axis=1)
+        return [f"row {row} is another" for row in np.flatnonzero(wrong).tolist()]
+
     def stats(self):
         self.type.fault("stats")
         return {"vectors": len(self.vectors), "gone": int(self.gone.sum())}

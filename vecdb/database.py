@@ -493,7 +493,7 @@ class Database:
         if damage is not None:
             return damage
         with self._read() as snapshot:
-            return inspection.check(snapshot, progress)
+            return inspection.check(snapshot, progress, lambda: self._registry)
 
     def optimize(self, progress: Progress | None = None, cancel: CancelCheck | None = None) -> int:
         """Seal what is small, rewrite what is mostly dead, bring indexes up to date.

@@ -250,3 +250,9 @@ class ForgetsItsCurve(PlainIndex):
     def effort_curve(self):
         curve = super().effort_curve()
         return curve if self.counted or curve is None else EffortCurve(curve.efforts, curve.recalls, 1)
+
+
+@breaks("check_problems")
+class SeesGhosts(PlainIndex):
+    def problems(self, view):
+        return ["row 3 cannot be reached"]

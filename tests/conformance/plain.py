@@ -21,6 +21,7 @@ EVERYTHING = IndexCapabilities(
     deterministic=True,
     measured=True,
     part_from=100,
+    proves=True,
     min_recall_at_10=1.0,
 )
 PARAMETERS = {"step": Param("int", 100, "Vectors read at once.", low=1, high=10_000)}
@@ -114,6 +115,9 @@ class PlainIndex:
         if len(self.rows) < 100:
             return None
         return EffortCurve(np.array([1, len(self.rows)]), np.ones(2), len(self.rows))
+
+    def problems(self, view):
+        return [] if np.array_equal(self.rows, view.gather(np.arange(view.count))) else ["the copies are others"]
 
     def stats(self):
         return {"vectors": len(self.rows), "alive": float(self.alive.mean()), "metric": self.metric}

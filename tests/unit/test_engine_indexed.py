@@ -298,3 +298,23 @@ def test_a_part_that_covers_what_is_not_sealed_is_damage(case):
         for stop in (401, 1 << 60):
             with pytest.raises(CorruptionError, match="not sealed"):
                 find_places(view, view.space(entry.spaces["s"]), IndexPart(99, 1, 0, stop, stop))
+
+
+def test_check_asks_an_index_that_can_what_is_wrong_with_it(case):
+    type_ = CopiesType("acme.copies", able("exact", "proves"))
+    it = case(type_)
+    it.index()
+    assert it.db.check().ok and type_.calls["problems"] == 1
+
+    def load(blobs, view, params):
+        index = CopiesType.load(type_, blobs, view, params)
+        index.vectors = index.vectors.copy()
+        index.vectors[7] += 1
+        return index
+
+    type_.load = load
+    report = it.db.check()
+    assert not report.ok and report.problems[0].endswith("row 7 is another")
+    type_.faults["problems"] = fail(ValueError("lost"))
+    with pytest.raises(PluginError, match="in problems of index type 'acme.copies'"):
+        it.db.check()

@@ -17,6 +17,7 @@ from vecdb.contracts.index import (
     IndexType,
     InPlace,
     MeasuredIndex,
+    ProvingIndex,
     SegmentEncoder,
     VectorView,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "MeasuredIndex",
     "Pairs",
     "Param",
+    "ProvingIndex",
     "RelevanceCapabilities",
     "RelevanceData",
     "RelevanceFilter",

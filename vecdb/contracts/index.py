@@ -7,7 +7,7 @@ only nominates candidates. The numbered rules: docs/reference/index-contract.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -31,6 +31,7 @@ __all__ = [
     "IndexCapabilities",
     "IndexType",
     "MeasuredIndex",
+    "ProvingIndex",
     "SegmentEncoder",
     "VectorView",
 ]
@@ -67,6 +68,8 @@ class IndexCapabilities:
         With `encodes_segments`: fewer vectors than this are not worth a build. What is sealed is covered by what
         `encode_segment` writes, until so many vectors, or a tenth of the largest built part, wait for one. 0: parts
         are all of one kind.
+    proves : bool
+        The index has `problems`, which `Database.check` asks.
     min_recall_at_10 : float or None
         Recall@10 that the default effort reaches on the sets of the conformance kit; None promises nothing.
     max_dim : int or None
@@ -83,6 +86,7 @@ class IndexCapabilities:
     deterministic: bool = False
     measured: bool = False
     part_from: int = 0
+    proves: bool = False
     min_recall_at_10: float | None = None
     max_dim: int | None = None
 
@@ -352,5 +356,16 @@ class MeasuredIndex(Index, Protocol):
 
         It is what was measured against exact answers for vectors that were not in the index then, and is kept with
         it: a loaded index returns the same. None where too few vectors were there to measure; the engine then does.
+        """
+        ...
+
+
+class ProvingIndex(Index, Protocol):
+    """An index with the capability `proves`."""
+
+    def problems(self, view: VectorView) -> Sequence[str]:
+        """Look through the whole index for what checksums cannot show, and return what is wrong, a line each.
+
+        An index of a graph, for one, shows that every vector can be reached. It may take as long as reading everything.
         """
         ...

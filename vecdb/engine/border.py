@@ -185,6 +185,14 @@ def effort_curve(provided: Provided, index: Any) -> EffortCurve | None:
         return curve
 
 
+def problems(provided: Provided, index: Any, view: VectorView) -> list[str]:
+    """Return what an index finds wrong with itself; nothing if it does not look."""
+    if not provided.thing.capabilities.proves:
+        return []
+    with guarded(provided, "problems"):
+        return [str(problem) for problem in index.problems(view)]
+
+
 def _checked(provided: Provided, index: Any) -> Index:
     missing = [name for name in _methods(provided) if not callable(getattr(index, name, None))]
     if missing:
@@ -199,6 +207,7 @@ def _methods(provided: Provided) -> list[str]:
         ("remove", able.remove),
         ("encode_segment", able.encodes_segments),
         ("effort_curve", able.measured),
+        ("problems", able.proves),
     )
     return ["search", "dump", "stats", *(name for name, has in declared if has)]
 

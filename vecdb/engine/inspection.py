@@ -9,14 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vecdb.engine import border
 from vecdb.engine.identity import Profile
 from vecdb.engine.indexing import describe
+from vecdb.engine.parts import load_all
 from vecdb.engine.view import CollectionView
+from vecdb.engine.views import PartView, find_places
 from vecdb.errors import CorruptionError, StorageError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.blobs import prove_blobs
@@ -158,12 +162,15 @@ def check_pages(env: Environment) -> CheckReport | None:
     return CheckReport(False, tuple(problems), {}, time.perf_counter() - began) if problems else None
 
 
-def check(snapshot: Snapshot, progress: Progress | None) -> CheckReport:
-    """Prove the whole state that a snapshot reads, from the file: nothing that readers remember of it is believed."""
+def check(snapshot: Snapshot, progress: Progress | None, registry: Callable[[], PluginRegistry]) -> CheckReport:
+    """Prove the whole state that a snapshot reads, from the file: nothing that readers remember of it is believed.
+
+    Indexes are asked what they find wrong with themselves; the registry is wanted only where there are any.
+    """
     began = time.perf_counter()
     snapshot = Snapshot(snapshot.tx, State(snapshot.tx, snapshot.state.counters, Caches(), None))
     proof = _Proof()
-    parts = list(_parts(snapshot, proof))
+    parts = list(_parts(snapshot, proof, registry))
     for place, part in enumerate(parts):
         proof.attempt(part)
         if progress is not None:
@@ -171,7 +178,7 @@ def check(snapshot: Snapshot, progress: Progress | None) -> CheckReport:
     return CheckReport(not proof.problems, tuple(proof.problems), proof.counts, time.perf_counter() - began)
 
 
-def _parts(snapshot: Snapshot, proof: _Proof) -> Iterator[Callable[[], None]]:
+def _parts(snapshot: Snapshot, proof: _Proof, registry: Callable[[], PluginRegistry]) -> Iterator[Callable[[], None]]:
     yield lambda: _check_log(snapshot, proof)
     yield lambda: _check_profiles(snapshot, proof)
     for entry in snapshot.state.catalog.collections.values():
@@ -183,6 +190,7 @@ def _parts(snapshot: Snapshot, proof: _Proof) -> Iterator[Callable[[], None]]:
         yield lambda entry=entry: _check_history(snapshot, entry, proof)  # type: ignore[misc]
         for index in entry.indexes:
             yield lambda entry=entry, index=index: _check_index(snapshot, entry, index, proof)  # type: ignore[misc]
+            yield partial(_ask_index, snapshot, entry, index, proof, registry)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
@@ -343,6 +351,18 @@ def _check_index(snapshot: Snapshot, entry: CollectionEntry, index: IndexEntry, 
         if part.stop > counts.tail_start:
             proof.wrong(f"index {index.kind!r} of collection {entry.name!r} covers vectors that are not sealed")
     proof.add("indexes")
+
+
+def _ask_index(
+    snapshot: Snapshot, entry: CollectionEntry, index: IndexEntry, proof: _Proof, registry: Callable[[], PluginRegistry]
+) -> None:
+    """Let an index whose type is installed look for what is wrong with itself."""
+    view = CollectionView(snapshot, entry)
+    space_view = view.space(next(space for space in entry.spaces.values() if space.id == index.space))
+    for part in load_all(view, space_view, index, registry()).parts:
+        with PartView(view, space_view, part.part, find_places(view, space_view, part.part)) as covered:
+            for problem in border.problems(part.provided, part.index, covered):
+                proof.wrong(f"index {index.kind!r} of collection {entry.name!r}: {problem}")
 
 
 def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:

@@ -15,7 +15,13 @@ from vecdb.testing.index_checks.cases import usable, usual
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_-]*")
 _PREFIXED = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+")
-_OPTIONAL = {"add": "add", "remove": "remove", "encodes_segments": "encode_segment", "measured": "effort_curve"}
+_OPTIONAL = {
+    "add": "add",
+    "remove": "remove",
+    "encodes_segments": "encode_segment",
+    "measured": "effort_curve",
+    "proves": "problems",
+}
 
 
 @rule("D1")

@@ -170,6 +170,18 @@ def check_curve_is_kept(index_type: Any) -> None:
     require(_as_plain(curves[0]) == _as_plain(curves[1]), "the curve of a loaded index is another")
 
 
+@rule("Q13", capable("proves"))
+def check_problems(index_type: Any) -> None:
+    """With `proves`, `problems` finds nothing wrong with an index that was built, nor with one that was loaded."""
+    for name in ("clustered", "duplicated"):
+        rows, _ = _set(index_type, name)
+        for metric in metrics_of(index_type):
+            built = build(index_type, rows, metric)
+            for each, what in ((built, "built"), (load(built, built.dumped()), "loaded")):
+                found = list(each.index.problems(each.view))
+                require(not found, f"set {name}, {metric}: a {what} index has problems: {found[:1]}")
+
+
 def _as_plain(curve: Any) -> Any:
     if curve is None:
         return None
