@@ -32,7 +32,7 @@ def test_correct_types_pass(index_type, check):
 
 def test_types_that_promise_less_pass():
     shy = PlainType().able(**dict.fromkeys(("exact", "filtered", "complete", "add", "remove", "deterministic"), False))
-    shy = shy.able(metrics=frozenset({"l2"}), max_dim=5, min_recall_at_10=None, encodes_segments=False)
+    shy = shy.able(metrics=frozenset({"l2"}), max_dim=5, min_recall_at_10=None, encodes_segments=False, part_from=0)
     results = run_checks(shy)
     assert [result.check.name for result in results if not result.ok] == []
     assert len(results) < len(CHECKS) - 15

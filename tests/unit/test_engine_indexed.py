@@ -316,5 +316,5 @@ def test_check_asks_an_index_that_can_what_is_wrong_with_it(case):
     report = it.db.check()
     assert not report.ok and report.problems[0].endswith("row 7 is another")
     type_.faults["problems"] = fail(ValueError("lost"))
-    with pytest.raises(PluginError, match="in problems of index type 'acme.copies'"):
+    with pytest.raises(PluginError, match="in problems of index type"):
         it.db.check()

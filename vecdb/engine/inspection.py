@@ -162,10 +162,12 @@ def check_pages(env: Environment) -> CheckReport | None:
     return CheckReport(False, tuple(problems), {}, time.perf_counter() - began) if problems else None
 
 
-def check(snapshot: Snapshot, progress: Progress | None, registry: Callable[[], PluginRegistry]) -> CheckReport:
+def check(
+    snapshot: Snapshot, progress: Progress | None, registry: Callable[[], PluginRegistry] | None = None
+) -> CheckReport:
     """Prove the whole state that a snapshot reads, from the file: nothing that readers remember of it is believed.
 
-    Indexes are asked what they find wrong with themselves; the registry is wanted only where there are any.
+    With a registry, which is wanted only where there are indexes, these are asked what they find wrong with themselves.
     """
     began = time.perf_counter()
     snapshot = Snapshot(snapshot.tx, State(snapshot.tx, snapshot.state.counters, Caches(), None))
@@ -178,7 +180,9 @@ def check(snapshot: Snapshot, progress: Progress | None, registry: Callable[[], 
     return CheckReport(not proof.problems, tuple(proof.problems), proof.counts, time.perf_counter() - began)
 
 
-def _parts(snapshot: Snapshot, proof: _Proof, registry: Callable[[], PluginRegistry]) -> Iterator[Callable[[], None]]:
+def _parts(
+    snapshot: Snapshot, proof: _Proof, registry: Callable[[], PluginRegistry] | None
+) -> Iterator[Callable[[], None]]:
     yield lambda: _check_log(snapshot, proof)
     yield lambda: _check_profiles(snapshot, proof)
     for entry in snapshot.state.catalog.collections.values():
@@ -190,7 +194,8 @@ def _parts(snapshot: Snapshot, proof: _Proof, registry: Callable[[], PluginRegis
         yield lambda entry=entry: _check_history(snapshot, entry, proof)  # type: ignore[misc]
         for index in entry.indexes:
             yield lambda entry=entry, index=index: _check_index(snapshot, entry, index, proof)  # type: ignore[misc]
-            yield partial(_ask_index, snapshot, entry, index, proof, registry)
+            if registry is not None:
+                yield partial(_ask_index, snapshot, entry, index, proof, registry)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
