@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.testing.processes import Child, call_in_child
+from vecdb.testing.processes import PATIENCE, Child, call_in_child
 
 ROWS = np.random.default_rng(0).standard_normal((600, 512)).astype(np.float32)
 """More than a block of them, so that reads go to the map."""
@@ -62,7 +62,7 @@ def both(db, name="child"):
 
 
 def in_own_process(scenario):
-    assert call_in_child(scenario, timeout=60) == "done"
+    assert call_in_child(scenario, timeout=2 * PATIENCE) == "done"
 
 
 class Busy:
@@ -257,7 +257,7 @@ def test_a_transaction_from_before_the_fork(path):
             assert "before" in docs and "after" in docs and db.check().ok
             return answer
 
-    assert call_in_child(scenario, timeout=60) == ["ForkedError"]
+    assert call_in_child(scenario, timeout=2 * PATIENCE) == ["ForkedError"]
 
 
 def test_the_block_of_a_transaction_left_in_the_child_raises_there(path):
@@ -291,7 +291,7 @@ def test_the_block_of_a_transaction_left_in_the_child_raises_there(path):
             assert "before" in docs and "child" in docs and db.check().ok
             return answer
 
-    assert call_in_child(scenario, timeout=60) == "ForkedError and wrote"
+    assert call_in_child(scenario, timeout=2 * PATIENCE) == "ForkedError and wrote"
 
 
 def test_an_iterator_from_before_the_fork(path):
@@ -312,7 +312,7 @@ def test_an_iterator_from_before_the_fork(path):
             assert [first.id, *(record.id for record in rest)] == list(range(600))
             return answer
 
-    assert call_in_child(scenario, timeout=60) == "ForkedError"
+    assert call_in_child(scenario, timeout=2 * PATIENCE) == "ForkedError"
 
 
 def test_an_iterator_at_the_end_of_its_chunk_is_refused_in_the_child_too(path):
@@ -333,7 +333,7 @@ def test_an_iterator_at_the_end_of_its_chunk_is_refused_in_the_child_too(path):
             with Child(child) as forked:
                 return forked.result()
 
-    assert call_in_child(scenario, timeout=60) == "ForkedError"
+    assert call_in_child(scenario, timeout=2 * PATIENCE) == "ForkedError"
 
 
 @pytest.mark.parametrize("end", ["exit at once", "close", "collect garbage"])

@@ -16,7 +16,7 @@ from tests.indextypes import NONE, CopiesType, MappedType, able, registry
 from vecdb.engine import indexed, indexing
 from vecdb.errors import ClosedError, DiskFullError, ExistsError, ForkedError
 from vecdb.storage import blobs
-from vecdb.testing.crash import Kill, run_child
+from vecdb.testing.crash import Kill, Lives, run_child
 from vecdb.testing.processes import Child, call_in_child
 
 DIM = 48
@@ -105,9 +105,10 @@ def same(c):
 def test_random_kills(tmp_path):
     path = tmp_path / "killed.vecdb"
     make(path)
-    moments, done = random.Random(5), 0
+    lives, done = Lives(5, 0.02, 0.25), 0
     for _ in range(20):
-        outcome = run_child(work(path), Kill(after=moments.uniform(0.02, 0.25)))
+        outcome = run_child(work(path), lives.kill())
+        lives.learn(outcome)
         assert outcome.error == ""
         done = verify(path, max(done, outcome.acknowledged))
     assert done > 5

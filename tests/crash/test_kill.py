@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
 import vecdb
 from vecdb.storage.failpoints import NAMES
-from vecdb.testing.crash import Kill, Trial, do_chore, run_child, verify, write_step
+from vecdb.testing.crash import Kill, Lives, Outcome, Trial, do_chore, run_child, verify, write_step
+from vecdb.testing.processes import Child
 from vecdb.testing.workload import Workload
 
 ELSEWHERE = {"create.half", "index.stored"}
@@ -36,9 +36,9 @@ def hold(trial, kill):
 def test_random_kills(tmp_path, retention, durability):
     trial = Trial(tmp_path / "killed.vecdb", Workload(int(retention) + 7), retention, durability)
     trial.create()
-    moments = random.Random(f"{retention} {durability}")
+    lives = Lives(f"{retention} {durability}", 0.0, 0.15)
     for _ in range(25):
-        hold(trial, Kill(after=moments.uniform(0.0, 0.15)))
+        lives.learn(hold(trial, lives.kill()))
     assert trial.workload.number > 0
 
 
@@ -49,9 +49,11 @@ def test_a_thousand_random_kills(tmp_path, seed):
     retention, durability = (0.0, 600.0)[seed % 2], ("full", "relaxed")[seed % 3 > 0]
     trial = Trial(tmp_path / "killed.vecdb", Workload(100 + seed), retention, durability)
     trial.create()
-    moments = random.Random(seed)
+    lives = [Lives(f"{seed} {longest}", 0.0, longest) for longest in (0.02, 0.1, 0.4)]
+    chance = random.Random(seed)
     for _ in range(100):
-        hold(trial, Kill(after=moments.uniform(0.0, moments.choice((0.02, 0.1, 0.4)))))
+        kind = chance.choice(lives)
+        kind.learn(hold(trial, kind.kill()))
     assert trial.workload.number > 20
 
 
@@ -123,17 +125,18 @@ def test_a_transaction_is_all_or_nothing(tmp_path):
     with vecdb.open(path) as db:
         db.create_collection("c").add_space("s", dim=2)
 
-    def write(acknowledge):
+    def write(link):
         with vecdb.open(path) as db:
             c = db.collection("c")
             with db.transaction():
                 c.upsert(["a"], {"s": [[1, 0]]})
                 c.upsert(["b"], {"s": [[0, 1]]})
-                acknowledge(1)
-                time.sleep(60)
-            acknowledge(2)
+                link.send("both")
+                link.receive()
 
-    assert run_child(write, Kill(after=0.5)).acknowledged == 1
+    with Child(write) as child:
+        assert child.receive() == "both"
+        child.kill()
     with vecdb.open(path) as db:
         assert len(db.collection("c")) == 0 and db.check().ok
         db.collection("c").upsert(["a"], {"s": [[1, 0]]})
@@ -160,3 +163,17 @@ def test_an_injected_error_at_each_step_of_a_commit_changes_nothing(tmp_path):
 
         outcome = run_child(write, Kill(failpoint=name, visit=3, how="raise"))
         assert outcome.error == "" and outcome.acknowledged == 1, (name, outcome)
+
+
+def test_lives_grow_where_nothing_gets_done_and_stay_where_something_does():
+    idle, busy = Outcome(0, True), Outcome(3, True)
+    lives = Lives(1, 0.1, 0.2)
+    for _ in range(50):
+        assert 0.1 <= lives.kill().after <= 0.2
+        lives.learn(idle)
+        lives.learn(busy)
+    for turn in range(100):
+        assert 0.1 <= lives.kill().after <= 0.2 * 2 ** min(6, turn // 5)
+        lives.learn(idle)
+    assert lives.kill().after >= 6.4  # and no longer than 64 times
+    assert [Lives("x", 0, 1).kill() for _ in range(2)] == [Lives("x", 0, 1).kill()] * 2

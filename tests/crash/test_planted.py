@@ -15,7 +15,7 @@ from vecdb.errors import StateError
 from vecdb.storage import format as formats
 from vecdb.storage import history, records, spaces, state, writetx
 from vecdb.storage.env import Environment
-from vecdb.testing.crash import Kill, Trial, write_step
+from vecdb.testing.crash import Lives, Trial, write_step
 from vecdb.testing.damage import answers, flip_bit, probe_all
 from vecdb.testing.processes import call_in_child
 from vecdb.testing.workload import Workload
@@ -27,9 +27,11 @@ def caught_by_kills(tmp_path, write, kills=60, seed=1):
     """Return what the harness says of a writer with a bug; None if it found nothing."""
     trial = Trial(tmp_path / "planted.vecdb", Workload(seed), write=write)
     trial.create()
-    moments = random.Random(seed)
+    lives = Lives(seed, 0.02, 0.15)
     for _ in range(kills):
-        problems = trial.check(trial.run(Kill(after=moments.uniform(0.02, 0.15))))
+        outcome = trial.run(lives.kill())
+        lives.learn(outcome)
+        problems = trial.check(outcome)
         if problems:
             return problems[0]
     return None

@@ -166,7 +166,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(in_directory, caplog, mon
 
 
 def test_platform_directories(monkeypatch, tmp_path):
-    monkeypatch.delenv("VECDB_CACHE_DIR")
+    monkeypatch.delenv("VECDB_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     monkeypatch.setattr(_cache.sys, "platform", "linux")

@@ -53,7 +53,7 @@ def run_json(capsys, *arguments):
 
 def python(*arguments, **options):
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, timeout=60, check=False, cwd=ROOT, text=True, **options
+        [sys.executable, *arguments], capture_output=True, timeout=180, check=False, cwd=ROOT, text=True, **options
     )
 
 
@@ -455,7 +455,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(missing):
 def test_a_reader_that_goes_away_is_not_an_error(path):
     script = f"{sys.executable} -m vecdb search {path} docs --like a | true; exit ${{PIPESTATUS[0]}}"
     found = subprocess.run(
-        ["bash", "-c", script], capture_output=True, timeout=60, check=False, cwd=ROOT, env={**os.environ}
+        ["bash", "-c", script], capture_output=True, timeout=180, check=False, cwd=ROOT, env={**os.environ}
     )
     assert found.returncode in (0, 141)
     assert b"Traceback" not in found.stderr and b"BrokenPipe" not in found.stderr

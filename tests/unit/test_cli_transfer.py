@@ -235,7 +235,7 @@ def test_an_import_that_was_stopped_continues(capsys, source, how):
     ) as child:
         wait_for_progress(source, child)
         child.send_signal(how)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=180)
     assert child.returncode == (-how if how == signal.SIGKILL else 130)
     if how == signal.SIGINT:
         assert "run the same command again" in err and "Traceback" not in err

@@ -232,7 +232,7 @@ def test_a_directory_that_may_not_be_written():
     )
     with tempfile.TemporaryDirectory() as folder:
         found = subprocess.run(
-            [sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=180, check=False
         )
         assert found.stdout.count("refused") == 3, found.stderr
         assert not [name for name in os.listdir(folder) if name.startswith("new")]

@@ -275,7 +275,7 @@ def test_a_plugin_may_search_while_it_loads_and_another_thread_wants_the_file(ca
 
     type_.faults["load"] = load
     assert len(it.c.search(rows(1)[0])) == 10
-    closing.join(10)
+    closing.join(60)
     assert not closing.is_alive() and it.db.closed
 
 

@@ -78,7 +78,7 @@ def killed(folder, moment, number, kind="files"):
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(folder), moment, str(number), kind],
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()

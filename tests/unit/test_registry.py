@@ -284,14 +284,14 @@ def test_a_plugin_that_ends_the_process_while_it_is_imported_does_not(installed,
 
 
 def test_a_plugin_that_hangs_while_it_is_imported_is_given_up(installed, monkeypatch, caplog):
-    monkeypatch.setattr(registry, "LOAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(registry, "LOAD_TIMEOUT", 1.0)  # enough for the plugin behind it, also on a busy machine
     gate = threading.Event()
     installed["acme"] = gate.wait
     installed["zeta"] = lambda: plugin(Type("zeta.map"), name="zeta")
     try:
         given = PluginRegistry()
         assert given.names("transform") == ["zeta.map"]
-        assert "did not finish importing within 0.05 seconds" in given.plugins()[1].error.message
+        assert "did not finish importing within 1 seconds" in given.plugins()[1].error.message
     finally:
         gate.set()
 
@@ -458,7 +458,7 @@ def in_a_process(code, **environment):
         text=True,
         check=False,
         env={**env, "PYTHONPATH": path, **environment},
-        timeout=60,
+        timeout=180,
     )
     return done
 

@@ -18,7 +18,7 @@ from vecdb.storage import env as env_module
 from vecdb.storage import writetx
 from vecdb.storage.env import Environment
 from vecdb.storage.format import encode_record, pack_body, pack_sealed, stored_numbers, u64
-from vecdb.storage.lockfile import hold_data_file
+from vecdb.storage.lockfile import LockFile, hold_data_file
 from vecdb.storage.records import id_place, record_key
 from vecdb.storage.spaces import segment_key
 from vecdb.storage.state import collection_key
@@ -26,7 +26,7 @@ from vecdb.storage.state import collection_key
 
 @pytest.fixture
 def db(tmp_path: Path) -> Any:
-    with vecdb.open(tmp_path / "a.vecdb", timeout=5.0) as opened:
+    with vecdb.open(tmp_path / "a.vecdb", timeout=60.0) as opened:
         docs = opened.create_collection("docs")
         docs.add_space("s", dim=4, metric="cosine")
         yield opened
@@ -48,7 +48,7 @@ def in_thread(work: Any) -> tuple[threading.Thread, list[Any]]:
 
 
 def until(condition: Any) -> None:
-    for _ in range(5000):
+    for _ in range(60_000):
         if condition():
             return
         threading.Event().wait(0.001)
@@ -129,11 +129,24 @@ def test_an_interrupted_leader_lets_no_job_run_twice_or_get_lost(
     assert db.check().ok
 
 
-def test_an_impatient_leader_does_not_fail_a_patient_follower(db: vecdb.Database) -> None:
+class HastyLock:
+    """Runs out of patience at once when asked for `hasty` seconds, so that no test waits for as long."""
+
+    def __init__(self, lock: LockFile, hasty: float) -> None:
+        self._lock, self._hasty = lock, hasty
+
+    def held(self, timeout: float) -> Any:
+        return self._lock.held(0.05 if timeout == self._hasty else timeout)
+
+
+def test_an_impatient_leader_does_not_fail_a_patient_follower(
+    db: vecdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs, writer = db.collection("docs"), db._opened().writer
-    with vecdb.open(db.path, timeout=0.05) as hasty:
+    with vecdb.open(db.path, timeout=30.0) as hasty, monkeypatch.context() as patch:
         theirs = hasty.collection("docs")
-        with writer._env.writer_lock.__class__(writer._env.writer_lock.path).held(1.0):
+        patch.setattr(writer, "_lock", HastyLock(writer._lock, 30.0))
+        with LockFile(writer._env.writer_lock.path).held(1.0):
             writer._turn.acquire()
             leader, first = in_thread(lambda: theirs.upsert("hasty"))
             until(lambda: len(writer._queue) == 1)
@@ -399,7 +412,7 @@ def test_a_panic_seen_by_a_reader_leaves_the_views_of_others_alone(
     def long_read() -> int:
         with env.lease() as tx:
             reading.set()
-            done.wait(5)
+            done.wait(60)
             return len(bytes(tx.get("meta", b"state") or b""))
 
     holder, held = in_thread(long_read)

@@ -61,7 +61,7 @@ def test_many_threads_open_and_close(path):
     def work(number):
         try:
             for turn in range(5):
-                with vecdb.open(path, timeout=60) as db:
+                with vecdb.open(path, timeout=180) as db:
                     db.collection("docs").upsert([number * 100 + turn])
         except BaseException as error:
             failures.append(error)
@@ -77,7 +77,7 @@ def test_many_threads_open_and_close(path):
 
 
 def test_many_threads_write_through_one_handle(path):
-    with vecdb.open(path, timeout=60) as db:
+    with vecdb.open(path, timeout=180) as db:
         docs = db.create_collection("docs")
         seqs, refused = [], []
 
@@ -125,7 +125,7 @@ def test_another_process_that_writes_is_named(path):
                 db.compact()
             assert str(holder.pid) in caught.value.holder
         finally:
-            holder.communicate("\n", timeout=60)
+            holder.communicate("\n", timeout=180)
         assert docs.upsert(["a"]).inserted == 1
         db.compact()
 

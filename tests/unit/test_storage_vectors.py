@@ -375,7 +375,7 @@ def test_two_readers_may_extend_one_tail_at_the_same_time(bench, monkeypatch):
     def slow(*args):
         if threading.current_thread().name == "first" and not inside.is_set():
             inside.set()
-            go_on.wait(5)
+            go_on.wait(60)
         return decode(*args)
 
     monkeypatch.setattr(spaces, "decode_tail", slow)
@@ -386,7 +386,7 @@ def test_two_readers_may_extend_one_tail_at_the_same_time(bench, monkeypatch):
 
     first = threading.Thread(target=read, args=(later,), name="first")
     first.start()
-    assert inside.wait(5)
+    assert inside.wait(60)
     second = threading.Thread(target=read, args=(later,), name="second")
     second.start()
     second.join(0.2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import signal
 import struct
@@ -18,17 +19,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import vecdb
 from vecdb.errors import VecdbError
 from vecdb.testing.workload import Workload
 
-__all__ = ["Kill", "Outcome", "Trial", "run_child", "verify"]
+__all__ = ["Kill", "Lives", "Outcome", "Trial", "run_child", "verify"]
 
 _ACK: Final = struct.Struct("<I")
 _FAILED: Final = 3
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 120.0
+_FRUITLESS: Final = 5
+_LONGEST_FACTOR: Final = 64.0
 _CHORES: Final = 9
 """One step in so many is followed by upkeep, which users do not see and which must be interruptible too."""
 
@@ -77,6 +80,39 @@ class Outcome:
     acknowledged: int
     killed: bool
     error: str = ""
+
+
+@dataclass(slots=True)
+class Lives:
+    """Draws how long children live, and lets them live longer where the machine is too slow for what they do.
+
+    Parameters
+    ----------
+    seed : object
+        What `random.Random` takes.
+    shortest, longest : float
+        Seconds, as long as one child in five gets something done.
+    """
+
+    seed: Any
+    shortest: float
+    longest: float
+    _chance: random.Random = field(init=False)
+    _factor: float = field(default=1.0, init=False)
+    _fruitless: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+
+    def kill(self) -> Kill:
+        """Return when the next child dies."""
+        return Kill(after=self._factor * self._chance.uniform(self.shortest, self.longest))
+
+    def learn(self, outcome: Outcome) -> None:
+        """Take note of what a child got done: after five that acknowledged nothing, lives are twice as long."""
+        self._fruitless = 0 if outcome.acknowledged else self._fruitless + 1
+        if self._fruitless == _FRUITLESS and self._factor < _LONGEST_FACTOR:
+            self._factor, self._fruitless = 2 * self._factor, 0
 
 
 @dataclass(slots=True)

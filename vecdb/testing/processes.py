@@ -21,8 +21,8 @@ from vecdb.errors import StateError
 
 __all__ = ["Child", "Link", "call_in_child"]
 
-PATIENCE: Final = 30.0
-"""Seconds to wait for a child's answer."""
+PATIENCE: Final = 90.0
+"""Seconds to wait for a child's answer: long, because a machine may be busy and its disk slow."""
 
 
 class Link:

@@ -20,7 +20,7 @@ from vecdb.testing.processes import Child, Link
 
 __all__ = ["possible", "run_apart"]
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 """Seconds that one step of a child may take."""
 
 
