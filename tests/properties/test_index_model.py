@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import vecdb
 from tests.indextypes import NONE, CopiesType, able, registry
 from vecdb.engine import indexed, indexing
+from vecdb.testing.stateful import in_memory
 
 SPACES = {"s": (3, "l2", "float32"), "cos": (5, "cosine", "float16"), "wide": (16_384, "dot", "float32")}
 """15 vectors of `wide` fill a block, so that writes seal; the others are sealed by upkeep only."""
@@ -57,7 +58,7 @@ class Indexes(RuleBasedStateMachine):
 
     @initialize(kind=st.sampled_from(KINDS), space=st.sampled_from(sorted(SPACES)))
     def begin(self, kind, space):
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=in_memory())
         self.path = Path(self.folder.name) / "indexes.vecdb"
         self.tags = 0
         self.open(REGISTRY)

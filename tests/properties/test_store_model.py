@@ -40,24 +40,22 @@ TestStoreOfFullBlocks = cases(store_machine(WIDE), 6, 30)
 TestStoreOfFullBlocksWithoutHistory = cases(store_machine(WIDE, retention=0), 6, 30)
 
 
-@pytest.mark.full
-class TestStoreLong(cases(store_machine(SMALL), 500, 50)):
-    pass
+def long_cases(kinds, retention, parts):
+    """Parts of 100 examples of 50 steps: each ends in some minutes, and workers share them (``--dist load``)."""
+    made = {}
+    for part in range(parts):
+        name = f"TestStoreLong{'Wide' if kinds is WIDE else ''}{'' if retention else 'WithoutHistory'}{part}"
+        machine = store_machine(kinds, retention=retention)
+        if hypothesis.settings.default.derandomize:  # the parts would all draw the same
+            machine = hypothesis.seed(part)(machine)
+        made[name] = pytest.mark.full(type(name, (cases(machine, 100, 50),), {"__module__": __name__}))
+    return made
 
 
-@pytest.mark.full
-class TestStoreWithoutHistoryLong(cases(store_machine(SMALL, retention=0), 200, 50)):
-    pass
-
-
-@pytest.mark.full
-class TestStoreOfFullBlocksLong(cases(store_machine(WIDE), 100, 50)):
-    pass
-
-
-@pytest.mark.full
-class TestStoreOfFullBlocksWithoutHistoryLong(cases(store_machine(WIDE, retention=0), 100, 50)):
-    pass
+globals().update(long_cases(SMALL, 600.0, 5))
+globals().update(long_cases(SMALL, 0.0, 2))
+globals().update(long_cases(WIDE, 600.0, 1))
+globals().update(long_cases(WIDE, 0.0, 1))
 
 
 # --- the model is held against what it must not be wrong about --------------------------------------------

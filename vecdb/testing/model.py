@@ -6,6 +6,7 @@ code with it: `where`, scores and their order, versions and history are computed
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -42,11 +43,18 @@ class ModelSpace:
 
     def vector(self, seed: int) -> Vector:
         """Return the vector of a seed, as stored: small seeds give small integers, so that scores tie."""
-        rng = np.random.default_rng((seed, self.dim))
-        values = rng.integers(-2, 3, self.dim) if seed < 24 else rng.standard_normal(self.dim)
-        if not values.any():
-            values[0] = 1
-        return np.asarray(values, dtype=self.dtype)
+        return _vector(seed, self.dim, self.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _vector(seed: int, dim: int, dtype: str) -> Vector:
+    rng = np.random.default_rng((seed, dim))
+    values = rng.integers(-2, 3, dim) if seed < 24 else rng.standard_normal(dim)
+    if not values.any():
+        values[0] = 1
+    vector = np.asarray(values, dtype=dtype)
+    vector.setflags(write=False)  # everybody gets the same one
+    return vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,8 @@ vecdb/testing/model.py. Hypothesis is imported when a machine is made.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +23,7 @@ from vecdb.errors import ExtraMissingError, SnapshotExpiredError, VecdbError
 from vecdb.testing.model import Entry, State, Write
 from vecdb.types import Id, Metric, Record, WriteResult
 
-__all__ = ["IDS", "SMALL", "WIDE", "StoreSteps", "store_machine"]
+__all__ = ["IDS", "SMALL", "WIDE", "StoreSteps", "in_memory", "store_machine"]
 
 IDS: tuple[Id, ...] = ("a", "b", "c", "d", "é", "1", 1, 2, 3, -7, 2**63 - 1, "x" * 480)
 Kind = tuple[int, Metric, Literal["float32", "float16"]]
@@ -37,6 +39,8 @@ WIDE: Mapping[str, Kind] = {
     "dot": (16_384, "dot", "float32"),
 }
 """Spaces so wide that 3, 26 or 15 vectors fill a block, so that a few writes seal, repack and merge."""
+
+_ROOM = 1 << 30
 
 T = TypeVar("T")
 Change = Callable[["StoreSteps", vecdb.Collection, State], State]
@@ -66,7 +70,7 @@ class StoreSteps:
     def __init__(self, kinds: Mapping[str, Kind] = SMALL, retention: float = 600.0) -> None:
         self.kinds = kinds
         self.retention = retention
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.TemporaryDirectory(dir=in_memory())
         self._path = Path(self._folder.name) / "model.vecdb"
         self.tags: dict[str, int] = {}
         self.horizon = 0
@@ -319,6 +323,15 @@ class StoreSteps:
         """Prove the whole file."""
         report = self.db.check()
         assert report.ok, report.problems
+
+
+def in_memory() -> str | None:
+    """Return a folder without a disk behind it, if there is one with room: no step here is about durability."""
+    folder = Path("/dev/shm")
+    with suppress(OSError):
+        if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _ROOM:
+            return str(folder)
+    return None
 
 
 # --- one record, one answer, one error --------------------------------------------------------------------
