@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
@@ -55,6 +60,24 @@ def test_unaligned_codes_and_tables_are_read(run):
     out = np.empty(32, np.int32)
     run(codes, table, 8, out)
     assert out.tolist() == plain(codes.reshape(8, 16), table.reshape(8, 16)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("features", "width", "half"),
+    [("", 0, "0"), ("+ssse3", 16, "0"), ("+ssse3,+avx,+avx2,+f16c,-avx512bw", 32, "1")],
+)
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="features of x86")
+def test_kernels_are_made_for_the_processor_that_numba_is_told(features, width, half):
+    """LLVM ends the process at an instruction that the target does not have."""
+    program = (
+        "from vecdb.kernels import _intrinsics, _jit\n"
+        "print(_intrinsics.shuffle_width(), int(_intrinsics._has_half_conversion()))\n"
+        "_jit.warmup(modules=['half'])\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), NUMBA_CPU_NAME="x86-64")
+    environment["NUMBA_CPU_FEATURES"] = features
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout.split()) == (0, [str(width), half]), ran.stderr
 
 
 def test_this_machine_shuffles_at_the_width_that_is_chosen():

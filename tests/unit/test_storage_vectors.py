@@ -268,7 +268,33 @@ def test_the_tail_fills_a_spare_block_larger_than_the_usual(env):
     assert append(200, 0, 0) == 168
     retire(tx, space.id, [BlockRef(50, 1 << 20, 1, 0, 0), BlockRef(51, 1 << 20, 1, 0, 0)], 1 << 20)
     assert read_spare(tx, space.id) == [(50, 1 << 20)]
-    assert append(200, 200, 168) == 168 and append(500, 400, 168) == 168 + 675
+    released, start = 0, 200
+    while start + 30 < 168 + 675:
+        assert append(30, start, 168) == 168  # also when the tail is longer than a usual block
+        start += 30
+        released = released or (start if not read_spare(tx, space.id) else 0)
+    assert 168 + 168 < released <= 168 + 675 - 11 * 30
+    assert append(30, start, 168) == 168 + 675
+    env.abort(tx)
+
+
+def test_large_commits_fill_usual_blocks_and_use_up_the_place_of_large_ones(env):
+    """A run of pages that is long enough for a large block would be cut up before the tail is full."""
+    space = Space("narrow", 384, "l2", id=7)
+    numbers = iter(range(1, 100))
+    tx = env.begin_write()
+    writer = VectorWriter(tx, space, lambda: next(numbers))
+    retire(tx, space.id, [BlockRef(50, 1 << 20, 1, 0, 0), BlockRef(51, 256 << 10, 1, 0, 0)], 2 << 20)
+    left = []
+    for start in range(0, 500, 100):
+        rows = np.arange(start, start + 100, dtype=np.uint64)
+        tail_start = start - start % 168
+        ended = writer.append(
+            np.zeros((100, 384), np.float32), rows, np.ones(100, np.float32), next_ordinal=start, tail_start=tail_start
+        )
+        assert ended == (start + 100) // 168 * 168
+        left.append(len(read_spare(tx, space.id)))
+    assert left == [2, 1, 1, 0, 0]  # the large one first: its place holds four
     env.abort(tx)
 
 

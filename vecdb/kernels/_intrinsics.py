@@ -16,6 +16,7 @@ import numpy.typing as npt
 from llvmlite import binding
 from numba import carray, njit, types
 from numba.core import cgutils, config
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 __all__ = ["floats_at", "half_to_single", "halves_at", "prefetch", "table_sums"]
@@ -29,11 +30,20 @@ SHUFFLES = {
 _ARM_SHUFFLE = "llvm.aarch64.neon.tbl1.v16i8"
 
 
+def _compiled_for() -> frozenset[str]:
+    """Return the features that kernels are compiled for: this CPU's, unless NUMBA_CPU_NAME or its like say otherwise.
+
+    An instruction beyond them does not compile: LLVM ends the process.
+    """
+    features = str(cpu_target.target_context.codegen().magic_tuple()[2])
+    return frozenset(word[1:] for word in features.split(",") if word.startswith("+"))
+
+
 def _has_half_conversion() -> bool:
     """Whether the CPU converts float16 itself; the library routine LLVM would call instead is not always there."""
     triple = binding.get_process_triple()
     if triple.startswith(("x86", "i686", "i386")):
-        return bool(binding.get_host_cpu_features().get("f16c", False))
+        return "f16c" in _compiled_for()
     return bool(triple.startswith(("aarch64", "arm64")))
 
 
@@ -44,9 +54,9 @@ def shuffle_width() -> int:
         return 16
     if not triple.startswith(("x86", "i686", "i386")):
         return 0
-    features = binding.get_host_cpu_features()
+    features = _compiled_for()
     for width, feature in ((64, "avx512bw"), (32, "avx2"), (16, "ssse3")):
-        if features.get(feature, False):
+        if feature in features:
             return width
     return 0
 

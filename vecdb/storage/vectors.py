@@ -85,16 +85,28 @@ class VectorWriter:
         Some commits before it is full, a spare block is released: once readers have left, its pages are free.
         """
         spare = [size_class for _, size_class in read_spare(self.tx, self.space.id)]
-        size_class = max([self.usual, *spare])
-        capacity = block_capacity(size_class, self._width)
-        early = _COMMITS_AHEAD * count
+        size_class = self._tail_class(waiting, count, spare)
+        capacity, early = block_capacity(size_class, self._width), _COMMITS_AHEAD * count
         if early >= capacity:
             blocks = (waiting + count) // capacity
         else:
             blocks = int(waiting < capacity - early <= waiting + count)
         if spare and blocks:
-            release(self.tx, self.space.id, blocks * size_class, size_class)
+            wanted = blocks * size_class
+            release(self.tx, self.space.id, wanted, size_class) or release(self.tx, self.space.id, wanted)
         return capacity
+
+    def _tail_class(self, waiting: int, count: int, spare: Sequence[int]) -> int:
+        """Return the class of the block that the tail is to fill.
+
+        A larger one than usual only if its place is released, by commits like this one, when the tail is too long for
+        a usual block already: between a release and its use, what commits write would cut up the run of pages.
+        """
+        usual = block_capacity(self.usual, self._width)
+        meant = BLOCK_CLASSES[-1] if waiting >= usual else self.usual  # the spare block was released already
+        largest = max([meant, *spare])
+        late = block_capacity(largest, self._width) - _COMMITS_AHEAD * count
+        return largest if late > usual else self.usual
 
     def _put_tail(self, first: int, vectors: Vectors, rows: Numbers, scales: Scales) -> None:
         if len(rows):
