@@ -23,7 +23,7 @@ from vecdb import PluginRegistry
 from vecdb.contracts import settle_params
 from vecdb.testing.memory import MemoryView
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 K = 10
 EFFORT = 64
 CALLS = 100
@@ -137,4 +137,4 @@ LIBRARIES: dict[str, tuple[str, Callable[[data.F32], Ask]]] = {
 if __name__ == "__main__":
     from tools.bench.run import main
 
-    main(["compare"])
+    main(["compare.plugins"])
