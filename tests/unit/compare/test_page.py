@@ -37,13 +37,17 @@ def filters(rate, recall=1.0):
     return {condition.name: measured((1, recall, 1 / rate)) for condition in bars.CONDITIONS}
 
 
+BEFORE = {"resident": 10 << 20, "anonymous": 5 << 20}
+MEMORY = {"curve": {"before": BEFORE, "resident": 40 << 20, "anonymous": 15 << 20}}
+
+
 @pytest.fixture
 def store(tmp_path):
     folder = tmp_path / "sets" / "mini6"
     folder.mkdir(parents=True)
     (folder / "set.json").write_text('{"rows": 36172, "dim": 384, "queries": 1000}')
     steps = ((10, 0.9, 1e-4), (20, 0.96, 2e-4), (40, 0.995, 4e-4))
-    made(tmp_path, "hnswlib:m16", measured(*steps), index=12 << 20, cold=[0.2] * 3, filter=filters(1000))
+    made(tmp_path, "hnswlib:m16", measured(*steps), index=12 << 20, cold=[0.2] * 3, memory=MEMORY, filter=filters(1000))
     asked = ({"recall": 0.95}, 0.97, 5e-5)
     own = measured(*steps, asked, scale=0.25)
     made(tmp_path, "vecdb:graph-fast", own, build=2.1, cold=[0.25] * 3, filter=filters(500))
@@ -116,6 +120,7 @@ def test_tables_hold_every_index_the_fastest_first(store):
     ]
     assert "| 0.9990 |" in lines[3] and "| - |" in lines[3]
     costs = tables.costs(found)
+    assert "| 12.0 | 4.0 | 30.0 | 10.0 | 0.200 |" in costs
     assert all(f" {tables.label(name)} |" in costs for name in found)
     assert "(recall 0.900)" in tables.filters(found) and "| 500 |" in tables.filters(found)
     assert "| 2,000 |" in tables.inserts(found)

@@ -52,7 +52,9 @@ def test_a_run_builds_learns_recall_and_times_each_round(fake, tmp_path, capfd):
     for value in curve.values():
         assert len(value["single"]) == len(value["batch"]) == 2
         assert all(wall > 0 and cpu >= 0 for wall, cpu in value["single"] + value["batch"])
-    assert found["runs"]["r1"]["memory"]["curve"]["resident"] > 0
+    grown = found["runs"]["r1"]["memory"]["curve"]
+    assert grown["resident"] >= grown["anonymous"] > 0 and set(grown["before"]) == {"resident", "anonymous"}
+    assert found["built"]["peak"] >= 0
     assert (
         "a library that prints"
         in (tmp_path / "results/tiny")
@@ -127,6 +129,17 @@ def test_every_adapter_can_be_listed_without_its_library(capsys):
         for variant in module.VARIANTS:
             json.dumps([variant.settings, variant.build, variant.asked, variant.filtered])
             assert len(set(map(json.dumps, variant.settings))) == len(variant.settings)
+
+
+def test_the_run_of_the_bars_asks_for_what_there_is(fake, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "measure", asked.append)
+    command.main(["bars", "--store", str(tmp_path), "--run", "r9"])
+    assert len(asked) == len(command.BARS) and {options.run for options in asked} == {"r9"}
+    for options in asked:
+        assert set(options.sets) <= set(sets.SOURCES) and set(options.phases) <= set(runs.PHASES)
+        for peer, _, variant in (each.partition(":") for each in options.peers):
+            assert variant in {"", *(each.name for each in peers.adapter(peer).VARIANTS)}
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones(tmp_path):

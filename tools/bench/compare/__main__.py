@@ -2,11 +2,13 @@
 
     python -m tools.bench.compare list
     python -m tools.bench.compare run [--set NAME ...] [--peer PEER[:VARIANT] ...] [--phase NAME ...] [--run NAME]
+    python -m tools.bench.compare bars [--run NAME]
     python -m tools.bench.compare show [--set NAME ...]
     python -m tools.bench.compare write
 
 Everything found, and everything built, is kept under --store (VECDB_BENCH_STORE, else ~/.cache/vecdb-bench), and a run
-that was interrupted goes on under the same --run. How to read the figures: docs/explanation/performance.md.
+that was interrupted goes on under the same --run. `bars` is a run of what the bars of the documentation need: vecdb's own
+indexes, the peers they are held against, two sets; with the peers built before it takes about a quarter of an hour. How to read the figures: docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tools.bench.compare import runs, sets
 from tools.bench.compare.child import ROOT, Worker, WorkerError
@@ -27,10 +30,26 @@ from tools.bench.compare.turn import Turn
 from tools.bench.data import shared_folder
 
 
+_RIVALS = ["vecdb", "hnswlib", "faiss:hnsw16", "qdrant-edge", "rabitqlib"]
+BARS: Sequence[Mapping[str, Any]] = (
+    {"sets": ["mini6"], "peers": _RIVALS, "phases": ["build", "curve"], "rounds": 4},
+    {"sets": ["gen100k"], "peers": _RIVALS, "phases": ["build", "curve"], "rounds": 4},
+    {"sets": ["mini6"], "peers": _RIVALS, "phases": ["filter"], "rounds": 2},
+    {"sets": ["mini6"], "peers": ["vecdb", "hnswlib", "sqlite-vec"], "phases": ["build", "cold"], "rounds": 7},
+    {
+        "sets": ["mini6"],
+        "peers": ["vecdb:exact", "vecdb:graph-fast", "vecdb:graph-compact", "sqlite-vec", "lancedb:flat"],
+        "phases": ["build", "insert"],
+        "rounds": 3,
+    },
+)
+"""The steps of `bars`, each as options of a run; the most important ones first."""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("do", choices=("list", "run", "show", "write"))
+    command.add_argument("do", choices=("list", "run", "bars", "show", "write"))
     command.add_argument("--set", nargs="+", choices=sorted(sets.SOURCES), default=["mini6"], dest="sets")
     command.add_argument("--peer", nargs="+", default=list(MODULES), metavar="PEER[:VARIANT]", dest="peers")
     command.add_argument("--phase", nargs="+", choices=list(runs.PHASES), default=["build", "curve"], dest="phases")
@@ -113,6 +132,9 @@ def main(given: Sequence[str] | None = None) -> None:
             print(f"set   {name}: {source.about}")
         for peer, variant in names():
             print(f"index {peer}:{variant}")
+    elif options.do == "bars":
+        for step in BARS:
+            measure(argparse.Namespace(**vars(options) | step))
     elif options.do == "run":
         unknown = {each.partition(":")[0] for each in options.peers} - set(MODULES)
         if unknown:

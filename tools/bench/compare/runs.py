@@ -20,10 +20,12 @@ from tools.bench.compare.peers.base import Variant
 from tools.bench.compare.record import Record
 from tools.bench.compare.sets import CONDITIONS, Condition, K, VectorSet
 from tools.bench.compare.turn import Turn
+from tools.bench.compare.worker import memory
 
 _BUILD_LIMIT = 5400.0
 _SLICE = 0.12
 """Seconds that one timing of a setting should take."""
+_FEWEST = 5
 _INSERTS = ((1, 40), (1000, 2))
 """Rows of a durable batch, and batches of one timing."""
 
@@ -116,8 +118,14 @@ def _build(plan: Plan, entry: Entry, threads: int, folder: Path, name: str) -> N
     try:
         given = {"folder": str(folder), "data": str(plan.vectors.folder), "params": dict(entry.variant.build)}
         worker.send("build", threads=threads, **given)
-        paused = plan.turn.wait(worker, _BUILD_LIMIT)
+        most = [0]
+
+        def watch() -> None:
+            most[0] = max(most[0], memory("RssAnon", worker.pid))
+
+        paused = plan.turn.wait(worker, _BUILD_LIMIT, watch)
         found = worker.receive(10.0)
+        found["peak"] = max(0, most[0] - found.pop("before"))
     finally:
         worker.close()
     longest = max(("store", "build"), key=lambda part: float(found[part][0]))
@@ -220,7 +228,8 @@ def _learn(plan: Plan, task: Task) -> None:
     out, vectors = plan.work / f"answers-{task.entry.record.key.stem}.npy", plan.vectors
     _aim(task)
     most = 200 if task.entry.variant.slow else len(vectors.queries)
-    answered = task.worker.call("ask", out=str(out), count=most, seconds=4.0 if task.condition is None else 1.0)
+    seconds = 1.0 if task.entry.variant.slow or task.condition is not None else 4.0
+    answered = task.worker.call("ask", out=str(out), count=most, seconds=seconds)
     asked = answered["asked"]
     found = np.load(out)
     _refuse_others(plan, task, found)
@@ -229,7 +238,7 @@ def _learn(plan: Plan, task: Task) -> None:
         "recall": recall(found, vectors.rows, vectors.queries[:asked], floors, K),
         "asked": asked,
         "asked_for": task.setting in task.entry.variant.asked,
-        "count": min(asked, max(10, round(_SLICE * asked / max(answered["seconds"], 1e-6)))),
+        "count": min(asked, max(_FEWEST, round(_SLICE * asked / max(answered["seconds"], 1e-6)))),
     }
     task.found.update(facts)
     out.unlink()

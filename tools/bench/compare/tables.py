@@ -64,35 +64,24 @@ def _rates_of(name: str, record: Mapping[str, Any]) -> list[str]:
 
 def costs(found: Found) -> str:
     """Return what each index costs to build, to keep and to open."""
-    head = [
-        "index",
-        "version",
-        "records CPU s",
-        "build CPU s",
-        "peak MiB",
-        "index MiB",
-        "files MiB",
-        "resident MiB",
-        "cold s",
-    ]
+    head = ["index", "version", "records CPU s", "build CPU s", "build peak MiB", "index MiB", "files MiB"]
+    head += ["resident MiB", "of it own MiB", "cold s"]
     return table(head, (_costs_of(name, found[name]) for name in sorted(found) if found[name].get("built")))
 
 
 def _costs_of(name: str, record: Mapping[str, Any]) -> list[str]:
     built, cold = record["built"], bars.last(record, "cold")
+    seconds = [f"{built[part][1]:.1f}" for part in ("store", "build")]
+    sizes = [_mib(built.get(size)) for size in ("peak", "index", "disk")]
+    memory = [_mib(each) for each in _grown(record)]
+    return [label(name), record["version"], *seconds, *sizes, *memory, "" if not cold else f"{median(cold):.3f}"]
+
+
+def _grown(record: Mapping[str, Any]) -> list[float | None]:
+    """Return what opening and asking added to the memory of a process: all that is resident, and its own."""
     memory = (bars.last(record, "memory") or {}).get("curve", {})
-    grown = memory["resident"] - memory["before"] if "resident" in memory else None
-    return [
-        label(name),
-        record["version"],
-        f"{built['store'][1]:.1f}",
-        f"{built['build'][1]:.1f}",
-        _mib(built["peak"]),
-        _mib(built["index"]),
-        _mib(built["disk"]),
-        _mib(grown),
-        "" if not cold else f"{median(cold):.3f}",
-    ]
+    kinds = ("resident", "anonymous")
+    return [memory[kind] - memory["before"][kind] if kind in memory else None for kind in kinds]
 
 
 def filters(found: Found) -> str:

@@ -9,11 +9,14 @@ import fcntl
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from tools.bench.compare.child import Worker, WorkerError
+
+_WATCH = 0.02
 
 
 class Turn:
@@ -51,10 +54,14 @@ class Turn:
         self._take()
         return time.monotonic() - began
 
-    def wait(self, worker: Worker, limit: float) -> float:
-        """Wait for a worker's answer, stopping it while others have their turn; return the seconds it was stopped."""
+    def wait(self, worker: Worker, limit: float, watch: Callable[[], object] = lambda: None) -> float:
+        """Wait for a worker's answer, stopping it while others have their turn; return the seconds it was stopped.
+
+        `watch` is called all the time meanwhile.
+        """
         paused, began = 0.0, time.monotonic()
-        while not worker.answered(1.0):
+        while not worker.answered(_WATCH):
+            watch()
             if time.monotonic() - began - paused > limit:
                 worker.kill()
                 raise WorkerError(f"no answer within {limit:.0f} s")

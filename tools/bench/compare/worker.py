@@ -48,13 +48,13 @@ class Session:
         """Write records, build, and tell what that took and takes."""
         peer, vectors = self._module.PEER(Path(folder), params, threads), VectorSet("", Path(data))
         rows, attributes = np.array(vectors.rows), _attributes(vectors)
-        before = memory("VmRSS")
+        before = memory("RssAnon")
         stored = _timed(lambda: peer.store(rows, attributes))
         built = _timed(lambda: peer.build(rows, attributes))
         return {
             "store": stored,
             "build": built,
-            "peak": memory("VmHWM") - before,
+            "before": before,
             "disk": folder_bytes(Path(folder)),
             "index": peer.index_bytes(rows.nbytes),
         }
@@ -64,13 +64,13 @@ class Session:
         self._set = VectorSet("", Path(data))
         self._queries = np.array(self._set.queries)
         self._peer = self._module.PEER(Path(folder), params, threads)
-        before = memory("VmRSS")
+        before = self.memory()
         self._peer.open(self._queries.shape[1])
         self._peer.warm()
-        return {"before": before, "after": memory("VmRSS")}
+        return {"before": before}
 
     def memory(self) -> dict[str, Any]:
-        """Tell the resident memory: all of it, and what is not the pages of files."""
+        """Tell the memory: all that is resident, and what of it is not the pages of files."""
         return {"resident": memory("VmRSS"), "anonymous": memory("RssAnon")}
 
     def aim(self, setting: Any, condition: str | None) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def memory(name: str) -> int:
-    """Return a figure of /proc/self/status in bytes: VmRSS, VmHWM, RssAnon."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+def memory(name: str, process: int | str = "self") -> int:
+    """Return a figure of a process in bytes, from /proc: VmRSS, RssAnon; 0 once it has ended."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) << 10
-    raise ValueError(f"/proc/self/status has no {name}")
+    return 0
 
 
 def answer(session: Session, command: Mapping[str, Any]) -> dict[str, Any]:
