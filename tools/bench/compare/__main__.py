@@ -7,8 +7,9 @@
     python -m tools.bench.compare write
 
 Everything found, and everything built, is kept under --store (VECDB_BENCH_STORE, else ~/.cache/vecdb-bench), and a run
-that was interrupted goes on under the same --run. `bars` is a run of what the bars of the documentation need: vecdb's own
-indexes, the peers they are held against, two sets; with the peers built before it takes about a quarter of an hour. How to read the figures: docs/explanation/performance.md.
+that was interrupted goes on under the same --run. `bars` is a run of what the bars of the documentation need: vecdb's
+own indexes and the peers they are held against, on two sets; about a quarter of an hour once the peers are built. How
+to read the figures: docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from tools.bench.compare.peers import MODULES, adapter, names
 from tools.bench.compare.record import Key, Record
 from tools.bench.compare.turn import Turn
 from tools.bench.data import shared_folder
-
 
 _RIVALS = ["vecdb", "hnswlib", "faiss:hnsw16", "qdrant-edge", "rabitqlib"]
 BARS: Sequence[Mapping[str, Any]] = (
