@@ -146,7 +146,7 @@ def _is_due(store: Store, space: Space, counts: SpaceCounts, horizon: int) -> bo
     waited = time.monotonic() - last.time
     grown = counts.dead - min(last.dead, counts.dead)
     if last.commit:  # the last attempt was worth it: go on once its pages are free
-        newest, oldest = store.env.commits()
+        newest, oldest, _ = store.env.commits()
         much = 4 * grown * row_bytes(space) >= _step_bytes(space, counts)
         return min(newest, oldest) > last.commit and (last.ready or much or waited >= _BREATH)
     return grown >= max(_DUE_DEAD, counts.live // 2) or (horizon != last.horizon and waited >= _PAUSE)

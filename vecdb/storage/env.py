@@ -246,7 +246,7 @@ class Environment:
 
     def end_read(self, tx: Tx) -> None:
         """End a read transaction."""
-        if not self._held_here() and not tx.reads(self._tables):  # begun before the fork that made this process
+        if not self.held_here() and not tx.reads(self._tables):  # begun before the fork that made this process
             return platform.leave_to_parent(tx.raw)
         tx.raw.abort()  # the binding keeps the reader slot for the next lease
         return self._leave()
@@ -301,17 +301,17 @@ class Environment:
 
     def _wait_for_gate(self) -> None:
         """Let whoever wants the file alone go first, unless they wait for a lease of this very thread."""
-        while self._owner is not None and self._owner != threading.get_ident() and not self._held_here():
+        while self._owner is not None and self._owner != threading.get_ident() and not self.held_here():
             self._gate.wait()
 
-    def _held_here(self) -> int:
+    def held_here(self) -> int:
         return int(getattr(self._held, "count", 0))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Wait until this process reads and writes nothing, and keep it so for the block."""
         with self._gate:
-            if self._held_here():  # it would wait for itself
+            if self.held_here():  # it would wait for itself
                 what = f"{self.path}: this call needs the file alone, but was made while its own thread reads from it"
                 raise StateError(what, hint="Make it outside of progress and cancel callbacks.")
             self._wait_for_gate()
@@ -330,7 +330,7 @@ class Environment:
 
     def before_fork(self) -> None:
         """Close the file and keep everybody out of it until `after_fork`: neither side may share LMDB's state."""
-        if not self._held_here():  # else the parent keeps the file, and the child leaves it alone
+        if not self.held_here():  # else the parent keeps the file, and the child leaves it alone
             self._fork_hold = self.exclusive()
             self._fork_hold.__enter__()
         self._gate.acquire()
@@ -412,12 +412,12 @@ class Environment:
 
     def _enter(self) -> None:
         self._leases += 1
-        self._held.count = self._held_here() + 1
+        self._held.count = self.held_here() + 1
 
     def _leave(self) -> None:
         with self._gate:
             self._leases -= 1
-            self._held.count = self._held_here() - 1
+            self._held.count = self.held_here() - 1
             self._gate.notify_all()
 
     def grow(self) -> None:
@@ -465,19 +465,20 @@ class Environment:
         with self._counted() as env, self.translated():
             return int(env.reader_check())
 
-    def commits(self) -> tuple[int, int]:
-        """Return LMDB's numbers of the newest commit and of the oldest that is being read (the newest if none is).
+    def commits(self) -> tuple[int, int, int]:
+        """Return LMDB's numbers of the newest commit and of the oldest that is being read, and the bytes of its pages.
 
-        Pages freed by a commit are used again once nothing older is read.
+        Pages freed by a commit are used again once nothing older is read; where nothing is, the newest is the oldest.
         """
         with self._counted() as env, self.translated():
-            last = int(env.info()["last_txnid"])
-            ages = [int(line.split()[2]) for line in str(env.readers()).splitlines()[1:] if line.split()[2] != "-"]
-            return last, min(ages, default=last)
+            info, table = env.info(), str(env.readers()).splitlines()[1:]
+            ages = [int(line.split()[2]) for line in table if line.split()[2] != "-"]
+            last = int(info["last_txnid"])
+            return last, min(ages, default=last), int(info["last_pgno"] + 1) * int(env.stat()["psize"])
 
     def facts(self) -> dict[str, int]:
         """Sizes: of the file, of its pages in use, of a page; the last transaction; the oldest reader's lag."""
-        last, oldest = self.commits()
+        last, oldest, _ = self.commits()
         with self._counted() as env, self.translated():
             info = env.info()
             return {

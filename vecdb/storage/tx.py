@@ -17,13 +17,23 @@ _NODE_BYTES: Final = 10
 
 
 class Tx:
-    """One LMDB transaction over our tables. Read transactions return views of the map, write transactions copies."""
+    """One LMDB transaction over our tables. Read transactions return views of the map, write transactions copies.
 
-    __slots__ = ("_tables", "over", "raw")
+    Attributes
+    ----------
+    raw : lmdb.Transaction
+    over : bool
+        Whether it has ended.
+    written : int
+        Bytes of values put.
+    """
+
+    __slots__ = ("_tables", "over", "raw", "written")
 
     def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
         self.raw = raw
         self.over = False
+        self.written = 0
         self._tables = tables
 
     def reads(self, tables: dict[str, Any]) -> bool:
@@ -35,12 +45,14 @@ class Tx:
         return found
 
     def put(self, table: str, key: bytes, value: Buffer, *, append: bool = False) -> None:
+        self.written += len(value)
         self.raw.put(key, value, db=self._tables[table], append=append)
 
     def put_all(self, table: str, keys: Sequence[bytes], values: Sequence[Buffer]) -> None:
         """Put a value under each key, in key order; what lies behind all stored keys is appended, in full pages."""
         if not keys:
             return
+        self.written += sum(map(len, values))
         ordered = ascending(keys)
         pairs = zip(keys, values, strict=True) if ordered else iter(sorted(zip(keys, values, strict=True)))
         first = keys[0] if ordered else min(keys)

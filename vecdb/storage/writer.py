@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vecdb.errors import ForkedError, LockedError, TransactionError
+from vecdb.storage.backlog import Backlog
 from vecdb.storage.env import Environment, NeedsGrowth
 from vecdb.storage.failpoints import visit
 from vecdb.storage.lockfile import LockFile
@@ -79,6 +80,7 @@ class Writer:
         self._aim = 0
         """Version that the group in the making will have."""
         self._lock: LockFile = env.writer_lock
+        self._backlog = Backlog()
 
     def own_transaction(self) -> Transaction | None:
         """Return the transaction that the calling thread has open."""
@@ -157,12 +159,12 @@ class Writer:
     def _commit_group(self, jobs: list[_Job[Any]]) -> None:
         waiting = list(jobs)
         while waiting:
-            tx = self._env.begin_write()
+            tx = self.begin_write()
             try:
                 failed = self._run_all(tx, waiting)
                 if failed is None:
                     visit("commit.before")
-                    self._env.commit(tx)
+                    self.commit_write(tx)
             except NeedsGrowth:
                 self._env.abort(tx)
                 self._env.grow()
@@ -209,6 +211,18 @@ class Writer:
         self._aim = write.version
         return None
 
+    def begin_write(self) -> Tx:
+        """Begin a write transaction, after readers who hold back much had a moment to go on; under the writer lock."""
+        if not self._env.held_here():  # it would wait for itself
+            self._backlog.wait(self._env.commits)
+        return self._env.begin_write()
+
+    def commit_write(self, tx: Tx) -> None:
+        """Make a transaction durable, and note what it wrote."""
+        number, written = tx.raw.id(), tx.written
+        self._env.commit(tx)
+        self._backlog.add(number, written)
+
     def begin(self, tx: Tx) -> WriteTx:
         from vecdb.storage.writetx import WriteTx  # who only reads does without
 
@@ -218,7 +232,7 @@ class Writer:
         """Run housekeeping in a commit that users do not see; nothing is written if `work` finds nothing to do."""
         with self.turn(timeout), self._lock.held(timeout):
             while True:
-                tx = self._env.begin_write()
+                tx = self.begin_write()
                 try:
                     write = self.begin(tx)
                     with self._env.translated():
@@ -227,7 +241,7 @@ class Writer:
                             write.finish_maintenance()
                     if useful:
                         visit("commit.before")
-                        self._env.commit(tx)
+                        self.commit_write(tx)
                     else:
                         self._env.abort(tx)
                 except NeedsGrowth:
@@ -372,7 +386,7 @@ class Transaction:
         return self._write
 
     def _replay(self) -> WriteTx:
-        self._tx = self._env.begin_write()
+        self._tx = self._writer.begin_write()
         with self._env.translated():
             write = self._writer.begin(self._tx)
             for operation in self._operations:
@@ -423,7 +437,7 @@ class Transaction:
                     write.finish()
                 visit("commit.before")
                 assert self._tx is not None
-                self._env.commit(self._tx)
+                self._writer.commit_write(self._tx)
                 self._tx = self._write = None
                 self.committed = True
             except NeedsGrowth:
