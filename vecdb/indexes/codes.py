@@ -24,27 +24,31 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
-from vecdb.errors import CorruptionError
-from vecdb.types import Metric
+from vecdb.errors import CancelledError, CorruptionError
+from vecdb.types import CancelCheck, Metric
 
 __all__ = [
     "CodeBook",
     "Codes",
     "Prepared",
+    "Sketch",
     "code_width",
     "encode",
     "make_book",
     "pack_signs",
     "prepare_queries",
+    "read_book",
     "read_codes",
     "rotated_queries",
+    "sketch",
     "unit_rows",
+    "write_book",
     "write_codes",
 ]
 
@@ -127,21 +131,37 @@ def code_width(dim: int) -> int:
     return max(_LEAST_WIDTH, -(-dim // 16) * 16)
 
 
-def make_book(metric: Metric, sample: F32, count: int, seed: int) -> CodeBook:
-    """Return a book for `count` vectors of which `sample` is a fair part; all chance comes from `seed`."""
+def make_book(
+    metric: Metric,
+    sample: F32,
+    count: int,
+    seed: int,
+    *,
+    cells: int | None = None,
+    cancel: CancelCheck = lambda: False,
+) -> CodeBook:
+    """Return a book for `count` vectors of which `sample` is a fair part; all chance comes from `seed`.
+
+    `cells` is at most the number of rows of the sample; without it there is one for 64 vectors, up to 256.
+    """
     rng = np.random.default_rng(seed)
     rows = unit_rows(sample) if metric == "cosine" else sample
-    cells = min(MAX_CELLS, len(sample), max(1, count // _ROWS_A_CELL))
-    centres = find_centres(rows, cells, rng)
+    if cells is None:
+        cells = min(MAX_CELLS, max(1, count // _ROWS_A_CELL))
+    centres = find_centres(rows, min(cells, len(sample)), rng, cancel)
     signs = rng.integers(0, 2, (ROUNDS, code_width(sample.shape[1]))).astype(np.float32) * 2 - 1
     mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     return CodeBook(metric, mean, np.ascontiguousarray(centres), signs)
 
 
-def find_centres(rows: F32, cells: int, rng: np.random.Generator) -> F32:
+def find_centres(
+    rows: F32, cells: int, rng: np.random.Generator, cancel: CancelCheck = lambda: False
+) -> F32:
     """Return the centres of `cells` groups of rows by Lloyd's iteration; groups that run empty start anew far out."""
     centres = rows[rng.choice(len(rows), cells, replace=False)].astype(np.float32)
     for _ in range(_ITERATIONS):
+        if cancel():
+            raise CancelledError("building an index was cancelled")
         found, distances = nearest_centres(rows, centres)
         order = np.argsort(found, kind="stable")
         starts = np.searchsorted(found[order], np.arange(cells))
@@ -203,15 +223,38 @@ def _transform(rows: F32) -> None:
     rows *= np.float32(1 / np.sqrt(size))
 
 
-def encode(book: CodeBook, rows: F32) -> tuple[Codes, npt.NDArray[np.bool_]]:
-    """Return the codes of rows, float32 of shape (n, dim), n at least 1, and their signs, shape (n, width)."""
+class Sketch(NamedTuple):
+    """What is kept of some vectors, before it is packed.
+
+    Attributes
+    ----------
+    cells : ndarray of int64, shape (n,)
+    turned : ndarray of float32, shape (n, width)
+        Rotated residuals; their signs are the codes.
+    factors : ndarray of float32, shape (2, n)
+        Offset and slope.
+    """
+
+    cells: npt.NDArray[np.int64]
+    turned: F32
+    factors: F32
+
+
+def sketch(book: CodeBook, rows: F32) -> Sketch:
+    """Return the parts of the codes of rows, float32 of shape (n, dim), n at least 1."""
     if book.metric == "cosine":
         rows = unit_rows(rows)
     cells, _ = nearest_centres(rows, book.centres)
     residuals = rows - book.centres[cells]
     turned = rotated(book, residuals)
-    signs = turned > 0
-    return Codes(pack_signs(signs), cells.astype(np.uint8), _factors(book, cells, residuals, turned)), signs
+    return Sketch(cells, turned, _factors(book, cells, residuals, turned))
+
+
+def encode(book: CodeBook, rows: F32) -> tuple[Codes, npt.NDArray[np.bool_]]:
+    """Return the codes of rows, float32 of shape (n, dim), n at least 1, and their signs, shape (n, width)."""
+    made = sketch(book, rows)
+    signs = made.turned > 0
+    return Codes(pack_signs(signs), made.cells.astype(np.uint8), made.factors), signs
 
 
 def unit_rows(rows: F32) -> F32:
@@ -278,12 +321,28 @@ def prepare_queries(book: CodeBook, queries: F32) -> Prepared:
 # --- keeping ----------------------------------------------------------------------------------------------
 
 
-def write_codes(blobs: BlobWriter, book: CodeBook, codes: Codes, effort: int) -> None:
-    """Store a book, its codes, and the default effort."""
-    blobs.write("head", _HEAD.pack(_MAGIC, book.dim, book.width, ROUNDS, len(book.centres), effort, codes.count))
+def write_book(blobs: BlobWriter, book: CodeBook) -> None:
+    """Store a book; its shape is for the caller to keep."""
     blobs.write("mean", book.mean)
     blobs.write("centres", book.centres)
     blobs.write("signs", np.packbits(book.signs > 0))
+
+
+def read_book(blobs: BlobReader, metric: Metric, dim: int, cells: int) -> CodeBook:
+    """Return the book of so many cells that `write_book` stored; CorruptionError if it is anything else."""
+    width = code_width(dim)
+    flags = np.unpackbits(blobs.array("signs", np.uint8, (ROUNDS * width // 8,)))
+    signs = flags.reshape(ROUNDS, width).astype(np.float32) * 2 - 1
+    book = CodeBook(metric, blobs.array("mean", "<f4", (dim,)), blobs.array("centres", "<f4", (cells, dim)), signs)
+    if not all((np.abs(part) <= _LARGEST).all() for part in (book.mean, book.centres)):
+        raise CorruptionError("the numbers of an index are impossible", what="index blob", where="centres")
+    return book
+
+
+def write_codes(blobs: BlobWriter, book: CodeBook, codes: Codes, effort: int) -> None:
+    """Store a book, its codes, and the default effort."""
+    blobs.write("head", _HEAD.pack(_MAGIC, book.dim, book.width, ROUNDS, len(book.centres), effort, codes.count))
+    write_book(blobs, book)
     blobs.write("codes", codes.packed)
     blobs.write("cells", codes.cells)
     blobs.write("factors", codes.factors)
@@ -302,13 +361,10 @@ def read_codes(blobs: BlobReader, metric: Metric, dim: int, count: int) -> tuple
     cells, effort = _HEAD.unpack(head)[4:6] if len(head) == _HEAD.size else (0, 0)
     if head != _HEAD.pack(_MAGIC, dim, width, ROUNDS, cells, effort, count) or not 1 <= cells <= MAX_CELLS:
         raise CorruptionError("the codes of an index are of another form or number", what="index blob", where="head")
-    flags = np.unpackbits(blobs.array("signs", np.uint8, (ROUNDS * width // 8,)))
-    signs = flags.reshape(ROUNDS, width).astype(np.float32) * 2 - 1
-    book = CodeBook(metric, blobs.array("mean", "<f4", (dim,)), blobs.array("centres", "<f4", (cells, dim)), signs)
+    book = read_book(blobs, metric, dim, cells)
     packed = blobs.array("codes", np.uint8, (-(-count // BLOCK) * width * 4,))
     codes = Codes(packed, blobs.array("cells", np.uint8, (count,)), blobs.array("factors", "<f4", (2, count)))
-    possible = all((np.abs(part) <= _LARGEST).all() for part in (book.mean, book.centres))
-    if not possible or not np.isfinite(codes.factors).all():
+    if not np.isfinite(codes.factors).all():
         raise CorruptionError("the numbers of an index are impossible", what="index blob", where="factors")
     if int(codes.cells.max()) >= cells:
         raise CorruptionError("the codes of an index name cells that do not exist", what="index blob", where="cells")

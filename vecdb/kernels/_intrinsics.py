@@ -19,7 +19,7 @@ from numba.core import cgutils, config
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["floats_at", "half_to_single", "halves_at", "prefetch", "table_sums"]
+__all__ = ["floats_at", "half_to_single", "halves_at", "prefetch", "table_sums", "words_at"]
 
 SHUFFLES = {
     64: "llvm.x86.avx512.pshuf.b.512",
@@ -87,6 +87,10 @@ if config.DISABLE_JIT:
         """Float16 bits of `length` at `address`, as uint16."""
         return np.ctypeslib.as_array((ctypes.c_uint16 * length).from_address(int(address)))
 
+    def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
+        """Int32 array of `length` at `address`."""
+        return np.ctypeslib.as_array((ctypes.c_int32 * length).from_address(int(address)))
+
     def half_to_single(bits: np.uint16) -> np.float32:
         """Return the float32 of the float16 with these bits."""
         return np.float32(np.uint16(bits).view(np.float16))
@@ -116,6 +120,7 @@ else:
 
     _float_pointer = _pointer_to(types.float32)
     _half_pointer = _pointer_to(types.uint16)
+    _word_pointer = _pointer_to(types.int32)
 
     @njit  # type: ignore[untyped-decorator]
     def floats_at(address: int, length: int) -> npt.NDArray[np.float32]:
@@ -127,6 +132,12 @@ else:
     def halves_at(address: int, length: int) -> npt.NDArray[np.uint16]:
         """Float16 bits of `length` at `address`, as uint16."""
         array: npt.NDArray[np.uint16] = carray(_half_pointer(address), (length,))
+        return array
+
+    @njit  # type: ignore[untyped-decorator]
+    def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
+        """Int32 array of `length` at `address`."""
+        array: npt.NDArray[np.int32] = carray(_word_pointer(address), (length,))
         return array
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -159,7 +170,6 @@ else:
         half_to_single = njit(half_bits_to_single)
 
     _byte_pointer = _pointer_to(types.uint8)
-    _word_pointer = _pointer_to(types.int32)
 
     @njit  # type: ignore[untyped-decorator]
     def _single_sums(codes: int, table: int, groups: int, out: int) -> None:
