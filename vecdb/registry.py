@@ -122,7 +122,7 @@ class PluginRegistry:
     --------
     >>> from vecdb import PluginRegistry
     >>> PluginRegistry(entry_points=False).names("index type")
-    ['flat', 'rabitq']
+    ['flat', 'ivf', 'rabitq']
     """
 
     def __init__(

@@ -12,6 +12,7 @@ import pytest
 
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows
 from vecdb.indexes.codes import pack_signs
+from vecdb.indexes.lists import join_lists
 from vecdb.kernels import reference
 from vecdb.kernels._jit import KERNELS, kernel_modules
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
@@ -221,7 +222,67 @@ def first_fault(kernel, twin, metric, dtype):
     assert seen == {-1, 0, 1, 2, 3, 4, 5, 6}
 
 
+def prepare(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(7)
+    squared = int(metric == "l2")
+    for dim, width, cells in ((3, 64, 1), (100, 112, 9), (64, 64, 40)):
+        queries, mean = rng.standard_normal((Q, dim)).astype("f"), rng.standard_normal(dim).astype("f")
+        centres = rng.standard_normal((cells, dim)).astype("f")
+        traits = np.stack([np.square(centres).sum(axis=1), rng.random(cells), rng.random(cells)]).astype("f")
+        signs = (rng.integers(0, 2, (4, width)) * 2 - 1).astype("f")
+        for middle in (mean, 0 * mean, mean * np.float32(1e-20)):
+            given = [frozen(each) for each in (queries, middle, centres, traits, signs)]
+            expected = twin(*given, squared)
+            shapes = (Q, width), (Q,), (Q, cells)
+            for ordered in (0, cells):
+                out = [np.full(shape, np.nan, np.float32) for shape in (*shapes, (Q, ordered))]
+                kernel(*given, squared, *out)
+                for found, wanted in zip(out, expected, strict=True):
+                    if found.size:
+                        np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-4)
+
+
+def listed(rng, count, width, lists):
+    """Rows in lists as the index makes them, with the list, signs and factors of each position."""
+    cells = rng.integers(0, lists, count) if lists > 1 else np.zeros(count, np.int64)
+    signs = rng.integers(0, 2, (count, width))
+    factors = rng.standard_normal((2, count)).astype(np.float32)
+    return cells, signs, factors, join_lists([(cells, np.packbits(signs.astype(bool), axis=1), factors)], lists)
+
+
+def probe_lists(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(13)
+    for count, width, lists, most in ((1, 64, 1, 1), (70, 64, 4, 5), (900, 128, 30, 20), (90, 4_160, 7, 90)):
+        cells, signs, factors, made = listed(rng, count, width, lists)
+        queries, bends, bases, nearness = (
+            frozen(rng.standard_normal(shape).astype("f")) for shape in ((Q, width), Q, (Q, lists), (Q, lists))
+        )
+        allowed = frozen(rng.random(count) < 0.6)
+        estimates = reference.scan_codes(queries, bends, bases[:, cells], 2 * signs - 1, factors)
+        for mask in (frozen(np.empty(0, np.bool_)), allowed):
+            may = mask if len(mask) else np.ones(count, bool)
+            for wanted in (1, count // 3 + 1, count):
+                positions, scores = np.empty((Q, most), np.int64), np.empty((Q, most), np.float32)
+                blocks = made.blocks
+                head = queries, bends, bases, nearness, frozen(blocks.table), blocks.shift, frozen(made.starts)
+                kernel(*head, mask, wanted, positions, scores)
+                for row in range(Q):
+                    reached = twin(np.where(may, estimates[row], -np.inf), nearness[row], cells, wanted)
+                    found = positions[row][positions[row] >= 0]
+                    assert len(set(found.tolist())) == len(found) and may[found].all()
+                    assert (scores[row, len(found) :] == -np.inf).all() and len(found) >= min(most, len(reached))
+                    np.testing.assert_allclose(scores[row, : len(found)], estimates[row, found], rtol=1e-4, atol=1e-3)
+                    assert (np.diff(scores[row, : len(found)]) <= 0).all()
+                    if len(found) == most:  # rows of shared blocks come in addition, never instead of better ones
+                        best = estimates[row, reached[:most]]
+                        assert (scores[row, : len(best)] >= best - 1e-3).all()
+                    if wanted == count:
+                        assert set(found.tolist()) <= set(reached.tolist()) and len(found) == min(most, may.sum())
+
+
 CASES = {
+    "code_queries.prepare": prepare,
+    "list_scan.probe_lists": probe_lists,
     "candidates.first_fault": first_fault,
     "code_scan.rotate": rotate,
     "code_scan.scan_codes": scan_codes,

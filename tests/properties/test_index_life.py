@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from tests.conformance.plain import PlainIndex, PlainType
 from tests.conformance.projected import ProjectedType
 from vecdb.errors import PluginContractError
-from vecdb.indexes.flat import FlatType
+from vecdb.indexes import FlatType, IvfType, RabitqType
 from vecdb.testing import datasets
 from vecdb.testing.index_life import Ask, Grow, Reload, Remove, live
 from vecdb.testing.strategies import index_steps, queries_for, spaces, vectors
 from vecdb.types import METRICS, Space
 
-TYPES = [FlatType(), PlainType(), PlainType().able(add=False, remove=False), ProjectedType()]
+TYPES = [FlatType(), RabitqType(), IvfType(), PlainType(), PlainType().able(add=False, remove=False), ProjectedType()]
 
 
 @pytest.mark.parametrize("index_type", TYPES, ids=lambda index_type: index_type.name)

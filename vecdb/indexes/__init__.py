@@ -5,12 +5,13 @@ from __future__ import annotations
 from vecdb.contracts.index import IndexType
 from vecdb.hookspecs import hookimpl
 from vecdb.indexes.flat import FlatType
+from vecdb.indexes.ivf import IvfType
 from vecdb.indexes.rabitq import RabitqType
 
-__all__ = ["FlatType", "RabitqType", "vecdb_register_index_types"]
+__all__ = ["FlatType", "IvfType", "RabitqType", "vecdb_register_index_types"]
 
 
 @hookimpl
 def vecdb_register_index_types() -> list[IndexType]:
     """Return vecdb's own index types."""
-    return [FlatType(), RabitqType()]
+    return [FlatType(), IvfType(), RabitqType()]

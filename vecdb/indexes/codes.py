@@ -154,9 +154,7 @@ def make_book(
     return CodeBook(metric, mean, np.ascontiguousarray(centres), signs)
 
 
-def find_centres(
-    rows: F32, cells: int, rng: np.random.Generator, cancel: CancelCheck = lambda: False
-) -> F32:
+def find_centres(rows: F32, cells: int, rng: np.random.Generator, cancel: CancelCheck = lambda: False) -> F32:
     """Return the centres of `cells` groups of rows by Lloyd's iteration; groups that run empty start anew far out."""
     centres = rows[rng.choice(len(rows), cells, replace=False)].astype(np.float32)
     for _ in range(_ITERATIONS):

@@ -40,7 +40,6 @@ _FACTOR_BYTES: Final = 4 * BLOCK
 _STRIP: Final = 256
 """Blocks packed at once."""
 _DEVIATIONS: Final = 3.0
-_LARGEST: Final = 1e20
 
 
 @dataclass(slots=True)
@@ -72,7 +71,8 @@ class Spread:
         """Return the root mean square residual of each list; that of all for a list without members."""
         mean = self.sums.sum() / max(1, self.counts.sum())
         squares = np.divide(self.sums, self.counts, out=np.full(len(self.sums), mean), where=self.counts > 0)
-        return np.sqrt(squares).astype(np.float32)
+        lengths: F32 = np.sqrt(squares).astype(np.float32)
+        return lengths
 
 
 def list_traits(book: CodeBook, lengths: F32) -> F32:
@@ -82,6 +82,16 @@ def list_traits(book: CodeBook, lengths: F32) -> F32:
         return np.stack([np.zeros_like(lengths), spreads, np.zeros_like(lengths)])
     squares = np.einsum("ij,ij->i", book.centres, book.centres)
     return np.stack([squares, 2 * spreads, lengths**2])
+
+
+def chained(centres: F32) -> F32:
+    """Return centres in an order in which neighbours follow each other, since lists that do share a block."""
+    half = 0.5 * np.einsum("ij,ij->i", centres, centres)
+    order = np.zeros(len(centres), np.int64)
+    for place in range(1, len(centres)):
+        half[order[place - 1]] = np.inf
+        order[place] = np.argmax(centres @ centres[order[place - 1]] - half)
+    return np.ascontiguousarray(centres[order])
 
 
 @dataclass(slots=True)
@@ -124,7 +134,7 @@ class Lists:
             numbers = np.ascontiguousarray(tail[:, : 2 * _FACTOR_BYTES]).view("<f4")
             names = np.ascontiguousarray(tail[:, 2 * _FACTOR_BYTES :]).view("<i4").reshape(-1)
             names = names[: self.count - first]
-            if not bool((np.abs(numbers) < _LARGEST**1.8).all()) or not _is_inside(names, self.count):
+            if not bool(np.isfinite(numbers).all()) or not _is_inside(names, self.count):
                 raise CorruptionError("the numbers of an index are impossible", what="index blob", where="blocks")
             seen[names] = True
             first += len(piece) * BLOCK
@@ -147,7 +157,9 @@ def join_lists(parts: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8
         (n, width / 8); offset and slope, float32 (2, n).
     lists : int
     """
-    cells, bits, factors = (np.concatenate(each, axis=-1 if at == 2 else 0) for at, each in enumerate(zip(*parts)))
+    cells = np.concatenate([part[0] for part in parts])
+    bits = np.concatenate([part[1] for part in parts])
+    factors = np.concatenate([part[2] for part in parts], axis=1)
     order = np.argsort(cells, kind="stable")
     starts = np.zeros(lists + 1, np.int64)
     np.cumsum(np.bincount(cells, minlength=lists), out=starts[1:])

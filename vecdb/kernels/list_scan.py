@@ -41,11 +41,26 @@ def _block_sums(block: int, table: int, groups: int, sums: npt.NDArray[np.int32]
 
 
 @helper
+def _fill_bases(first: int, chosen: int, starts: I64, bases: F32, out: F32) -> None:
+    """Write the base of each of the 32 rows from row `first` on; one of them at least is of the chosen list."""
+    if starts[chosen] <= first and first + 32 <= starts[chosen + 1]:
+        out[:] = bases[chosen]
+        return
+    number = chosen
+    while starts[number] > first:
+        number -= 1
+    for place in range(32):
+        while number + 1 < bases.shape[0] and starts[number + 1] <= first + place:
+            number += 1
+        out[place] = bases[number]
+
+
+@helper
 def _estimates(
     sums: npt.NDArray[np.int32],
     offsets: F32,
     slopes: F32,
-    base: np.float32,
+    bases: F32,
     bend: np.float32,
     step: np.float32,
     middle: np.int32,
@@ -55,21 +70,30 @@ def _estimates(
     """Turn sums of a block of 32 into estimated scores; return how many are not below the floor, NaN among them."""
     above = np.int32(0)
     for place in range(32):  # a fixed number, and counting instead of a maximum: both let it be vectorised
-        value = base + bend * offsets[place] + slopes[place] * (step * np.float32(sums[place] - middle))
+        value = bases[place] + bend * offsets[place] + slopes[place] * (step * np.float32(sums[place] - middle))
         out[place] = value
         above += np.int32(not (value <= floor))
     return int(above)
 
 
 @helper
-def _may(names: npt.NDArray[np.int32], low: int, high: int, count: int, allowed: Bools, out: Bools) -> int:
-    """Write which rows of a block may be returned, and return how many: from low to high, known, and allowed."""
+def _may(names: npt.NDArray[np.int32], count: int, allowed: Bools, out: Bools) -> int:
+    """Write which rows of a block may be returned, known and allowed; return how many."""
     found = 0
     for place in range(32):
         name = np.int64(names[place])
-        usable = low <= place < high and 0 <= name < count and (allowed.shape[0] == 0 or allowed[name])
+        usable = 0 <= name < count and (allowed.shape[0] == 0 or allowed[name])
         out[place] = usable
-        found += np.int64(usable)
+        found += 1 if usable else 0
+    return found
+
+
+@helper
+def _between(flags: Bools, low: int, high: int) -> int:
+    """Return how many flags from `low` to `high` are true, both cut to 0 to 32."""
+    found = 0
+    for place in range(max(low, 0), min(high, 32)):
+        found += 1 if flags[place] else 0
     return found
 
 
@@ -96,7 +120,7 @@ def _take_nearest(heap: Keys, count: int) -> int:
     top = heap[0]
     heap[0] = heap[count - 1]
     sift_down(heap, 0, count - 1)
-    return np.int64(top & np.uint64(0xFFFFFFFF))
+    return int(np.int64(top & np.uint64(0xFFFFFFFF)))
 
 
 @helper
@@ -144,47 +168,54 @@ def probe_lists(
 ) -> None:
     """Write the m best estimates of each query: positions (q, m) and scores (q, m), padded with -1 and -inf.
 
-    queries (q, D), rotated; bends (q,); bases and nearness (q, lists); table (pieces,), addresses of pieces of
+    queries (q, D), rotated; bends (q,); bases (q, lists); nearness (q, lists); table (pieces,), addresses of pieces of
     ``2**shift`` blocks of D * 4 + 384 bytes: codes, offsets, slopes, positions as int32; starts (lists + 1,), the rows
     of each list; allowed (n,), or (0,) for all rows.
-    Lists are taken nearest first until `wanted` allowed rows were seen. The caller has proven all lengths.
+    Lists are taken nearest first until `wanted` allowed rows of theirs were seen; a block that a list shares with
+    another is looked at as a whole, and once. The caller has proven all lengths.
     """
     groups, most, count = queries.shape[1] // 4, positions.shape[1], starts[starts.shape[0] - 1]
     masked = allowed.shape[0] > 0
     middle = np.int32(4 * LEVELS * groups)
     row_bytes, inside = groups * 16 + 384, (1 << shift) - 1
-    entries, sums, values = np.empty(16 * groups, np.uint8), np.empty(64, np.int32), np.empty(32, np.float32)
+    entries, sums = np.empty(16 * groups, np.uint8), np.empty(64, np.int32)
+    known, values = np.empty(32, np.float32), np.empty(32, np.float32)
+    done = np.empty((count + 31) // 32, np.bool_)
     keys, heap, may = np.empty(2 * most + 64, np.uint64), np.empty(nearness.shape[1], np.uint64), np.empty(32, np.bool_)
     for number in range(queries.shape[0]):
         step, bend = fill_table(queries[number], entries), bends[number]
         held, seen, left = 0, 0, heap.shape[0]
         floor = np.float32(np.nan)  # above nothing: until the keys are cut, every row is taken
+        done[:] = False
         _nearest_first(nearness[number], heap)
         while left and seen < wanted:
             chosen = _take_nearest(heap, left)
             left -= 1
-            first, last, base = starts[chosen], starts[chosen + 1], bases[number, chosen]
+            first, last = starts[chosen], starts[chosen + 1]
             seen += 0 if masked else last - first
             for block in range(first // 32, (last + 31) // 32):
+                if done[block] and not masked:
+                    continue
                 address = table[block >> shift] + (block & inside) * row_bytes
-                low, high = first - 32 * block, last - 32 * block
                 names = words_at(address + groups * 16 + 256, 32)
                 if masked:
-                    usable = _may(names, low, high, count, allowed, may)
-                    seen += usable
-                    if not usable:
+                    usable = _may(names, count, allowed, may)
+                    seen += _between(may, first - 32 * block, last - 32 * block)
+                    if not usable or done[block]:
                         continue
+                done[block] = True
                 _block_sums(address, entries.ctypes.data, groups, sums)
+                _fill_bases(32 * block, chosen, starts, bases[number], known)
                 offsets, slopes = floats_at(address + groups * 16, 32), floats_at(address + groups * 16 + 128, 32)
-                if not _estimates(sums, offsets, slopes, base, bend, step, middle, floor, values):
+                if not _estimates(sums, offsets, slopes, known, bend, step, middle, floor, values):
                     continue
                 if not masked:
-                    _may(names, low, high, count, allowed, may)
+                    _may(names, count, allowed, may)
                 for place in range(32):
                     value = values[place]
                     if may[place] and not (value <= floor):
                         score = value if value == value else np.float32(-np.inf)
-                        keys[held] = score_key(score, np.int64(names[place]))
+                        keys[held] = score_key(score, int(names[place]))
                         held += 1
                         if held == keys.shape[0]:
                             floor = _cut(keys, held, most)

@@ -35,7 +35,7 @@ __all__ = [
     "warmup",
 ]
 
-SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan", "candidates")
+SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan", "code_queries", "list_scan", "candidates")
 """Modules of `vecdb.kernels` whose kernels searches need, the warning of foreign queries included."""
 
 
@@ -46,6 +46,7 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield lambda: importlib.import_module("vecdb.kernels.nominate")
     yield lambda: importlib.import_module("vecdb.kernels.screen")
     yield lambda: importlib.import_module("vecdb.kernels.code_scan")
+    yield lambda: importlib.import_module("vecdb.kernels.list_scan")
     yield lambda: importlib.import_module("vecdb.kernels.candidates")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS
     for declared in list(kernels.values()):

@@ -115,7 +115,7 @@ def widen(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return bits.view(np.float16).astype(np.float32)
 
 
-def rotate(rows: npt.NDArray[np.float32], signs: npt.NDArray[np.float32]) -> F64:
+def rotate(rows: npt.NDArray[Any], signs: npt.NDArray[np.float32]) -> F64:
     """Rows (n, D) after rounds of sign flips (signs (rounds, D)) and Walsh-Hadamard transforms of both ends."""
     turned = rows.astype(np.float64)
     size = 1 << (turned.shape[1].bit_length() - 1)
@@ -152,6 +152,43 @@ def scan_codes(
     rounded = np.rint(queries.astype(np.float64) / steps)
     offsets, slopes = factors.astype(np.float64)
     return np.asarray(known + bends[:, None] * offsets + slopes * steps * (rounded @ signs.T))
+
+
+def prepare(
+    queries: npt.NDArray[np.float32],
+    mean: npt.NDArray[np.float32],
+    centres: npt.NDArray[np.float32],
+    traits: npt.NDArray[np.float32],
+    signs: npt.NDArray[np.float32],
+    squared: bool,
+) -> tuple[F64, F64, F64, F64]:
+    """Rotated queries without their part along the mean (q, D), that part (q,), scores of centres, and nearness."""
+    wide, middle, bases = queries.astype(np.float64), mean.astype(np.float64), queries @ centres.astype(np.float64).T
+    length = middle @ middle
+    bends = np.ones(len(wide)) if squared else wide @ middle / length if length > 1e-30 else np.zeros(len(wide))
+    padded = np.zeros((len(wide), signs.shape[1]))
+    padded[:, : wide.shape[1]] = wide - bends[:, None] * middle
+    gaps = np.square(wide).sum(axis=1, keepdims=True)
+    if squared:
+        bases = 2 * bases - traits[0]
+        gaps = np.maximum(gaps - bases, 0.0)
+    nearness = bases + traits[1] * np.sqrt(gaps) - traits[2]
+    return rotate(padded, signs), bends, bases, nearness
+
+
+def probe_lists(estimates: F64, nearness: F64, lists: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
+    """Positions by estimated score (n,), best first, in the nearest lists that hold `wanted` rows together.
+
+    estimates (n,), -inf for rows that may not be returned; nearness (lists,); lists (n,), the list of each row.
+    """
+    usable = estimates > -np.inf
+    chosen = np.zeros(len(estimates), np.bool_)
+    for number in np.argsort(-nearness, kind="stable"):
+        if np.count_nonzero(chosen) >= wanted:
+            break
+        chosen |= usable & (lists == number)
+    places = np.flatnonzero(chosen)
+    return places[np.argsort(-estimates[places], kind="stable")]
 
 
 def first_fault(
