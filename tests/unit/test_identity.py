@@ -123,6 +123,24 @@ def test_near_duplicates_are_judged_as_rows():
     assert verdict.numbers["spread"] < 1e-9
 
 
+def test_copies_of_one_row_are_refused_only_where_foreign_rows_lie():
+    """One row says little: of native ones some lie below the limit that several rows are held to."""
+    profile = profile_of()
+    limits = profile.limits
+    native, foreign = Model(0).batch(1, 4), Model(50).batch(1, 4)
+    doubtful = 0
+    for share in np.linspace(0, 1, 201):
+        row = (1 - share) * native + share * foreign
+        verdict = profile.judge(np.repeat(row, 64, axis=0))
+        score = verdict.numbers["score"]
+        assert verdict.limits["score"] == min(limits.row_limit, limits.row_foreign)
+        assert verdict.ok == (score >= verdict.limits["score"])
+        doubtful += limits.row_foreign <= score < limits.row_limit
+        apart = profile.judge(np.repeat(np.concatenate([row, native]), 32, axis=0))
+        assert share < 0.3 or (apart.limits["score"] == limits.row_limit and "near-duplicates" in apart.note)
+    assert doubtful and not verdict.ok
+
+
 def test_copies_of_a_few_rows_are_accepted():
     for seed in range(60):
         rows = Model(0).batch(1 + seed % 12, seed)

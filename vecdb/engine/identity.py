@@ -183,7 +183,8 @@ class Profile:
     def _verdict(self, unit: Floats, norm: float) -> Verdict:
         limits, found = self.limits, variety(unit)
         whole, rows = self.screen.batches(unit)
-        tight = found.independent < _TIGHT_ROWS or found.spread < _TIGHT_SPREAD * limits.spread
+        alone = found.spread < _TIGHT_SPREAD * limits.spread
+        tight = alone or found.independent < _TIGHT_ROWS
         evidence = rows.mean(axis=0) if tight else whole
         numbers = dict(zip(EVIDENCE, evidence.tolist(), strict=True)) | {
             "score": float(limits.score(evidence)),
@@ -193,7 +194,7 @@ class Profile:
             "norm": norm,
         }
         held = {
-            "score": limits.row_limit if tight else self._limit(found.independent),
+            "score": self._limit_of_rows(alone) if tight else self._limit(found.independent),
             "odd_rows": _ODD_ROWS if limits.rows_discriminate and found.weights.sum() >= _FEW_ROWS else 1.0,
             "norm_low": self.norm_range[0],
             "norm_high": self.norm_range[1],
@@ -201,6 +202,14 @@ class Profile:
         native = numbers["score"] >= held["score"] and numbers["odd_rows"] <= held["odd_rows"]
         note = "near-duplicates: judged as single rows" if tight else ""
         return Verdict(native and held["norm_low"] <= norm <= held["norm_high"], numbers, held, note)
+
+    def _limit_of_rows(self, alone: bool) -> float:
+        """Return the limit for rows that are measured one by one.
+
+        Copies of one row are `alone`: the evidence of a single row, of which one native in some thousands lies below
+        the limit for rows. A query is warned about then, but a write is refused only where foreign rows usually lie.
+        """
+        return min(self.limits.row_limit, self.limits.row_foreign) if alone else self.limits.row_limit
 
     def _limit(self, independent: float) -> float:
         """Return the limit for a batch; few independent rows average less noise away and get more room."""
