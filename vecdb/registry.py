@@ -33,6 +33,7 @@ from vecdb.errors import (
 __all__ = ["PluginInfo", "PluginRegistry", "Provided", "default_registry"]
 
 ENVIRONMENT = "VECDB_PLUGINS"
+_FORK_PATIENCE = 2.0
 LOAD_TIMEOUT = 30.0
 """Seconds that importing one plugin may take."""
 _BUILT_IN = ("vecdb.indexes",)
@@ -140,6 +141,7 @@ class PluginRegistry:
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self.changes = 0
         """Grows whenever plugins were added: what was not found before may be found now."""
+        _registries.add(self)
         for module in _BUILT_IN:
             self._add(import_module(module), _Source(module, _OWN, import_module(_OWN).__version__), own=True)
         for plugin in plugins:
@@ -336,6 +338,36 @@ class PluginRegistry:
         info = self._plugins[name]
         return describe(info.name, info.distribution, info.version)
 
+
+# --- forks ------------------------------------------------------------------------------------------------
+
+_registries: weakref.WeakSet[PluginRegistry] = weakref.WeakSet()
+_held_for_fork: list[Any] = []
+
+
+def _before_fork() -> None:
+    """Let registrations of other threads end: the child would have half of one, and a lock that nobody gives back."""
+    locks: list[Any] = [_default_lock, *(registry._lock for registry in list(_registries))]
+    for lock in locks:
+        if lock.acquire(timeout=_FORK_PATIENCE):  # not for ever: a plugin that forks while it is imported holds it
+            _held_for_fork.append(lock)
+
+
+def _after_fork_in_parent() -> None:
+    while _held_for_fork:
+        _held_for_fork.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    global _default_lock
+    _held_for_fork.clear()
+    _default_lock = threading.Lock()
+    for registry in list(_registries):
+        registry._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 _default: dict[str | None, PluginRegistry] = {}
 _default_lock = threading.Lock()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -36,10 +37,11 @@ from vecdb.errors import (
 )
 from vecdb.storage import platform
 from vecdb.storage.failpoints import visit
-from vecdb.storage.filecheck import inspect_file
+from vecdb.storage.filecheck import check_tables, inspect_file
 from vecdb.storage.format import LMDB_ENGINE
-from vecdb.storage.lockfile import LockFile, hold_data_file, in_use
+from vecdb.storage.lockfile import LockFile, hold_data_file, in_use, make_table, table_path
 from vecdb.storage.pagewalk import damaged_pages
+from vecdb.storage.signals import MapResized, NeedsGrowth, Panicked
 from vecdb.storage.tx import Tx
 
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths", "blobs")
@@ -119,6 +121,9 @@ class Environment:
         self._descriptor = hold_data_file(self.path, readonly=self.readonly, timeout=self.timeout)
         try:
             empty = not inspect_file(self.path, self._descriptor)
+            if not make_table(self.path, self._descriptor, readonly=self.readonly, timeout=self.timeout):
+                self._shut()
+                return self._open()
             if empty or not self._open_map():
                 self._fill()
                 if not self._open_map():
@@ -135,15 +140,14 @@ class Environment:
             env.reader_check()
             if self._find_tables(env):
                 return True
-            with env.begin() as raw:
-                filled = raw.stat(env.open_db(None))["entries"] > 0
-            if filled and self._find_tables(env):  # another process made them between the two looks
+            with env.begin() as raw, raw.cursor() as cursor:
+                names = {bytes(name).decode(errors="replace") for name in islice(cursor.iternext(values=False), 99)}
+            if names and self._find_tables(env):  # another process made them between the two looks
                 return True
             self._env = None
             env.close()
-            if filled:
-                what = f"{self.path} is an LMDB file but not a vecdb database"
-                raise NotADatabaseError(what, hint="Choose another path.", path=str(self.path))
+        if names:
+            check_tables(self.path, names, TABLES, readonly=self.readonly)
         return False
 
     def _find_tables(self, env: lmdb.Environment) -> bool:
@@ -161,8 +165,10 @@ class Environment:
             env = self._map(readonly=False)
             try:
                 with env.begin(write=True) as raw:
-                    if raw.stat(env.open_db(None))["entries"] == 0:
-                        self._create(Tx(raw, {name: env.open_db(name.encode(), raw) for name in TABLES}))
+                    empty = raw.stat(env.open_db(None))["entries"] == 0
+                    tables = {name: env.open_db(name.encode(), raw) for name in TABLES}  # or those it does not have yet
+                    if empty:
+                        self._create(Tx(raw, tables))
                         visit("create.half")
             finally:
                 env.close()
@@ -180,6 +186,7 @@ class Environment:
                     metasync=self.durability != "relaxed",
                     sync=self.durability != "bulk",
                     mode=0o600,
+                    lock=table_path(self.path).exists(),
                     max_readers=MAX_READERS,
                     max_dbs=len(TABLES),
                     max_spare_txns=_SPARE_READERS,
@@ -255,7 +262,7 @@ class Environment:
         for _ in range(3):
             try:
                 raw = self._try_begin_read()
-            except _MapResized:
+            except MapResized:
                 self._adopt_map()
                 continue
             if raw is not None:
@@ -368,10 +375,10 @@ class Environment:
                     assert self._env is not None
                     self._clear_dead_readers(self._env)
                     return Tx(self._env.begin(write=True), self._tables)
-            except _MapResized:
+            except MapResized:
                 self._leave()
                 self._adopt_map()
-            except _Panicked:
+            except Panicked:
                 self._leave()
                 self.refresh()
             except BaseException:
@@ -536,18 +543,6 @@ class Environment:
         return _Translated(self)
 
 
-class _MapResized(StorageError):
-    """Another process enlarged the map; handled inside this module."""
-
-
-class _Panicked(StorageError):
-    """LMDB refuses every call after a failed write of its root until the file is opened anew; handled here."""
-
-
-class NeedsGrowth(StorageError):
-    """The map is full: grow it and run the batch again. Handled by the writer."""
-
-
 class _Translated:
     """Puts lmdb's exceptions into our words, so that none crosses this module."""
 
@@ -571,9 +566,9 @@ def translate(error: lmdb.Error, path: Path) -> VecdbError:
     if isinstance(error, lmdb.MapFullError):
         return NeedsGrowth(f"{path}: the memory map is full")
     if isinstance(error, lmdb.MapResizedError):
-        return _MapResized(f"{path}: another process enlarged the map")
+        return MapResized(f"{path}: another process enlarged the map")
     if isinstance(error, lmdb.PanicError):
-        return _Panicked(f"{path}: an earlier write failed half-way")
+        return Panicked(f"{path}: an earlier write failed half-way")
     if isinstance(error, lmdb.ReadersFullError):
         what = f"{path}: all {MAX_READERS} reader slots are taken"
         return ReadersFullError(what, hint="Close idle processes.", limit=MAX_READERS)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from vecdb.errors import CorruptionError, NotADatabaseError
+from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.storage import pagewalk, platform
 
 _LMDB_MAGIC: Final = 0xBEEFC0DE
@@ -18,6 +19,8 @@ _META = struct.Struct("<II")
 _META_TAIL = struct.Struct("<QQ")
 
 
+_LATER_TABLES: Final = frozenset({"blobs"})
+"""Tables that the first files did not have."""
 _SMALL: Final = 1024
 """Tree pages up to which opening walks all of them: some ten milliseconds. Of larger files `check` does."""
 
@@ -43,6 +46,29 @@ def inspect_file(path: Path, descriptor: int) -> bool:
             f"{path} {what}: {problems[0]}", hint="Restore from a backup.", what="file", where=str(path)
         )
     return True
+
+
+def check_tables(path: Path, found: set[str], known: Sequence[str], *, readonly: bool) -> None:
+    """Refuse a file that lacks tables, unless an older vecdb made it and its tables may be completed now.
+
+    Raises
+    ------
+    NotADatabaseError
+        If no vecdb made such tables.
+    FormatVersionError
+        If an older one did, and the file is opened for reading only.
+    """
+    missing = set(known) - found
+    if not (missing <= _LATER_TABLES and found <= set(known)):
+        what = f"{path} is an LMDB file but not a vecdb database"
+        raise NotADatabaseError(what, hint="Choose another path.", path=str(path))
+    if readonly:
+        raise FormatVersionError(
+            f"{path} was written by an older vecdb and has no table {', '.join(sorted(missing))}",
+            hint="Open it once with mode='a', which adds what is missing.",
+            found=sorted(found),
+            supported=sorted(known),
+        )
 
 
 def _walk(descriptor: int, most: int | None) -> list[str]:

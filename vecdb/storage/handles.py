@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from vecdb.errors import ExistsError, FileAccessError, ParameterError
+from vecdb.errors import ExistsError, FileAccessError, ParameterError, StateError
 from vecdb.storage import platform
 from vecdb.storage.env import Environment
 from vecdb.storage.snapshot import Reader
@@ -66,6 +66,8 @@ class Store:
         self.writer = Writer(self.env, self.reader, retention=options.retention)
         self.header: dict[str, Any] = {}
         self.users = 0
+        self.closed: threading.Event | None = None
+        """While the last user closes it: set when whoever wants the file may open it anew."""
         self.settled: dict[int, Any] = {}
         """What housekeeping notes of its last attempt to repack each space, by number."""
         self.looked: dict[int, int] = {}
@@ -119,7 +121,7 @@ class Store:
 
 _stores: dict[tuple[int, int], Store] = {}
 _guard = threading.RLock()
-"""Held while a file is opened or closed, which waits for the file's readers and writers."""
+"""Held while a file is opened, and while its last user is counted off."""
 _table = threading.Lock()
 """Guards `_stores` for a moment; nobody waits for anything while holding it, so compaction may take it."""
 _fork_hooks: list[tuple[Callable[[], None], Callable[[bool], None]]] = []
@@ -130,16 +132,27 @@ def acquire(path: str | os.PathLike[str], options: OpenOptions) -> Store:
     target = Path(os.path.realpath(os.fspath(path)))  # lock files lie beside the file, whatever name led to it
     if not options.allow_remote:
         platform.refuse_remote(target)
-    with _guard:
-        _prepare(target, options)
-        store = _find(target)
-        if store is not None and store.options.mode == "r" and options.mode != "r":
-            _reopen_for_writing(store, options)
-        elif store is None:
-            store = _start(target, options)
-        _check_same(store, options)
-        store.users += 1
-        return store
+    while True:
+        with _guard:
+            _prepare(target, options)
+            store = _find(target)
+            closed = None if store is None else store.closed
+            if store is None or closed is None:
+                return _use(store, target, options)
+        if store.env.held_here():
+            raise StateError(f"{target} is being closed, and its own thread still reads it", hint="Open it afterwards.")
+        closed.wait()  # not under the guard: it ends when readers in other threads have, who may open other files
+
+
+def _use(store: Store | None, target: Path, options: OpenOptions) -> Store:
+    """Count one more user of a store, started here if the file is not open yet."""
+    if store is not None and store.options.mode == "r" and options.mode != "r":
+        _reopen_for_writing(store, options)
+    elif store is None:
+        store = _start(target, options)
+    _check_same(store, options)
+    store.users += 1
+    return store
 
 
 def _prepare(target: Path, options: OpenOptions) -> None:
@@ -235,15 +248,19 @@ def _check_same(store: Store, options: OpenOptions) -> None:
 
 
 def release(store: Store) -> None:
-    """Give up one use of a store; the last one closes it."""
+    """Give up one use of a store; the last one closes it, while others may open and close other files."""
     with _guard:
         store.users -= 1
         if store.users:
             return
-        with _table:
-            _forget(store)
+        closed = store.closed = threading.Event()
+    try:
         store.close()
         _say("%s: closed", store.path)
+    finally:
+        with _table:
+            _forget(store)
+        closed.set()
 
 
 def moving(store: Store, path: Path) -> None:
@@ -328,6 +345,8 @@ def _after_fork(child: bool) -> None:
         store.writer.after_fork(child=child)
         if child:
             store.reader.reset()
+            if store.closed is not None:  # by a thread that is not here
+                _forget(store)
     for _, after in _fork_hooks:
         after(child)
     if child:

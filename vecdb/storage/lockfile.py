@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from vecdb.errors import LockedError
+from vecdb.errors import FileAccessError, LockedError
 from vecdb.storage import platform
+
+_PUBLISHING: Final = 0.5
+"""Seconds for which a file may have two names: a finished copy gets its own before it loses the temporary one."""
 
 
 class LockFile:
@@ -82,6 +87,64 @@ def hold_data_file(path: Path, *, readonly: bool, timeout: float) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def table_path(path: Path) -> Path:
+    """Return where LMDB keeps the table of who reads the file at `path`."""
+    return path.with_name(path.name + "-lock")
+
+
+def make_table(path: Path, descriptor: int, *, readonly: bool, timeout: float) -> bool:
+    """Make sure that the data file under a shared lock has its table of readers; False if it was swapped meanwhile.
+
+    A table is made by somebody who has the data file alone for a moment. So whoever reads in a directory where none can
+    be made may go without: nobody can begin to write while he has the file open. The table lies beside the one name of
+    the file: under a second name there would be a second table, and each side would use pages that the other reads.
+
+    Raises
+    ------
+    FileAccessError
+        If the table cannot be made, or if the file has several names.
+    LockedError
+        If others have the file open without a table for `timeout` seconds.
+    """
+    table = table_path(path)
+    if not table.exists():
+        if readonly and not os.access(path.parent, os.W_OK):
+            return True
+        _make_alone(path, descriptor, table, timeout)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            return False
+    _refuse_other_names(path, descriptor)
+    return True
+
+
+def _make_alone(path: Path, descriptor: int, table: Path, timeout: float) -> None:
+    began = time.monotonic()
+    while not table.exists():
+        if platform.try_lock(descriptor, exclusive=True):
+            try:
+                os.close(os.open(table, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            except OSError as error:
+                raise platform.access_error(table, error) from error
+        elif time.monotonic() - began >= timeout:
+            raise in_use(path, time.monotonic() - began)
+        else:
+            time.sleep(random.uniform(0.001, 0.02))  # holding nothing: of two who make it, one comes first
+    left = max(0.0, began + timeout - time.monotonic())
+    platform.lock(descriptor, exclusive=False, timeout=left, refuse=partial(in_use, path))
+
+
+def _refuse_other_names(path: Path, descriptor: int) -> None:
+    until = time.monotonic() + _PUBLISHING
+    while os.fstat(descriptor).st_nlink > 1:
+        if time.monotonic() >= until:
+            raise FileAccessError(
+                f"{path} has a second name (a hard link), under which it would be locked apart from this one",
+                hint="Remove the other name, or make a copy of the file with `vecdb backup`.",
+                path=str(path),
+            )
+        time.sleep(0.005)
 
 
 def in_use(path: Path, waited: float) -> LockedError:

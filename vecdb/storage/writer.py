@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vecdb.errors import ForkedError, LockedError, TransactionError
 from vecdb.storage.backlog import Backlog
-from vecdb.storage.env import Environment, NeedsGrowth
+from vecdb.storage.env import Environment
 from vecdb.storage.failpoints import visit
 from vecdb.storage.lockfile import LockFile
+from vecdb.storage.signals import NeedsGrowth
 from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import read_counters
 from vecdb.storage.tx import Tx
