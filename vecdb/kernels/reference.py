@@ -214,3 +214,95 @@ def first_fault(
         if any(faults):
             return 8 * row + faults.index(True)
     return -1
+
+
+# --- the construction of a graph --------------------------------------------------------------------------
+
+
+def load_rows(rows: F64, wanted: npt.NDArray[np.int32]) -> F64:
+    """Rows (n, wide) as kernels load them, those at wanted (r,)."""
+    return rows[wanted]
+
+
+def nearest_leaders(rows: F64, leaders: F64, fan: int) -> npt.NDArray[np.int64]:
+    """The places of the `fan` nearest leaders (m, wide) of each row (r, wide), nearest first."""
+    return np.argsort(_squares(rows, leaders), axis=1, kind="stable")[:, :fan]
+
+
+def _squares(left: F64, right: F64) -> F64:
+    return np.asarray(((left[:, None, :] - right[None, :, :]) ** 2).sum(axis=2))
+
+
+def leaf_neighbours(rows: F64, members: npt.NDArray[np.int32], most: int) -> npt.NDArray[np.int64]:
+    """The `most` nearest others of each member (m,) of a leaf, as positions in rows (n, wide); -1 behind the last."""
+    squares = _squares(rows[members], rows[members])
+    squares[members[:, None] == members[None, :]] = np.inf
+    order = np.argsort(squares, axis=1, kind="stable")[:, :most]
+    found = np.where(np.isinf(np.take_along_axis(squares, order, axis=1)), -1, members[order])
+    return np.pad(found, ((0, 0), (0, max(0, most - found.shape[1]))), constant_values=-1)
+
+
+def prune_rows(
+    rows: F64, target: int, candidates: list[int], alpha: float, fill: bool, considered: int, most: int
+) -> list[int]:
+    """The neighbours of one target among candidates, positions in rows (n, wide), nearest first."""
+    distances = {row: float(((rows[row] - rows[target]) ** 2).sum()) for row in set(candidates) - {target, -1}}
+    near = sorted(distances, key=lambda row: (np.float32(distances[row]), row))[:considered]
+    chosen: list[int] = []
+    for row in near:
+        if all(alpha * ((rows[row] - rows[other]) ** 2).sum() > distances[row] for other in chosen):
+            chosen = [*chosen, row][:most]
+    others = [row for row in near if row not in chosen][: most - len(chosen) if fill else 0]
+    return [row for row in near if row in chosen or row in others]
+
+
+def spread(neighbours: npt.NDArray[np.int32], start: list[int]) -> set[int]:
+    """The rows that those at `start` lead to, themselves included."""
+    seen, todo = set(start), list(start)
+    while todo:
+        for other in neighbours[todo.pop()].tolist():
+            if other >= 0 and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen
+
+
+def reverse_lists(neighbours: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> dict[int, list[int]]:
+    """For each row that is named by neighbours (t, R) of rows (t,), by whom, in their order."""
+    lists: dict[int, list[int]] = {}
+    for row, listed in zip(rows.tolist(), neighbours.tolist(), strict=True):
+        for other in listed:
+            if other >= 0:
+                lists.setdefault(other, []).append(row)
+    return lists
+
+
+def walk(
+    rows: F64, neighbours: npt.NDArray[np.int32], entries: npt.NDArray[np.int32], target: int, effort: int
+) -> list[int]:
+    """The rows that a best-first search with a pool of `effort` meets, nearest first."""
+
+    def key(row: int) -> tuple[np.float32, int]:
+        return np.float32(((rows[row] - rows[target]) ** 2).sum()), row
+
+    seen = set(entries.tolist())
+    pool, expanded = sorted(seen, key=key)[:effort], set[int]()
+    while todo := [row for row in pool if row not in expanded]:
+        expanded.add(todo[0])
+        fresh = {other for other in neighbours[todo[0]].tolist() if other >= 0} - seen
+        seen |= fresh
+        pool = sorted({*pool, *fresh}, key=key)[:effort]
+    return pool
+
+
+def insert_edge(
+    rows: F64, listed: list[int], children: set[int], host: int, row: int, most: int
+) -> list[int] | None:
+    """The neighbours of `host` with `row` among them; without one that is no child if they were `most`; None if none."""
+    kept = list(listed)
+    if len(kept) == most:
+        given_up = [other for other in kept if other not in children]
+        if not given_up:
+            return None
+        kept.remove(given_up[-1])
+    return sorted([*kept, row], key=lambda other: float(((rows[other] - rows[host]) ** 2).sum()))

@@ -1,0 +1,56 @@
+"""Rows of a space as the construction of a graph sees them, shared by the kernels that link rows.
+
+A row is read where it lies, widened to float32, multiplied by a factor of its own (one over its length for cosine),
+extended by one coordinate for dot, and filled up with zeros to a multiple of 16, so that squared distances between
+such rows order neighbours in every metric. Invariant: nothing here checks an address or a position; the caller's
+`vecdb.indexes.graph_rows.Rows` proved them. An address of 0 says that the row is gone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at
+from vecdb.kernels._jit import helper
+
+__all__ = ["load_row", "square_distance"]
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+
+@helper
+def _widen(bits: npt.NDArray[np.uint16], factor: np.float32, out: F32) -> None:
+    for place in range(bits.shape[0]):
+        out[place] = half_to_single(bits[place]) * factor
+
+
+@helper
+def _scale(values: F32, factor: np.float32, out: F32) -> None:
+    for place in range(values.shape[0]):
+        out[place] = values[place] * factor
+
+
+@helper
+def load_row(form: I64, addresses: I64, factors: F32, position: int, out: F32) -> None:
+    """Write the row at `position` to out (wide,): form (2,), 1 for float16 and the stored width; factors (n, 2)."""
+    dim = form[1]
+    if form[0]:
+        _widen(halves_at(addresses[position], dim), factors[position, 0], out[:dim])
+    else:
+        _scale(floats_at(addresses[position], dim), factors[position, 0], out[:dim])
+    for place in range(dim, out.shape[0]):
+        out[place] = np.float32(0.0)
+    if dim < out.shape[0]:
+        out[dim] = factors[position, 1]
+
+
+@helper
+def square_distance(left: F32, right: F32) -> np.float32:
+    """The squared distance of two rows of the same length."""
+    total = np.float32(0.0)
+    for place in range(left.shape[0]):
+        difference = left[place] - right[place]
+        total += difference * difference
+    return total
