@@ -10,6 +10,7 @@ import importlib
 import numpy as np
 import pytest
 
+from tests.kernels import graph_cases
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows
 from vecdb.indexes.codes import pack_signs
 from vecdb.indexes.lists import join_lists
@@ -291,6 +292,14 @@ CASES = {
     "exact_scan.absorb_tile": absorb_tile,
     "exact_scan.scan_blocks": scan_blocks,
     "exact_scan.scan_listed": scan_listed,
+    "graph_assign.nearest_leaders": graph_cases.nearest_leaders,
+    "graph_leaf.leaf_neighbours": graph_cases.leaf_neighbours,
+    "graph_load.load_rows": graph_cases.load_rows,
+    "graph_prune.prune_rows": graph_cases.prune_rows,
+    "graph_reach.insert_edge": graph_cases.insert_edge,
+    "graph_reach.reverse_lists": graph_cases.reverse_lists,
+    "graph_reach.spread": graph_cases.spread,
+    "graph_reach.walk": graph_cases.walk,
     "half.widen": widen,
     "screen.axis_energies": axis_energies,
 }

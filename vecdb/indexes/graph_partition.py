@@ -59,25 +59,32 @@ class Leaves:
     Attributes
     ----------
     members : ndarray of int32, shape (m,)
-    slots : ndarray of uint8, shape (m,)
-        Which of its row's memberships each is.
+        Positions.
+    homes : ndarray of int32, shape (m,)
+        ``slots * rank + slot``: the rank of a member among the divided rows, and which of its memberships this is.
     starts : ndarray of int64, shape (leaves + 1,)
+    slots : int
+        Most memberships of a row.
     """
 
     members: I32
-    slots: U8
+    homes: I32
     starts: npt.NDArray[np.int64]
+    slots: int
 
     def order(self) -> I32:
-        """Return every row once, leaf by leaf: rows that follow each other have candidates in common."""
-        return self.members[self.slots == 0]
+        """Return the rank of every row once, leaf by leaf: rows that follow each other have candidates in common."""
+        return np.asarray(self.homes[self.homes % self.slots == 0] // self.slots)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    members: I32
+    ranks: I32
     slots: U8
     depth: int
+
+    def __len__(self) -> int:
+        return len(self.ranks)
 
 
 def make_leaves(rows: Rows, chosen: I32, shape: Shape, seed: int, work: Work) -> Leaves:
@@ -94,47 +101,47 @@ def make_leaves(rows: Rows, chosen: I32, shape: Shape, seed: int, work: Work) ->
         Runs the assignments, and counts `chosen` once.
     """
     rng = np.random.default_rng(seed)
-    open_cells = [_Cell(chosen, np.zeros(len(chosen), np.uint8), 0)]
+    open_cells = [_Cell(np.arange(len(chosen), dtype=np.int32), np.zeros(len(chosen), np.uint8), 0)]
     leaves: list[_Cell] = []
     while open_cells:
         cell = open_cells.pop()
-        if len(cell.members) <= shape.most:
+        if len(cell) <= shape.most:
             leaves.append(cell)
             continue
-        parts = _divide(rows, cell, shape, rng, work)
-        leaves += _joined([part for part in parts if len(part.members) < shape.least], shape)
-        open_cells += [part for part in reversed(parts) if len(part.members) >= shape.least]
+        parts = _divide(rows, chosen, cell, shape, rng, work)
+        leaves += _joined([part for part in parts if len(part) < shape.least], shape)
+        open_cells += [part for part in reversed(parts) if len(part) >= shape.least]
     starts = np.zeros(len(leaves) + 1, np.int64)
-    np.cumsum([len(leaf.members) for leaf in leaves], out=starts[1:])
-    members = np.concatenate([leaf.members for leaf in leaves])
-    return Leaves(members, np.concatenate([leaf.slots for leaf in leaves]), starts)
+    np.cumsum([len(leaf) for leaf in leaves], out=starts[1:])
+    ranks = np.concatenate([leaf.ranks for leaf in leaves])
+    homes = ranks * np.int32(shape.slots) + np.concatenate([leaf.slots for leaf in leaves])
+    return Leaves(chosen[ranks], homes, starts, shape.slots)
 
 
-def _divide(rows: Rows, cell: _Cell, shape: Shape, rng: np.random.Generator, work: Work) -> list[_Cell]:
+def _divide(rows: Rows, chosen: I32, cell: _Cell, shape: Shape, rng: np.random.Generator, work: Work) -> list[_Cell]:
     """Return the cells of random leaders, by leader; cut a cell at random where leaders do not divide it."""
-    size = len(cell.members)
+    size = len(cell)
     fan = shape.fans[cell.depth] if cell.depth < 2 else 1
     count = min(shape.leaders, size, max(2, fan, -(-size * fan // shape.wanted)))
     fan = min(fan, count)
-    leaders = cell.members[np.sort(rng.choice(size, count, replace=False))]
-    found = _assign(rows, cell.members, leaders, fan, work)
-    step = shape.fans[1] if cell.depth == 0 else 1
-    order = np.argsort(found, axis=None, kind="stable")
-    members = np.repeat(cell.members, fan)[order]
-    slots = (np.repeat(cell.slots, fan) + np.tile(np.arange(fan, dtype=np.uint8) * step, size))[order].astype(np.uint8)
+    members = chosen[cell.ranks]
+    found = _assign(rows, members, members[np.sort(rng.choice(size, count, replace=False))], fan, work)
     counts = np.bincount(found.reshape(-1), minlength=count)
     if cell.depth >= _DEEPEST or (cell.depth >= 2 and counts.max() > 0.9 * size):
         return _cut(cell, shape, rng)
+    step = shape.fans[1] if cell.depth == 0 else 1
+    order = np.argsort(found, axis=None, kind="stable")
+    slots = np.repeat(cell.slots, fan) + np.tile(np.arange(fan, dtype=np.uint8) * np.uint8(step), size)
     cuts = np.cumsum(counts)[:-1]
-    pairs = zip(np.split(members, cuts), np.split(slots, cuts), strict=True)
+    pairs = zip(np.split(np.repeat(cell.ranks, fan)[order], cuts), np.split(slots[order], cuts), strict=True)
     return [_Cell(inside, which, cell.depth + 1) for inside, which in pairs if len(inside)]
 
 
 def _cut(cell: _Cell, shape: Shape, rng: np.random.Generator) -> list[_Cell]:
     """Cut a cell into equal parts of random rows."""
-    order = rng.permutation(len(cell.members))
+    order = rng.permutation(len(cell))
     pieces = np.array_split(order, -(-len(order) // shape.most))
-    return [_Cell(cell.members[piece], cell.slots[piece], cell.depth + 1) for piece in pieces]
+    return [_Cell(cell.ranks[piece], cell.slots[piece], cell.depth + 1) for piece in pieces]
 
 
 def _joined(cells: list[_Cell], shape: Shape) -> Iterator[_Cell]:
@@ -142,9 +149,9 @@ def _joined(cells: list[_Cell], shape: Shape) -> Iterator[_Cell]:
     held: list[_Cell] = []
     for number, cell in enumerate(cells):
         held.append(cell)
-        if sum(len(each.members) for each in held) >= shape.wanted or number == len(cells) - 1:
-            members = np.concatenate([each.members for each in held])
-            yield _Cell(members, np.concatenate([each.slots for each in held]), cell.depth)
+        if sum(len(each) for each in held) >= shape.wanted or number == len(cells) - 1:
+            ranks = np.concatenate([each.ranks for each in held])
+            yield _Cell(ranks, np.concatenate([each.slots for each in held]), cell.depth)
             held = []
 
 

@@ -7,6 +7,8 @@ children to pass the new one on to. Invariant: after `repair` nothing is unreach
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,7 +24,7 @@ _EFFORT = 48
 
 def reached(neighbours: I32, entries: I32) -> npt.NDArray[np.bool_]:
     """Return which rows the entries lead to, bool of shape (n,)."""
-    return _spread_all(neighbours, entries)[0] != _UNREACHED
+    return np.asarray(_spread_all(neighbours, entries)[0] != _UNREACHED)
 
 
 def _spread_all(neighbours: I32, entries: I32) -> tuple[I32, I32]:
@@ -57,19 +59,23 @@ def repair(rows: Rows, neighbours: I32, entries: I32, wanted: I32) -> int:
     return hung
 
 
-def _hosts(rows: Rows, neighbours: I32, entries: I32, parents: I32, row: int):  # type: ignore[no-untyped-def]
+def _hosts(rows: Rows, neighbours: I32, entries: I32, parents: I32, row: int) -> Iterator[int]:
     """Yield reached rows, near ones first, then whatever hangs below them; one of them has room."""
-    from vecdb.kernels import graph_reach
-
-    near = [other for other in neighbours[row].tolist() if other >= 0 and parents[other] != _UNREACHED]
+    yield from (other for other in neighbours[row].tolist() if other >= 0 and parents[other] != _UNREACHED)
+    near: list[int] = _met(rows, neighbours, entries, row) if rows.addresses[row] else entries.tolist()
     yield from near
-    found = np.empty((1, _EFFORT), np.int32)
-    scratch = np.zeros(rows.count, np.uint32), np.empty(_EFFORT, np.uint64), np.zeros((2, rows.wide), np.float32)
-    graph_reach.walk(*rows.head, neighbours, entries, np.array([row], np.int32), *scratch, found)
-    near = [other for other in found[0].tolist() if other >= 0]
-    yield from near
-    for host in near:  # each was full of children: go down the tree, which ends somewhere
+    for host in near:  # each was full of its children: go down the tree, which ends somewhere
         for child in neighbours[host].tolist():
             if child >= 0 and parents[child] == host:
                 near.append(child)
                 yield child
+
+
+def _met(rows: Rows, neighbours: I32, entries: I32, row: int) -> list[int]:
+    """Return the rows that a search for `row` meets, nearest first."""
+    from vecdb.kernels import graph_reach
+
+    found = np.empty((1, _EFFORT), np.int32)
+    scratch = np.zeros(rows.count, np.uint32), np.empty(_EFFORT, np.uint64), np.zeros((2, rows.wide), np.float32)
+    graph_reach.walk(*rows.head, neighbours, entries, np.array([row], np.int32), *scratch, found)
+    return [other for other in found[0].tolist() if other >= 0]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from vecdb.blocks import VectorBlocks
 from vecdb.contracts.index import InPlace, VectorView
 
-__all__ = ["Rows", "lend_rows"]
+__all__ = ["Rows", "lend_rows", "rows_of"]
 
 _LANES = 16
 
@@ -36,12 +36,15 @@ class Rows:
         What a row is multiplied by, and its additional coordinate.
     wide : int
         Coordinates of a row as loaded, a multiple of 16.
+    blocks : VectorBlocks
+        What the addresses point into.
     """
 
     form: npt.NDArray[np.int64]
     addresses: npt.NDArray[np.int64]
     factors: npt.NDArray[np.float32]
     wide: int
+    blocks: VectorBlocks
 
     @property
     def count(self) -> int:
@@ -57,10 +60,11 @@ class Rows:
 def lend_rows(view: VectorView) -> Iterator[Rows]:
     """Give the rows of a view where they lie, until the ``with`` block ends."""
     with view.in_place() as here:
-        yield _rows(here, view.count)
+        yield rows_of(here, view.count)
 
 
-def _rows(here: InPlace, count: int) -> Rows:
+def rows_of(here: InPlace, count: int) -> Rows:
+    """Return the rows of a view of `count` vectors that lie `here`, while they do."""
     blocks = here.blocks
     places = np.arange(here.first, here.first + count) if here.places is None else here.places
     there = places >= 0
@@ -70,7 +74,7 @@ def _rows(here: InPlace, count: int) -> Rows:
     addresses = np.where(there, table[block, 0] + (at - table[block, 2]) * row_bytes, 0)
     factors = _factors(blocks, np.concatenate([*blocks.scales, np.zeros(1, np.float32)])[at])
     wide = -(-(blocks.dim + (blocks.metric == "dot")) // _LANES) * _LANES
-    return Rows(np.array([int(blocks.half), blocks.dim], np.int64), addresses, factors, wide)
+    return Rows(np.array([int(blocks.half), blocks.dim], np.int64), addresses, factors, wide, blocks)
 
 
 def _factors(blocks: VectorBlocks, scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

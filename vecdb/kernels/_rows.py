@@ -33,7 +33,7 @@ def _scale(values: F32, factor: np.float32, out: F32) -> None:
 
 
 @helper
-def load_row(form: I64, addresses: I64, factors: F32, position: int, out: F32) -> None:
+def load_row(form: I64, addresses: I64, factors: F32, position: int | np.int64, out: F32) -> None:
     """Write the row at `position` to out (wide,): form (2,), 1 for float16 and the stored width; factors (n, 2)."""
     dim = form[1]
     if form[0]:

@@ -149,7 +149,7 @@ def _link_leaf(members: I32, block: F32, panel: F32, tile: F32, distances: F32, 
         read(types.int64),
         read(types.float32, 2),
         read(types.int32),
-        read(types.uint8),
+        read(types.int32),
         read(types.int64),
         write(types.float32, 2),
         write(types.float32, 2),
@@ -165,7 +165,7 @@ def leaf_neighbours(
     addresses: I64,
     factors: F32,
     members: I32,
-    slots: npt.NDArray[np.uint8],
+    homes: I32,
     starts: I64,
     block: F32,
     panel: F32,
@@ -177,7 +177,7 @@ def leaf_neighbours(
     """Write the nearest rows of each member within its leaf, nearest first, -1 behind the last.
 
     form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; leaf l holds members (m,) from starts[l] on,
-    starts (leaves + 1,); slots (m,): where in its row of candidates (n, slots * K) a member's K found ones go.
+    starts (leaves + 1,); homes (m,): which row of candidates (h, K) takes what a member found.
     Scratch for leaves of up to L rows, L a multiple of 32: block (L, wide), panel (wide, L), tile (8, max(L, wide)),
     distances (L, K), picks (L, K). Equal distances: whichever was met first. The caller has proven all positions.
     """
@@ -188,8 +188,7 @@ def leaf_neighbours(
         _transpose(block, (inside.shape[0] + 3) // 4 * 4, panel)
         _link_leaf(inside, block, panel, tile, distances, picks)
         for place in range(inside.shape[0]):
-            chosen = candidates[inside[place]]
-            first = most * np.int64(slots[starts[leaf] + place])
+            chosen = candidates[homes[starts[leaf] + place]]
             for rank in range(most):
                 pick = picks[place, rank]
-                chosen[first + rank] = inside[pick] if pick >= 0 else -1
+                chosen[rank] = inside[pick] if pick >= 0 else -1

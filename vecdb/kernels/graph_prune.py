@@ -40,7 +40,7 @@ def _sort(keys: U64) -> None:
 
 
 @helper
-def _distinct(listed: I32, target: int, addresses: I64, keys: U64) -> int:
+def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64) -> int:
     """Write the listed rows to keys, each once and ascending, without the target and those that are gone."""
     held = 0
     for place in range(listed.shape[0]):
@@ -58,7 +58,7 @@ def _distinct(listed: I32, target: int, addresses: I64, keys: U64) -> int:
 
 
 @helper
-def _rank(form: I64, addresses: I64, factors: F32, target: int, keys: U64, block: F32) -> int:
+def _rank(form: I64, addresses: I64, factors: F32, target: int | np.int64, keys: U64, block: F32) -> int:
     """Sort candidates by their distance from the target, and load the nearest; return how many.
 
     Before: keys hold rows ascending. After: (bits of the squared distance << 32 | row), row r of the sorted keys
@@ -74,7 +74,7 @@ def _rank(form: I64, addresses: I64, factors: F32, target: int, keys: U64, block
     count = min(keys.shape[0], block.shape[0] - 1)
     for place in range(count):
         load_row(form, addresses, factors, np.int64(keys[place] & _LOW), block[place + 1])
-    return count
+    return int(count)
 
 
 @helper

@@ -83,7 +83,7 @@ def _offer(pool: U64, held: int, key: np.uint64) -> int:
 
 
 @helper
-def _key(distance: np.float32, row: int) -> np.uint64:
+def _key(distance: np.float32, row: int | np.int64) -> np.uint64:
     bits = np.uint64(np.float32(distance).view(np.uint32))
     return np.uint64((bits << np.uint64(32)) | (np.uint64(row) << _ONE))
 
@@ -152,7 +152,9 @@ def walk(
 
 
 @helper
-def _apart(form: I64, addresses: I64, factors: F32, left: int, right: int, block: F32) -> np.float32:
+def _apart(
+    form: I64, addresses: I64, factors: F32, left: int | np.int64, right: int | np.int64, block: F32
+) -> np.float32:
     """The squared distance of two rows; infinite if one is gone."""
     if not addresses[left] or not addresses[right]:
         return np.float32(np.inf)
@@ -168,7 +170,7 @@ def _free_place(listed: I32, parents: I32, host: int) -> int:
     if listed[last] < 0:
         while last > 0 and listed[last - 1] < 0:
             last -= 1
-        return last
+        return int(last)
     given_up = last
     while given_up >= 0 and parents[listed[given_up]] == host:
         given_up -= 1
@@ -176,7 +178,7 @@ def _free_place(listed: I32, parents: I32, host: int) -> int:
         return -1
     for place in range(given_up, last):
         listed[place] = listed[place + 1]
-    return last
+    return int(last)
 
 
 @kernel(

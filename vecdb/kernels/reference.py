@@ -295,10 +295,8 @@ def walk(
     return pool
 
 
-def insert_edge(
-    rows: F64, listed: list[int], children: set[int], host: int, row: int, most: int
-) -> list[int] | None:
-    """The neighbours of `host` with `row` among them; without one that is no child if they were `most`; None if none."""
+def insert_edge(rows: F64, listed: list[int], children: set[int], host: int, row: int, most: int) -> list[int] | None:
+    """The neighbours of `host` with `row`; without the last that is no child if they were `most`; None if all are."""
     kept = list(listed)
     if len(kept) == most:
         given_up = [other for other in kept if other not in children]

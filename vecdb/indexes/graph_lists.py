@@ -1,0 +1,154 @@
+"""The lists of a graph under construction: candidates from leaves, pruned lists, and who names whom.
+
+Each runs a kernel over pieces of the rows on the threads of a `Work`. Invariant: a piece writes to the rows it was
+given and to no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.indexes.graph_partition import Leaves, Shape
+from vecdb.indexes.graph_rows import Rows
+from vecdb.indexes.graph_work import Work
+
+__all__ = ["Lists", "Tuning", "joined_lists", "leaf_candidates", "prune", "reversed_lists", "table_lists"]
+
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+Lists: TypeAlias = Callable[[I32], tuple[I64, I32]]
+"""Gives the candidates of the rows at some places of a list as (starts, candidates); see `graph_prune.prune_rows`."""
+
+_LEAVES_A_PIECE: Final = 4
+_ROWS_A_PIECE: Final = 512
+_STRIP: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What decides between time and quality.
+
+    Attributes
+    ----------
+    shape : Shape
+        Of the leaves.
+    near : int
+        Candidates that a row takes from each of its leaves.
+    alpha : float
+        How much nearer to a chosen neighbour than to the row itself a candidate must be to be dropped.
+    considered : int
+        At most so many candidates, the nearest, are looked at when a list is pruned.
+    fill : bool
+        Give free places to candidates that were dropped.
+    again : bool
+        Look at all candidates once more when those that name a row are known, not only at its chosen ones.
+    """
+
+    shape: Shape = field(default_factory=Shape)
+    near: int = 10
+    alpha: float = 1.2
+    considered: int = 96
+    fill: bool = True
+    again: bool = True
+
+
+def leaf_candidates(rows: Rows, leaves: Leaves, tuning: Tuning, work: Work) -> I32:
+    """Return the nearest of each divided row in each of its leaves, int32 of shape (rows, slots * near), -1 for none.
+
+    Counts every divided row once.
+    """
+    from vecdb.kernels import graph_leaf  # numba is loaded when a graph is built, not before
+
+    near, slots = tuning.near, leaves.slots
+    candidates = np.full((int(leaves.homes.max()) // slots + 1, slots * near), -1, np.int32)
+    largest = -(-int(np.diff(leaves.starts).max()) // _STRIP) * _STRIP
+    homes = candidates.reshape(-1, near)
+
+    def piece(first: int) -> tuple[int, Callable[[], None]]:
+        starts = np.ascontiguousarray(leaves.starts[first : first + _LEAVES_A_PIECE + 1])
+
+        def link() -> None:
+            blocks = np.zeros((largest, rows.wide), np.float32), np.zeros((rows.wide, largest), np.float32)
+            tile = np.zeros((8, max(largest, rows.wide)), np.float32)
+            best = np.empty((largest, near), np.float32), np.empty((largest, near), np.int32)
+            graph_leaf.leaf_neighbours(*rows.head, leaves.members, leaves.homes, starts, *blocks, tile, *best, homes)
+
+        return int(starts[-1] - starts[0]) // slots, link
+
+    work.run(piece(first) for first in range(0, len(leaves.starts) - 1, _LEAVES_A_PIECE))
+    return candidates
+
+
+def prune(
+    rows: Rows, targets: I32, order: I32, lists: Lists, out: I32, *, tuning: Tuning, fill: bool, work: Work
+) -> None:
+    """Prune the candidates of `targets`, positions of shape (t,), into out, shape (t, R); counts every target once.
+
+    They are taken in `order`, places in `targets`, which decides what the processor finds in its caches, not what comes
+    out.
+    """
+    from vecdb.kernels import graph_prune
+
+    def piece(first: int) -> tuple[int, Callable[[], None]]:
+        places = order[first : first + _ROWS_A_PIECE]
+
+        def do() -> None:
+            starts, candidates = lists(places)
+            block = np.zeros((tuning.considered + 1, rows.wide), np.float32)
+            scratch = block, np.empty(int(np.diff(starts).max()), np.uint64), np.empty(out.shape[1], np.int32)
+            pruned = np.empty((len(places), out.shape[1]), np.int32)
+            alpha = np.float32(tuning.alpha**2)
+            graph_prune.prune_rows(*rows.head, targets[places], starts, candidates, alpha, fill, *scratch, pruned)
+            out[places] = pruned
+
+        return len(places), do
+
+    work.run(piece(first) for first in range(0, len(order), _ROWS_A_PIECE))
+
+
+def table_lists(table: I32) -> Lists:
+    """Return the lists that are the rows of a table."""
+    width = table.shape[1]
+
+    def lists(places: I32) -> tuple[I64, I32]:
+        return np.arange(len(places) + 1, dtype=np.int64) * width, table[places].reshape(-1)
+
+    return lists
+
+
+def reversed_lists(rows: I32, forward: I32, count: int) -> tuple[I64, I32]:
+    """Return who of `rows`, shape (t,), names each of `count` rows in its list of forward (t, R).
+
+    Returns
+    -------
+    ends : ndarray of int64, shape (count + 1,)
+    sources : ndarray of int32
+        Those that name row i: ``sources[ends[i] : ends[i + 1]]``.
+    """
+    from vecdb.kernels import graph_reach
+
+    named = forward[forward >= 0]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(named, minlength=count))])
+    sources = np.empty(len(named), np.int32)
+    graph_reach.reverse_lists(forward, rows, ends[:-1].copy(), sources)
+    return ends, sources
+
+
+def joined_lists(own: Callable[[int], I32], targets: I32, ends: I64, sources: I32) -> Lists:
+    """Return the lists of what a target has of its `own`, by place, and of those that name it."""
+
+    def lists(places: I32) -> tuple[I64, I32]:
+        parts, starts = [], np.zeros(len(places) + 1, np.int64)
+        for number, place in enumerate(places.tolist()):
+            row = targets[place]
+            parts += [own(place), sources[ends[row] : ends[row + 1]]]
+            starts[number + 1] = starts[number] + len(parts[-2]) + len(parts[-1])
+        return starts, np.concatenate(parts)
+
+    return lists
