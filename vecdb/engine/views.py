@@ -225,14 +225,14 @@ class BuildView:
     def chunks(self, rows: int = 8_192) -> Iterator[tuple[Positions, Matrix]]:
         for start in range(0, self.count, rows):
             positions = np.arange(start, min(self.count, start + rows), dtype=np.int64)
-            with self._opened() as (view, space_view):
+            with self.opened() as (view, space_view):
                 table = self._there(view.tx, space_view, positions)
                 vectors = as_float32(space_view.gather(view.tx, table[table >= 0]))
             yield positions[table >= 0], vectors
 
     def gather(self, positions: npt.ArrayLike) -> Matrix:
         wanted = checked_positions(positions, self.count)
-        with self._opened() as (view, space_view):
+        with self.opened() as (view, space_view):
             table = self._there(view.tx, space_view, wanted)
             if len(table) and int(table.min()) < 0:
                 raise misuse("a vector was asked for that is no longer in the file")
@@ -240,7 +240,7 @@ class BuildView:
 
     def verify(self, positions: npt.ArrayLike) -> None:
         wanted = checked_positions(positions, self.count)
-        with self._opened() as (view, space_view):
+        with self.opened() as (view, space_view):
             table = self._there(view.tx, space_view, wanted)
             if len(table) and int(table.min()) < 0:
                 raise misuse("a vector is said to have been read that is no longer in the file")
@@ -248,14 +248,15 @@ class BuildView:
 
     @contextlib.contextmanager
     def in_place(self, *, verify: bool = True) -> Iterator[InPlace]:
-        with self._opened() as (view, space_view):
+        with self.opened() as (view, space_view):
             table = self._there(view.tx, space_view, np.arange(self.count, dtype=np.int64))
             if verify:
                 space_view.verify_all(view.tx)
             yield InPlace(scan_order(view, space_view), table, 0)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[CollectionView, SpaceView]]:
+    def opened(self) -> Iterator[tuple[CollectionView, SpaceView]]:
+        """Open the newest commit for one step; raises `VectorsMovedError` if the space is gone."""
         with self._read() as snapshot:
             entry = find_entry(snapshot, self._collection)
             if entry is None or all(space.id != self.space.id for space in entry.spaces.values()):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vecdb.errors import CorruptionError
 from vecdb.storage.blobs import MAX_BLOBS, BlobLine, drop_blobs, read_blob
 from vecdb.storage.format import stored_numbers
+from vecdb.storage.measured import NOTHING, Measured, measured_from_plain, measured_to_plain
 from vecdb.storage.tx import Tx
 
 Numbers = npt.NDArray[np.uint64]
@@ -39,6 +40,9 @@ class IndexPart:
     count : int
         Vectors in it; all of ``first`` to ``stop - 1`` if there are so many, else those of the blob `ORDINALS`.
     blobs : tuple of BlobLine
+    coded : bool
+        Whether it was encoded rather than built: by the commit that sealed its vectors, or in upkeep.
+    measured : Measured
     """
 
     set: int
@@ -47,6 +51,8 @@ class IndexPart:
     stop: int
     count: int
     blobs: tuple[BlobLine, ...] = ()
+    coded: bool = False
+    measured: Measured = NOTHING
 
     @property
     def is_gapless(self) -> bool:
@@ -71,6 +77,8 @@ class IndexEntry:
         The distribution that provided the type when the index was made; for messages only.
     parts : tuple of IndexPart
         Ascending, without overlap.
+    automatic : bool
+        Whether upkeep made it, because the space had none.
     """
 
     id: int
@@ -80,6 +88,7 @@ class IndexEntry:
     seed: int = 0
     owner: str = ""
     parts: tuple[IndexPart, ...] = ()
+    automatic: bool = False
 
     @property
     def stop(self) -> int:
@@ -87,15 +96,24 @@ class IndexEntry:
         return self.parts[-1].stop if self.parts else 0
 
 
+_FLAGS: Final = ([], [True])
+
+
 # --- in the catalog ---------------------------------------------------------------------------------------
 
 
 def index_to_plain(index: IndexEntry) -> list[Any]:
-    parts = [
-        [part.set, part.version, part.first, part.stop, part.count, [_line_to_plain(line) for line in part.blobs]]
-        for part in index.parts
-    ]
-    return [index.id, index.space, index.kind, dict(index.params), index.seed, index.owner, parts]
+    parts = [_part_to_plain(part) for part in index.parts]
+    plain = [index.id, index.space, index.kind, dict(index.params), index.seed, index.owner, parts]
+    return [*plain, True] if index.automatic else plain
+
+
+def _part_to_plain(part: IndexPart) -> list[Any]:
+    lines = [_line_to_plain(line) for line in part.blobs]
+    plain = [part.set, part.version, part.first, part.stop, part.count, lines]
+    if not part.coded and part.measured == NOTHING:
+        return plain
+    return [*plain, part.coded, measured_to_plain(part.measured)]
 
 
 def _line_to_plain(line: BlobLine) -> list[Any]:
@@ -104,8 +122,8 @@ def _line_to_plain(line: BlobLine) -> list[Any]:
 
 def index_from_plain(plain: Any) -> IndexEntry:
     """Invert `index_to_plain`; anything of a wrong shape raises what the catalog turns into `CorruptionError`."""
-    number, space, kind, params, seed, owner, parts = plain
-    if not isinstance(kind, str) or not isinstance(owner, str) or not isinstance(params, dict):
+    number, space, kind, params, seed, owner, parts, *more = plain
+    if not isinstance(kind, str) or not isinstance(owner, str) or not isinstance(params, dict) or more not in _FLAGS:
         raise TypeError("an index of a wrong shape")
     if any(
         not isinstance(name, str) or not isinstance(value, (int, float, str, bool)) for name, value in params.items()
@@ -115,16 +133,19 @@ def index_from_plain(plain: Any) -> IndexEntry:
     read = tuple(_part(each) for each in parts)
     if any(before.stop > after.first for before, after in pairwise(read)):
         raise ValueError("parts of an index that overlap")
-    return IndexEntry(numbers[0], numbers[1], kind, params, numbers[2], owner, read)
+    return IndexEntry(numbers[0], numbers[1], kind, params, numbers[2], owner, read, bool(more))
 
 
 def _part(plain: Any) -> IndexPart:
-    *numbers, lines = plain
+    numbers, lines, more = plain[:5], plain[5], plain[6:]
     number, version, first, stop, count = stored_numbers(numbers, "catalog", 5)
     if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS + 1:
         raise ValueError("an impossible part of an index")
     blobs = tuple(BlobLine(_name(name), *stored_numbers(lengths, "catalog")) for name, *lengths in lines)
-    return IndexPart(number, version, first, stop, count, blobs)
+    coded, measured = more or (False, [0, 0, []])
+    if not isinstance(coded, bool):
+        raise TypeError("a part of an index of no kind")
+    return IndexPart(number, version, first, stop, count, blobs, coded, measured_from_plain(measured))
 
 
 def _name(name: Any) -> str:

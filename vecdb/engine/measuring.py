@@ -1,0 +1,302 @@
+"""Measuring an index: how much of the truth it finds by how much it looks at, and how many dimensions the vectors fill.
+
+Vectors of the part itself are the queries, each without itself, or queries that searches have recorded. The truth is an
+exact scan of what the part covers, so a candidate as near as the k-th best counts. Everything is read under short
+leases, a batch of queries each. The local dimension is the maximum-likelihood estimate of Levina and Bickel ("Maximum
+Likelihood Estimation of Intrinsic Dimension", NIPS 2004), averaged over its inverse (MacKay and Ghahramani, 2005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb import exact
+from vecdb.blocks import VectorBlocks
+from vecdb.contracts.effort import EffortCurve
+from vecdb.contracts.index import Index
+from vecdb.engine import border
+from vecdb.engine.recall import as_stored
+from vecdb.engine.scanorder import scan_order
+from vecdb.engine.views import BuildView, as_float32
+from vecdb.errors import CancelledError
+from vecdb.registry import Provided
+from vecdb.storage.measured import NOTHING, Measured, StoredCurve
+from vecdb.types import CancelCheck
+
+F32 = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
+
+MEASURE_FROM: Final = 1_000
+"""Vectors of a part from which it is measured; asked for a recall, fewer are scanned."""
+QUERIES: Final = 1_000
+_LEAST_QUERIES: Final = 400
+_WORK: Final = 2.5e11
+"""Products of components that the truth of one part may cost, some seconds: above 650,000 vectors of 384 components
+fewer queries than `QUERIES` are asked."""
+KS: Final = (10, 100)
+_WIDE_QUERIES: Final = 256
+"""So many of the queries are asked for the larger k and for the local dimension, too."""
+_BATCH: Final = 128
+_MOST_EFFORT: Final = 1 << 16
+_SOON: Final = 0.5
+"""The ladder begins at the last effort whose recall is below this..."""
+_ENOUGH: Final = 0.9995
+"""...and ends with the first that reaches this."""
+_NEIGHBOURS: Final = 100
+_LEAST_NEIGHBOURS: Final = 20
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Recalls of one k: of each effort, over the queries so far."""
+
+    k: int
+    efforts: list[int] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)
+    squares: list[float] = field(default_factory=list)
+    queries: int = 0
+
+    def curve(self) -> EffortCurve | None:
+        if not self.queries or not self.efforts:
+            return None
+        means = np.minimum(1.0, np.array(self.sums) / self.queries)
+        spread = np.sqrt(np.maximum(0.0, np.array(self.squares) / self.queries - means**2))
+        return EffortCurve(np.array(self.efforts, np.int64), means, self.queries, self.k, np.minimum(spread, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """What the queries of a batch should find: scan positions and canonical scores, best first, themselves left out."""
+
+    queries: F32
+    own: Positions
+    """Scan position of each query, -1 where it is no vector of the part."""
+    found: list[exact.Found]
+
+
+def measure(
+    provided: Provided,
+    index: Index,
+    view: BuildView,
+    *,
+    seed: int,
+    recorded: F32 | None = None,
+    cancel: CancelCheck | None = None,
+) -> Measured:
+    """Measure an index over what `view` shows.
+
+    Parameters
+    ----------
+    provided : Provided
+        The type; what is exact is not measured, what measures itself is asked.
+    index : Index
+    view : BuildView
+    seed : int
+        Which vectors are asked.
+    recorded : ndarray of float32, shape (q, dim), optional
+        Real queries; they are asked besides the vectors.
+    cancel : callable, optional
+
+    Returns
+    -------
+    Measured
+        Curves at k of 10 and, where the engine measures, 100; and the local dimension.
+
+    Raises
+    ------
+    CancelledError, PluginError, VectorsMovedError
+    """
+    if provided.thing.capabilities.exact or view.count < MEASURE_FROM:
+        return NOTHING
+    bench = _Bench(provided, index, view, cancel)
+    curves: list[StoredCurve] = []
+    told = border.effort_curve(provided, index)
+    if told is not None:
+        curves.append(as_stored(told, "held out"))
+    members = _members(view, seed)
+    if told is None:
+        curves += bench.curves("members", members, None)
+    else:
+        bench.look(members[:_WIDE_QUERIES])
+    if recorded is not None and len(recorded):
+        curves += bench.curves("recorded", None, recorded[-QUERIES:])
+    asked = 0 if recorded is None else len(recorded)
+    return Measured(tuple(curves), round(1_000 * bench.dimension()), asked)
+
+
+def _members(view: BuildView, seed: int) -> Positions:
+    """Return positions of the vectors to ask, in random order."""
+    affordable = int(_WORK / (view.count * view.dim))
+    count = min(view.count, QUERIES, max(_LEAST_QUERIES, affordable))
+    return np.random.default_rng(seed).choice(view.count, count, replace=False).astype(np.int64)
+
+
+class _Bench:
+    """Asks an index in batches, and compares with the truth."""
+
+    def __init__(self, provided: Provided, index: Index, view: BuildView, cancel: CancelCheck | None) -> None:
+        self._provided = provided
+        self._index = index
+        self._view = view
+        self._cancel = cancel
+        self._inverse: list[float] = []
+
+    def curves(self, source: str, members: Positions | None, recorded: F32 | None) -> Iterator[StoredCurve]:
+        """Ask vectors of the part, or recorded queries, and yield a curve of each k."""
+        tallies = [_Tally(k) for k in KS if 5 * k <= self._view.count]
+        asked = len(members) if members is not None else 0 if recorded is None else len(recorded)
+        for start in range(0, asked, _BATCH):
+            if self._cancel is not None and self._cancel():
+                raise CancelledError("measuring an index was cancelled")
+            part = slice(start, min(asked, start + _BATCH))
+            wide = start < _WIDE_QUERIES
+            self._batch(
+                tallies if wide else tallies[:1],
+                None if members is None else members[part],
+                None if recorded is None else recorded[part],
+                local=wide and members is not None,
+            )
+        for tally in tallies:
+            curve = tally.curve()
+            if curve is not None:
+                yield as_stored(curve, source)
+
+    def look(self, members: Positions) -> None:
+        """Estimate the local dimension alone."""
+        for start in range(0, len(members), _BATCH):
+            self._batch([], members[start : start + _BATCH], None, local=True)
+
+    def dimension(self) -> float:
+        """Return the local intrinsic dimension, 0 where it cannot be told."""
+        mean = float(np.mean(self._inverse)) if self._inverse else 0.0
+        return 1 / mean if mean > 0 else 0.0
+
+    def _batch(self, tallies: list[_Tally], members: Positions | None, recorded: F32 | None, *, local: bool) -> None:
+        with self._view.opened() as (view, space_view):
+            table = space_view.positions_of(view.tx, self._view.ordinals)
+            space_view.verify_all(view.tx)
+            blocks = scan_order(view, space_view)
+            if members is not None:
+                members = members[table[members] >= 0]
+                own = table[members]
+                queries = as_float32(space_view.gather(view.tx, own))
+            else:
+                queries = np.empty((0, blocks.dim), np.float32) if recorded is None else recorded
+                own = np.full(len(queries), -1, np.int64)
+            if not len(queries):
+                return
+            mask = np.zeros(blocks.count, np.bool_)
+            mask[table[table >= 0]] = True
+            most = max([tally.k for tally in tallies] + [_NEIGHBOURS if local else 1])
+            truth = _truth(blocks, queries, own, mask, most)
+            if local:
+                self._inverse += _inverse_dimensions(blocks, truth)
+            for tally in tallies:
+                self._tally(tally, truth, blocks, table)
+
+    def _tally(self, tally: _Tally, truth: _Truth, blocks: VectorBlocks, table: Positions) -> None:
+        known: dict[int, npt.NDArray[np.float64]] = {}
+        if not tally.efforts:
+            known = self._ladder(tally, truth, blocks, table)
+            tally.sums, tally.squares = [0.0] * len(tally.efforts), [0.0] * len(tally.efforts)
+        for place, effort in enumerate(tally.efforts):
+            recalls = known[effort] if effort in known else self._recalls(effort, tally.k, truth, blocks, table)
+            tally.sums[place] += float(recalls.sum())
+            tally.squares[place] += float((recalls**2).sum())
+        tally.queries += len(truth.queries)
+
+    def _ladder(
+        self, tally: _Tally, truth: _Truth, blocks: VectorBlocks, table: Positions
+    ) -> dict[int, npt.NDArray[np.float64]]:
+        """Find the efforts that are worth measuring with the first batch: doubling, with steps between near the top."""
+        known: dict[int, npt.NDArray[np.float64]] = {}
+        effort = max(tally.k, 16)
+        while True:
+            effort = min(effort, len(table))
+            known[effort] = self._recalls(effort, tally.k, truth, blocks, table)
+            if known[effort].mean() >= _ENOUGH or effort >= min(_MOST_EFFORT, len(table)):
+                break
+            effort *= 2
+        doubled = sorted(known)
+        low = [effort for effort in doubled if known[effort].mean() < _SOON]
+        kept = [effort for effort in doubled if not low or effort >= low[-1]]
+        between = [round(effort * 2**0.5) for effort in kept[-4:-1] if round(effort * 2**0.5) < kept[-1]]
+        tally.efforts = sorted({*kept, *between})
+        return known
+
+    def _recalls(
+        self, effort: int, k: int, truth: _Truth, blocks: VectorBlocks, table: Positions
+    ) -> npt.NDArray[np.float64]:
+        """Return the recall of each query at one effort, after canonical rescoring as in every search."""
+        allowed = None
+        if self._provided.thing.capabilities.filtered and bool((table < 0).any()):
+            allowed = table >= 0
+        count = len(table) if allowed is None else int(allowed.sum())
+        answers = border.search(
+            self._provided,
+            self._index,
+            truth.queries,
+            min(k + 1, count),
+            allowed=allowed,
+            matches=count,
+            effort=effort,
+            view=self._view,
+        )
+        recalls = np.empty(len(answers))
+        for place, positions in enumerate(answers):
+            there = table[positions]
+            there = there[(there >= 0) & (there != truth.own[place])]
+            recalls[place] = _recall(blocks, truth, place, there, k)
+        return recalls
+
+
+def _truth(
+    blocks: VectorBlocks, queries: F32, own: Positions, mask: npt.NDArray[np.bool_], most: int
+) -> _Truth:
+    found, _ = exact.search(blocks, queries, most + 1, allowed=mask)
+    kept = []
+    for itself, (positions, scores) in zip(own.tolist(), found, strict=True):
+        others = positions != itself
+        kept.append((positions[others][:most], scores[others][:most]))
+    return _Truth(queries, own, kept)
+
+
+def _recall(blocks: VectorBlocks, truth: _Truth, place: int, there: Positions, k: int) -> float:
+    scores = truth.found[place][1][:k]
+    if not len(scores):
+        return 1.0
+    if not len(there):
+        return 0.0
+    _, found = exact.rescore(blocks, truth.queries[place], there, min(k, len(there)))
+    return min(1.0, float(np.count_nonzero(found >= scores[-1])) / len(scores))
+
+
+def _inverse_dimensions(blocks: VectorBlocks, truth: _Truth) -> list[float]:
+    """Return the inverse of the local dimension around each query that has enough neighbours at a distance."""
+    found = []
+    for place, (positions, scores) in enumerate(truth.found):
+        distances = _distances(blocks, truth.queries[place], positions, scores)
+        distances = distances[distances > 0]
+        if len(distances) >= _LEAST_NEIGHBOURS and distances[-1] > distances[0]:
+            found.append(float(np.log(distances[-1] / distances[:-1]).mean()))
+    return found
+
+
+def _distances(blocks: VectorBlocks, query: F32, positions: Positions, scores: F32) -> npt.NDArray[np.float64]:
+    """Return Euclidean distances, ascending: in a cosine space those of vectors of length one."""
+    if blocks.metric == "l2":
+        return -scores.astype(np.float64)
+    if blocks.metric == "cosine":
+        return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * scores.astype(np.float64)))
+    rows = np.stack([blocks.matrices[block][row] for block, row in _spots(blocks, positions)]).astype(np.float64)
+    return np.sort(np.sqrt(((rows - query) ** 2).sum(axis=1)))
+
+
+def _spots(blocks: VectorBlocks, positions: Positions) -> Iterator[tuple[int, int]]:
+    inside = np.searchsorted(blocks.starts, positions, side="right") - 1
+    yield from zip(inside.tolist(), (positions - blocks.starts[inside]).tolist(), strict=True)
