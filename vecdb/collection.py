@@ -37,17 +37,19 @@ from vecdb.types import (
 if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.engine import batch as batching
-    from vecdb.engine import housekeeping, indexing, inspection, operations, spaces
+    from vecdb.engine import describing, housekeeping, indexing, inspection, operations, spaces, upkeep
     from vecdb.engine import where as conditions
     from vecdb.storage.writer import Transaction
 else:  # what a first search does without
     batching = LazyModule("vecdb.engine.batch")
     conditions = LazyModule("vecdb.engine.where")
+    describing = LazyModule("vecdb.engine.describing")
     housekeeping = LazyModule("vecdb.engine.housekeeping")
     indexing = LazyModule("vecdb.engine.indexing")
     inspection = LazyModule("vecdb.engine.inspection")
     operations = LazyModule("vecdb.engine.operations")
     spaces = LazyModule("vecdb.engine.spaces")
+    upkeep = LazyModule("vecdb.engine.upkeep")
 
 __all__ = ["Collection"]
 
@@ -606,7 +608,10 @@ class Collection:
                 asked,
                 exact or recall == 1.0,
                 effort,
+                recall,
             )
+            if like is None:
+                self._database._recorder.note(chosen.id, asked_for.matrix)
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
                 view,
@@ -643,7 +648,7 @@ class Collection:
         """
         database = self._database
         useful = housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
-        return useful + indexing.upkeep(database._workshop(self._key, progress, cancel))
+        return useful + upkeep.upkeep(database._workshop(self._key, progress, cancel))
 
     # --- indexes ---
 
@@ -709,7 +714,7 @@ class Collection:
     def _describe(self, number: int | None = None) -> list[IndexInfo]:
         with self._database._read() as snapshot:
             view = CollectionView(snapshot, snapshot.entry(*self._key))
-            return indexing.describe(view, self._database._registry, number)
+            return describing.describe(view, self._database._registry, number)
 
     def drop_index(self, space: str, kind: str) -> None:
         """Remove an index and what it stored; its type need not be installed.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from vecdb.collection import Collection
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
+from vecdb.engine.recorded import Recorder
 from vecdb.engine.view import CollectionView
 from vecdb.errors import (
     ClosedError,
@@ -41,7 +42,7 @@ from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
 if TYPE_CHECKING:
     from vecdb import registry as registries
-    from vecdb.engine import housekeeping, indexing, inspection
+    from vecdb.engine import encoding, housekeeping, inspection, upkeep, workshop
     from vecdb.engine.parts import LoadedPart
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
@@ -50,9 +51,11 @@ if TYPE_CHECKING:
 else:  # what a first search does without
     copying = LazyModule("vecdb.storage.copying")
     housekeeping = LazyModule("vecdb.engine.housekeeping")
-    indexing = LazyModule("vecdb.engine.indexing")
+    encoding = LazyModule("vecdb.engine.encoding")
     inspection = LazyModule("vecdb.engine.inspection")
     registries = LazyModule("vecdb.registry")
+    upkeep = LazyModule("vecdb.engine.upkeep")
+    workshop = LazyModule("vecdb.engine.workshop")
     writetx = LazyModule("vecdb.storage.writetx")
 
 __all__ = ["Database", "open", "warmup"]
@@ -73,6 +76,7 @@ def open(
     retention: float = 600.0,
     map_size: int | None = None,
     automatic: bool = True,
+    record_queries: bool = True,
     allow_remote: bool = False,
     plugins: PluginRegistry | Iterable[object] | None = None,
 ) -> Database:
@@ -98,6 +102,9 @@ def open(
         the system does not allow it.
     automatic : bool, default True
         Whether writes do a bounded step of upkeep when it is due; otherwise only `optimize` does.
+    record_queries : bool, default True
+        Whether this process keeps some of the queries that it is asked, at most 1,024 or 4 MB of each space, in memory.
+        `optimize` then measures recall on them, too, once there are 200; they are never written to the file.
     allow_remote : bool, default False
         Whether to open a file on a network file system, where locks and memory maps cannot be trusted.
     plugins : PluginRegistry or iterable of plugins, optional
@@ -145,7 +152,8 @@ def open(
         check_option("durability", durability, ("full", "relaxed"))
     options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
     registry = _given_registry(plugins)
-    database = Database(handles.acquire(check_path(path), options), options, automatic=automatic, registry=registry)
+    store = handles.acquire(check_path(path), options)
+    database = Database(store, options, automatic=automatic, registry=registry, record_queries=record_queries)
     if registry is not None:
         database._listen(registry)
     return database
@@ -179,12 +187,21 @@ class Database:
     mode : {"a", "r", "x"}
     """
 
-    def __init__(self, store: Store, options: OpenOptions, *, automatic: bool, registry: PluginRegistry | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: OpenOptions,
+        *,
+        automatic: bool,
+        registry: PluginRegistry | None,
+        record_queries: bool = True,
+    ) -> None:
         self.path: Path = store.target
         self.mode: str = options.mode
         self._timeout = options.timeout
         self._automatic = automatic
         self._guard = Guard()
+        self._recorder = Recorder(on=bool(record_queries))
         self._store: Store | None = store
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
@@ -307,7 +324,7 @@ class Database:
         def tracked(write: WriteTx) -> R:
             result = operation(write)
             if able:
-                indexing.encode_sealed(write, indexing.collection_key(entry), able, store.reader)
+                encoding.encode_sealed(write, encoding.collection_key(entry), able, store.reader)
             outcome[:] = [housekeeping.outcome(write, entry)]
             return result
 
@@ -329,7 +346,7 @@ class Database:
             known = snapshot.state.catalog.collections.get(entry.name)
             if known is None or known.id != entry.id:
                 return []
-            return indexing.encoders(CollectionView(snapshot, known), self._registry)
+            return encoding.encoders(CollectionView(snapshot, known), self._registry)
 
     def _tell_committed(self) -> None:
         if self._registry.listens("vecdb_committed"):
@@ -508,15 +525,15 @@ class Database:
             entries = list(snapshot.state.catalog.collections.values())
         useful = housekeeping.optimize(store, entries, self._timeout, progress, cancel)
         for entry in entries:
-            useful += indexing.upkeep(self._workshop(indexing.collection_key(entry), progress, cancel))
+            useful += upkeep.upkeep(self._workshop(encoding.collection_key(entry), progress, cancel))
         return useful
 
     def _workshop(
         self, collection: tuple[int, str], progress: Progress | None, cancel: CancelCheck | None
-    ) -> indexing.Workshop:
+    ) -> workshop.Workshop:
         store = self._writable()
         self._refuse_in_transaction("building an index")
-        return indexing.Workshop(
+        return workshop.Workshop(
             self._read,
             self._write,
             lambda work: store.writer.maintain(work, timeout=self._timeout),
@@ -524,6 +541,7 @@ class Database:
             collection,
             progress,
             cancel,
+            self._recorder.queries,
         )
 
     def compact(

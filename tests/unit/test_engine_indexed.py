@@ -77,7 +77,7 @@ def test_each_part_must_have_enough_for_itself(case, monkeypatch):
             trust=True,
         )
         if base:
-            monkeypatch.setattr("vecdb.engine.indexing.GROW_FROM", 1)
+            monkeypatch.setattr("vecdb.engine.upkeep.GROW_FROM", 1)
             it.c.optimize()
         else:
             it.index()

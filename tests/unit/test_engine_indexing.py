@@ -9,7 +9,7 @@ import pytest
 
 import vecdb
 from tests.indextypes import DIM, NONE, CopiesType, Listener, Plugin, able, fail, registry, rows
-from vecdb.engine import indexing
+from vecdb.engine import upkeep
 from vecdb.errors import (
     CollectionMissingError,
     CorruptionError,
@@ -210,7 +210,7 @@ def test_auto_asks_the_plugins(case):
 
 
 def test_an_index_with_add_grows_and_one_without_gets_parts(case, monkeypatch):
-    monkeypatch.setattr(indexing, "GROW_FROM", 20)
+    monkeypatch.setattr(upkeep, "GROW_FROM", 20)
     grows, parts = CopiesType("acme.grows", able("exact", "add")), CopiesType("acme.parts", able("exact"))
     it = case(grows, parts)
     it.index("acme.grows")
@@ -315,7 +315,7 @@ def test_a_part_that_another_replaced_is_not_read_any_more(case, monkeypatch):
     it.c.delete([3])
     it.index()
     it.write(range(1000, 1030))
-    real, turns = indexing._condition, []
+    real, turns = upkeep._condition, []
 
     def condition(*given):
         found = real(*given)
@@ -324,7 +324,7 @@ def test_a_part_that_another_replaced_is_not_read_any_more(case, monkeypatch):
             vecdb_optimize(it.path, CopiesType("acme.copies", able("exact", "add")))
         return found
 
-    monkeypatch.setattr(indexing, "_condition", condition)
+    monkeypatch.setattr(upkeep, "_condition", condition)
     it.c.optimize()
     assert it.c.indexes[0].coverage == 1.0 and it.db.check().ok
 
@@ -479,6 +479,8 @@ def changed(place, value, part=None):
         [],
         GOOD[:6],
         [*GOOD, 1],
+        [*GOOD, False],
+        [*GOOD, True, True],
         changed(0, -1),
         changed(0, "1"),
         changed(1, 1.5),

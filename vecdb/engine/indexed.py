@@ -16,7 +16,8 @@ import numpy.typing as npt
 from vecdb import exact
 from vecdb.blocks import VectorBlocks
 from vecdb.engine import border
-from vecdb.engine.parts import LoadedPart
+from vecdb.engine.parts import LoadedPart, Usable
+from vecdb.engine.recall import DEFAULT, SCAN, Choice, expectation
 from vecdb.engine.scanorder import verify
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, Places, find_places
@@ -59,18 +60,24 @@ class Question:
     count: int
     effort: int | None
     stop: Any = None
+    recall: float | None = None
 
 
 @dataclass(slots=True)
 class Account:
     """What answering cost, for the plan."""
 
+    question: Question
+    usable: Usable
     searched: int = 0
     nominated: int = 0
     scanned: int = 0
     completed: int = 0
     complete: bool = True
     kinds: list[str] = field(default_factory=list)
+    asked: list[tuple[LoadedPart, Choice]] = field(default_factory=list)
+    missed: int = 0
+    """Vectors of parts that were scanned because no effort is known to reach the recall that was asked for."""
     notes: list[str] = field(default_factory=list)
     """On parts that turned out to be damaged; they were scanned."""
     short: set[int] = field(default_factory=set)
@@ -87,16 +94,35 @@ class Account:
             "rows_scanned": self.scanned,
             "completed_by_scan": self.completed,
             "complete": self.complete,
+            **self._efforts(),
         }
 
+    def _efforts(self) -> dict[str, Any]:
+        """Return the largest effort, and the least recall to be expected, with what was asked to measure that."""
+        choices = [self._expected(part, choice) for part, choice in self.asked]
+        expected = [choice for choice in choices if choice.expected is not None]
+        known = len(expected) == len(choices) > 0
+        least = min(expected, key=lambda choice: choice.expected or 0.0) if known else None
+        return {
+            "effort": max((choice.effort for choice in choices if choice.effort is not None), default=None),
+            "expected_recall": None if least is None else least.expected,
+            "measured_on": None if least is None else least.source,
+            "scanned_for_recall": self.missed or None,
+        }
 
-def search(question: Question, parts: tuple[LoadedPart, ...]) -> tuple[list[Found], Account]:
+    def _expected(self, part: LoadedPart, choice: Choice) -> Choice:
+        if choice.expected is not None or choice.effort is None or part.exact:
+            return choice
+        return expectation(self.usable.curves(part), choice.effort, self.question.k)
+
+
+def search(question: Question, usable: Usable) -> tuple[list[Found], Account]:
     """Return (positions, canonical scores) of each query, best first, and what it cost."""
-    account = Account()
+    account = Account(question, usable)
     picked: list[list[Positions]] = [[] for _ in question.queries]
     rest = _Rest(question)
-    for part in parts:
-        _ask(question, part, picked, rest, account)
+    for part in usable.parts:
+        _ask(question, usable, part, picked, rest, account)
     short = sorted(account.short)
     account.completed = len(short)
     scanned = _scan(question, rest, account)
@@ -136,7 +162,14 @@ class _Rest:
             self.mask[places.table[places.table >= 0]] = False
 
 
-def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], rest: _Rest, account: Account) -> None:
+def _ask(
+    question: Question,
+    usable: Usable,
+    part: LoadedPart,
+    picked: list[list[Positions]],
+    rest: _Rest,
+    account: Account,
+) -> None:
     """Let one part nominate, unless a scan of what it covers is the better way."""
     count = part.part.count
     places = find_places(question.view, question.space_view, part.part)
@@ -145,6 +178,11 @@ def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], re
     ask = _how_many(part, question.k, count, matches, restricted=allowed is not None)
     if not matches or ask is None:
         return
+    choice = _choice(question, usable, part)
+    if choice is SCAN:
+        account.missed += count
+        return
+    account.asked.append((part, choice))
     filtered = part.provided.thing.capabilities.filtered
     try:
         with PartView(question.view, question.space_view, part.part, places) as view:
@@ -155,7 +193,7 @@ def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], re
                 ask,
                 allowed=allowed if filtered else None,
                 matches=matches if filtered else count,
-                effort=question.effort,
+                effort=choice.effort,
                 view=view,
             )
     except CorruptionError as error:
@@ -172,6 +210,13 @@ def _ask(question: Question, part: LoadedPart, picked: list[list[Positions]], re
         picked[row].append(places.of(kept))
         if len(kept) < min(question.k, matches):
             account.short.add(row)
+
+
+def _choice(question: Question, usable: Usable, part: LoadedPart) -> Choice:
+    """Return the effort to ask a part with."""
+    if question.effort is not None:
+        return Choice(question.effort)
+    return DEFAULT if question.recall is None else usable.choose(part, question.recall, question.k)
 
 
 def _allowed_in(places: Places, count: int, mask: Bools | None) -> Bools | None:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from vecdb.engine import border
+from vecdb.engine.describing import describe
 from vecdb.engine.identity import Profile
-from vecdb.engine.indexing import describe
 from vecdb.engine.parts import load_all
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, find_places

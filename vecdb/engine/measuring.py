@@ -26,7 +26,7 @@ from vecdb.engine.views import BuildView, as_float32
 from vecdb.errors import CancelledError
 from vecdb.registry import Provided
 from vecdb.storage.measured import NOTHING, Measured, StoredCurve
-from vecdb.types import CancelCheck
+from vecdb.types import CancelCheck, Metric
 
 F32 = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -172,7 +172,7 @@ class _Bench:
             self._batch([], members[start : start + _BATCH], None, local=True)
 
     def dimension(self) -> float:
-        """Return the local intrinsic dimension, 0 where it cannot be told."""
+        """Return the local intrinsic dimension, 0 where it cannot be told: nowhere by inner products."""
         mean = float(np.mean(self._inverse)) if self._inverse else 0.0
         return 1 / mean if mean > 0 else 0.0
 
@@ -195,7 +195,7 @@ class _Bench:
             most = max([tally.k for tally in tallies] + [_NEIGHBOURS if local else 1])
             truth = _truth(blocks, queries, own, mask, most)
             if local:
-                self._inverse += _inverse_dimensions(blocks, truth)
+                self._inverse += _inverse_dimensions(blocks.metric, truth)
             for tally in tallies:
                 self._tally(tally, truth, blocks, table)
 
@@ -255,9 +255,7 @@ class _Bench:
         return recalls
 
 
-def _truth(
-    blocks: VectorBlocks, queries: F32, own: Positions, mask: npt.NDArray[np.bool_], most: int
-) -> _Truth:
+def _truth(blocks: VectorBlocks, queries: F32, own: Positions, mask: npt.NDArray[np.bool_], most: int) -> _Truth:
     found, _ = exact.search(blocks, queries, most + 1, allowed=mask)
     kept = []
     for itself, (positions, scores) in zip(own.tolist(), found, strict=True):
@@ -276,27 +274,16 @@ def _recall(blocks: VectorBlocks, truth: _Truth, place: int, there: Positions, k
     return min(1.0, float(np.count_nonzero(found >= scores[-1])) / len(scores))
 
 
-def _inverse_dimensions(blocks: VectorBlocks, truth: _Truth) -> list[float]:
-    """Return the inverse of the local dimension around each query that has enough neighbours at a distance."""
+def _inverse_dimensions(metric: Metric, truth: _Truth) -> list[float]:
+    """Return the inverse of the local dimension around each query that has enough neighbours at a distance.
+
+    The largest inner products are not the nearest vectors, so they tell none.
+    """
     found = []
-    for place, (positions, scores) in enumerate(truth.found):
-        distances = _distances(blocks, truth.queries[place], positions, scores)
+    for _, scores in truth.found if metric != "dot" else ():
+        known = scores.astype(np.float64)
+        distances = -known if metric == "l2" else np.sqrt(np.maximum(0.0, 2.0 - 2.0 * known))  # of unit vectors
         distances = distances[distances > 0]
         if len(distances) >= _LEAST_NEIGHBOURS and distances[-1] > distances[0]:
             found.append(float(np.log(distances[-1] / distances[:-1]).mean()))
     return found
-
-
-def _distances(blocks: VectorBlocks, query: F32, positions: Positions, scores: F32) -> npt.NDArray[np.float64]:
-    """Return Euclidean distances, ascending: in a cosine space those of vectors of length one."""
-    if blocks.metric == "l2":
-        return -scores.astype(np.float64)
-    if blocks.metric == "cosine":
-        return np.sqrt(np.maximum(0.0, 2.0 - 2.0 * scores.astype(np.float64)))
-    rows = np.stack([blocks.matrices[block][row] for block, row in _spots(blocks, positions)]).astype(np.float64)
-    return np.sort(np.sqrt(((rows - query) ** 2).sum(axis=1)))
-
-
-def _spots(blocks: VectorBlocks, positions: Positions) -> Iterator[tuple[int, int]]:
-    inside = np.searchsorted(blocks.starts, positions, side="right") - 1
-    yield from zip(inside.tolist(), (positions - blocks.starts[inside]).tolist(), strict=True)

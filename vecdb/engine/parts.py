@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from vecdb.contracts.index import Index
 from vecdb.engine import border
 from vecdb.engine.blobstore import StoredBlobs
+from vecdb.engine.recall import EXACT, Choice, choose_effort, curves_for
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, find_places
 from vecdb.errors import CorruptionError, PluginContractError, PluginError, UnknownNameError, VecdbError
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.storage.indexes import IndexEntry, IndexPart
+from vecdb.storage.measured import StoredCurve
 from vecdb.storage.snapshot import State
 from vecdb.storage.spaces import SpaceView
 from vecdb.types import Space
@@ -41,6 +43,10 @@ class LoadedPart:
     mapped: bool = False
     """Whether it follows addresses into the map of the file, so that it is gone with that."""
 
+    @property
+    def exact(self) -> bool:
+        return bool(self.provided.thing.capabilities.exact)
+
     def spoil(self, error: CorruptionError) -> str:
         """Forget this part, which a search found damaged: it is scanned until it is rebuilt; return the note on it."""
         log.warning("index %r cannot be used: %s", self.entry.kind, error)
@@ -57,6 +63,21 @@ class Usable:
     entry: IndexEntry | None = None
     parts: tuple[LoadedPart, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: dict[tuple[int, float, int], Choice] = field(default_factory=dict, compare=False)
+    """What was chosen for a part's set, a recall and a k."""
+
+    def choose(self, part: LoadedPart, recall: float, k: int) -> Choice:
+        """Return the effort at which a part finds k neighbours with a recall; `SCAN` where that is not known."""
+        wanted = part.part.set, recall, k
+        choice = self.choices.get(wanted)
+        if choice is None:
+            choice = self.choices[wanted] = choose_effort(self.curves(part), recall, k) if not part.exact else EXACT
+        return choice
+
+    def curves(self, part: LoadedPart) -> tuple[StoredCurve, ...]:
+        """Return what is known of a part's recall by effort."""
+        two_kinds = bool(part.provided.thing.capabilities.part_from)
+        return curves_for(self.entry or part.entry, part.part, two_kinds=two_kinds)
 
     @property
     def covered(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, log
 from typing import Final
 
@@ -20,7 +21,6 @@ from vecdb.storage.measured import MILLION, StoredCurve
 
 RECORDED_FROM: Final = 200
 """Recorded queries from which they are measured."""
-EXPECTED: Final = "expected_recall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,12 @@ class Choice:
     source: str | None = None
 
 
-SCAN: Final = Choice(None, 1.0, None)
+SCAN: Final = Choice(None, 1.0)
+"""A scan, because nothing else is known to reach what is asked."""
+DEFAULT: Final = Choice(None)
+"""The index's own default effort."""
+EXACT: Final = Choice(None, 1.0)
+"""An index that is exact at any effort."""
 
 
 def as_stored(curve: EffortCurve, source: str) -> StoredCurve:
@@ -68,11 +73,11 @@ def as_curve(stored: StoredCurve) -> EffortCurve:
     )
 
 
-def curves_for(index: IndexEntry, part: IndexPart) -> tuple[StoredCurve, ...]:
-    """Return what was measured of a part, or of the largest part of its kind where it was not measured itself."""
+def curves_for(index: IndexEntry, part: IndexPart, *, two_kinds: bool) -> tuple[StoredCurve, ...]:
+    """Return what was measured of a part, or of a larger one of its kind where it was not measured itself."""
     if part.measured.curves:
         return part.measured.curves
-    alike = [each for each in index.parts if each.coded == part.coded and each.measured.curves]
+    alike = [each for each in index.parts if each.measured.curves and (each.coded == part.coded or not two_kinds)]
     larger = [each for each in alike if each.count >= part.count]
     return max(larger, key=lambda each: each.count).measured.curves if larger else ()
 
@@ -92,9 +97,7 @@ def choose_effort(curves: Iterable[StoredCurve], recall: float, k: int) -> Choic
 
 def expectation(curves: Iterable[StoredCurve], effort: int, k: int) -> Choice:
     """Return what an effort is expected to find: of several sources, the least."""
-    found = [
-        Choice(effort, expected_at(known, effort, k), source) for source, known in _by_source(curves).items()
-    ]
+    found = [Choice(effort, expected_at(known, effort, k), source) for source, known in _by_source(curves).items()]
     return min(found, key=lambda choice: choice.expected or 0.0) if found else Choice(effort)
 
 
@@ -111,10 +114,10 @@ def _at_k(efforts: Sequence[tuple[int, int | None]], k: int) -> int | None:
     least, first = efforts[0]
     if k <= least or first is None:
         return first
-    for (low, before), (high, after) in zip(efforts, efforts[1:], strict=False):
+    for (low, before), (high, after) in pairwise(efforts):
         if k <= high and before is not None and after is not None:
             power = log(max(after, before) / before) / log(high / low)
-            return ceil(before * (k / low) ** power - 1e-9)
+            return ceil(float(before * (k / low) ** power) - 1e-9)
     most, last = efforts[-1]
     return None if last is None else ceil(last * k / most)
 

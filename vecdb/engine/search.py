@@ -58,6 +58,7 @@ class SearchRequest:
     asked: dict[str, Any] = field(default_factory=dict)
     exact: bool = False
     effort: int | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,9 @@ def search(
             allowed.count,
             request.effort,
             _stopper(request),
+            request.recall,
         )
-        answers, account = indexed.search(question, usable.parts)
+        answers, account = indexed.search(question, usable)
         facts: Mapping[str, Any] = account.facts()
         notes += tuple(account.notes)
     else:

@@ -96,7 +96,7 @@ class IndexEntry:
         return self.parts[-1].stop if self.parts else 0
 
 
-_FLAGS: Final = ([], [True])
+_FLAGS: Final = ("[]", "[True]")
 
 
 # --- in the catalog ---------------------------------------------------------------------------------------
@@ -123,7 +123,12 @@ def _line_to_plain(line: BlobLine) -> list[Any]:
 def index_from_plain(plain: Any) -> IndexEntry:
     """Invert `index_to_plain`; anything of a wrong shape raises what the catalog turns into `CorruptionError`."""
     number, space, kind, params, seed, owner, parts, *more = plain
-    if not isinstance(kind, str) or not isinstance(owner, str) or not isinstance(params, dict) or more not in _FLAGS:
+    if (
+        not isinstance(kind, str)
+        or not isinstance(owner, str)
+        or not isinstance(params, dict)
+        or repr(more) not in _FLAGS
+    ):
         raise TypeError("an index of a wrong shape")
     if any(
         not isinstance(name, str) or not isinstance(value, (int, float, str, bool)) for name, value in params.items()
@@ -137,7 +142,7 @@ def index_from_plain(plain: Any) -> IndexEntry:
 
 
 def _part(plain: Any) -> IndexPart:
-    numbers, lines, more = plain[:5], plain[5], plain[6:]
+    numbers, (lines, *more) = plain[:5], plain[5:]
     number, version, first, stop, count = stored_numbers(numbers, "catalog", 5)
     if not first <= stop or not 0 < count <= stop - first or len(lines) > MAX_BLOBS + 1:
         raise ValueError("an impossible part of an index")
