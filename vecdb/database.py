@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecdb.collection import Collection
+from vecdb.engine.given import given_registry
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
 from vecdb.engine.recorded import Recorder
@@ -26,7 +26,6 @@ from vecdb.errors import (
     ClosedError,
     CollectionMissingError,
     ExistsError,
-    ParameterError,
     ReadOnlyError,
     TagMissingError,
     TransactionError,
@@ -151,28 +150,12 @@ def open(
     if mode == "r" and durability == "bulk":
         check_option("durability", durability, ("full", "relaxed"))
     options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
-    registry = _given_registry(plugins)
+    registry = given_registry(plugins)
     store = handles.acquire(check_path(path), options)
     database = Database(store, options, automatic=automatic, registry=registry, record_queries=record_queries)
     if registry is not None:
         database._listen(registry)
     return database
-
-
-def _given_registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegistry | None:
-    """Return the registry to use; None is the process's own while nobody needed it, so that no plugin is loaded."""
-    if plugins is None:
-        return registries.default_registry() if "vecdb.registry" in sys.modules else None
-    if isinstance(plugins, registries.PluginRegistry):
-        return plugins
-    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
-        raise ParameterError(
-            f"plugins is {plugins!r}, expected a PluginRegistry or several plugins",
-            name="plugins",
-            got=plugins,
-            allowed="PluginRegistry, or modules and objects with hook implementations",
-        )
-    return registries.PluginRegistry(plugins)
 
 
 class Database:
