@@ -75,6 +75,7 @@ def test_a_run_goes_on_where_it_stopped_and_builds_nothing_again(fake, tmp_path)
         assert len(value["single"]) == 3
     go(tmp_path, run="r2", rounds=1)
     third = read(tmp_path)
+    assert third["known"] == first["known"] and third["runs"]["r2"]["curve"]["8"]["recall"] == pytest.approx(0.8)
     assert third["runs"]["r1"] == second["runs"]["r1"] and len(third["runs"]["r2"]["curve"]["5"]["single"]) == 1
 
 

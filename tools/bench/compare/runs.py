@@ -23,7 +23,7 @@ from tools.bench.compare.turn import Turn
 from tools.bench.compare.worker import memory
 
 _BUILD_LIMIT = 5400.0
-_SLICE = 0.12
+_SLICE = 0.08
 """Seconds that one timing of a setting should take."""
 _FEWEST = 5
 _INSERTS = ((1, 40), (1000, 2))
@@ -221,9 +221,20 @@ def _place(measured: dict[str, Any], setting: Any, condition: Condition | None) 
 
 
 def _learn(plan: Plan, task: Task) -> None:
-    """Find the recall of a setting and how many queries one timing takes, unless this run knows them."""
-    if "recall" in task.found:
-        return
+    """Find the recall of a setting and how many queries one timing takes, unless a run has found them already.
+
+    An index that is built does not change, and neither do its answers: they are looked at once.
+    """
+    condition = "all" if task.condition is None else task.condition.name
+    known = task.entry.record.found.setdefault("known", {}).setdefault(condition, {})
+    setting = json.dumps(task.setting)
+    if setting not in known:
+        known[setting] = _answered(plan, task)
+    if "recall" not in task.found:
+        task.found.update(known[setting], asked_for=task.setting in task.entry.variant.asked)
+
+
+def _answered(plan: Plan, task: Task) -> dict[str, Any]:
     plan.turn.step(5.0)
     out, vectors = plan.work / f"answers-{task.entry.record.key.stem}.npy", plan.vectors
     _aim(task)
@@ -232,16 +243,15 @@ def _learn(plan: Plan, task: Task) -> None:
     answered = task.worker.call("ask", out=str(out), count=most, seconds=seconds)
     asked = answered["asked"]
     found = np.load(out)
+    out.unlink()
     _refuse_others(plan, task, found)
     floors = vectors.floors(task.condition)[:asked]
-    facts = {
+    return {
         "recall": recall(found, vectors.rows, vectors.queries[:asked], floors, K),
         "asked": asked,
-        "asked_for": task.setting in task.entry.variant.asked,
+        "fewer": int((found < 0).any(axis=1).sum()),
         "count": min(asked, max(_FEWEST, round(_SLICE * asked / max(answered["seconds"], 1e-6)))),
     }
-    task.found.update(facts)
-    out.unlink()
 
 
 def _refuse_others(plan: Plan, task: Task, found: Any) -> None:
@@ -250,7 +260,6 @@ def _refuse_others(plan: Plan, task: Task, found: Any) -> None:
         known = found[found >= 0]
         if (plan.vectors.array(task.condition.attribute)[known] >= task.condition.below).any():
             raise WorkerError(f"returned rows that are not {task.condition.name}")
-        task.found["fewer"] = int((found < 0).any(axis=1).sum())
 
 
 def _aim(task: Task) -> None:

@@ -88,13 +88,13 @@ VARIANTS = (
     ),
     Variant(
         "ivfpqfs",
-        settings=_refined((4, 8, 16, 32, 64, 128, 256), (2, 4, 8)),
+        settings=_refined((4, 8, 16, 32, 64, 128, 256), (4, 8)),
         build={"factory": "IVF256,PQ{half}x4fs,RFlat", "kind": "refined"},
         filtered=_refined((16, 64, 256), (4, 16)),
     ),
     Variant(
         "ivfrabitq",
-        settings=_refined((8, 16, 32, 64, 128, 256), (4, 8, 16)),
+        settings=_refined((8, 16, 32, 64, 128, 256), (4, 16)),
         build={"factory": "IVF256,RaBitQfs,RFlat", "kind": "refined"},
         filtered=_refined((16, 64, 256), (8, 16)),
     ),

@@ -51,6 +51,6 @@ PEER = Scann
 VARIANTS = (
     Variant(
         "tree-ah",
-        settings=tuple([leaves, rows] for leaves in (10, 20, 40, 80, 120, 200) for rows in (20, 40, 80, 160)),
+        settings=tuple([leaves, rows] for leaves in (10, 20, 40, 80, 160, 320) for rows in (40, 120)),
     ),
 )
