@@ -16,7 +16,8 @@ from tools.bench.compare.arithmetic import Point, frontier
 
 WIDTH, HEIGHT = 860, 520
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 190, 34, 46
-_TICKS = (0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_END = 0.9995
+_TICKS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _OWN = ("#d1495b", "#e07a1f", "#b8336a", "#7a3fb0", "#c9a227")
 _OTHERS = ("#1f77b4", "#2a9d8f", "#5b7f3b", "#17806d", "#6b7280", "#3d5a98", "#8d6e63", "#00838f", "#4e8d9c")
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -62,14 +63,14 @@ class _Scale:
 
 
 def _stretch(recall: float) -> float:
-    return -math.log10(1 - min(recall, 0.9995))
+    return -math.log10(1 - min(recall, _END))
 
 
 def plot(title: str, unit: str, series: Sequence[Series], clock: str = "cpu") -> str:
     """Return an SVG of curves; points below a recall of 0.8 are left out."""
     shown = [each for each in (_visible(each, clock) for each in series) if each.points or each.asked]
     rates = [point.rate(clock) for each in shown for point in (*each.points, *each.asked)] or [1.0, 10.0]
-    scale = _Scale(0.8, 0.9995, min(rates) / 1.2, max(rates) * 1.2)
+    scale = _Scale(0.8, _END, min(rates) / 1.2, max(rates) * 1.2)
     parts = [*_frame(title, unit, scale), *_curves(shown, scale, clock)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
     return "\n".join([head, f"<title>{escape(title)}</title><style>{_STYLE}</style>", *parts, "</svg>", ""])
@@ -77,6 +78,8 @@ def plot(title: str, unit: str, series: Sequence[Series], clock: str = "cpu") ->
 
 def _visible(series: Series, clock: str) -> Series:
     best = [point for point in frontier(series.points, clock) if point.recall >= 0.8]
+    beyond = sum(point.recall >= _END for point in best)
+    best = best[: len(best) - max(0, beyond - 1)]  # what lies at the edge would be drawn on top of each other
     return Series(series.name, best, [point for point in series.asked if point.recall >= 0.8])
 
 
