@@ -38,6 +38,7 @@ class Chroma(Peer):
 
     def open(self, dim: int) -> None:
         self._docs = self._client().get_collection("docs", embedding_function=None)
+        self._setting = self._docs.configuration["hnsw"]["ef_search"]
         self._any = np.eye(1, dim, dtype=np.float32)
 
     def aim(self, setting: Setting) -> None:
