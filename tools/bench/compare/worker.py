@@ -48,6 +48,7 @@ class Session:
         """Write records, build, and tell what that took and takes."""
         peer, vectors = self._module.PEER(Path(folder), params, threads), VectorSet("", Path(data))
         rows, attributes = np.array(vectors.rows), _attributes(vectors)
+        peer.warm()
         before = memory("RssAnon")
         stored = _timed(lambda: peer.store(rows, attributes))
         built = _timed(lambda: peer.build(rows, attributes))

@@ -84,7 +84,7 @@ class Peer(ABC):
         """Make ready to be asked, from the folder."""
 
     def warm(self) -> None:  # noqa: B027 - most have nothing to do here
-        """Load what is loaded once a process, where the first query is not the subject."""
+        """Load and compile what a process does once; before a build, and after `open` unless that is the subject."""
 
     def aim(self, setting: Setting) -> None:
         """Use this setting from now on; None is the only one of a peer without settings."""

@@ -50,7 +50,6 @@ class Own(Peer):
             return
         more = {name: value for name, value in self.params.items() if name != "kind"}
         with vecdb.open(self.folder / "a.vecdb", durability="relaxed") as db:
-            vecdb.warmup()
             try:
                 db.collection("docs").create_index("m", kind, seed=1, **more)
             except UnknownNameError as error:

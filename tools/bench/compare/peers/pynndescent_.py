@@ -16,7 +16,7 @@ DISTRIBUTIONS = ("pynndescent",)
 class Pynndescent(Peer):
     """A setting is epsilon."""
 
-    _index: Any
+    _index: Any = None
     _epsilon: float = 0.1
 
     def build(self, rows: F32, attributes: Attributes) -> None:
@@ -30,8 +30,9 @@ class Pynndescent(Peer):
         self._index = pickle.loads((self.folder / "a.pickle").read_bytes())  # written by `build`
 
     def warm(self) -> None:
-        """Compile the search, which every process does anew."""
-        self._index.query(np.zeros((1, self._index.dim), np.float32), K)
+        """Compile the search, which every process does anew; a build counts what it compiles."""
+        if self._index is not None:
+            self._index.query(np.zeros((1, self._index.dim), np.float32), K)
 
     def aim(self, setting: Setting) -> None:
         self._epsilon = setting
