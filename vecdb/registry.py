@@ -123,7 +123,7 @@ class PluginRegistry:
     --------
     >>> from vecdb import PluginRegistry
     >>> PluginRegistry(entry_points=False).names("index type")
-    ['flat', 'ivf', 'rabitq']
+    ['flat', 'graph', 'ivf', 'rabitq']
     """
 
     def __init__(

@@ -10,7 +10,7 @@ import importlib
 import numpy as np
 import pytest
 
-from tests.kernels import graph_cases
+from tests.kernels import graph_cases, search_cases
 from tests.kernels.oracle import DTYPES, METRICS, cut, hard_rows
 from vecdb.indexes.codes import pack_signs
 from vecdb.indexes.lists import join_lists
@@ -300,6 +300,7 @@ CASES = {
     "graph_reach.reverse_lists": graph_cases.reverse_lists,
     "graph_reach.spread": graph_cases.spread,
     "graph_reach.walk": graph_cases.walk,
+    "graph_search.search_graph": search_cases.search_graph,
     "half.widen": widen,
     "screen.axis_energies": axis_energies,
 }

@@ -19,7 +19,18 @@ from numba.core import cgutils, config
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["floats_at", "half_to_single", "halves_at", "prefetch", "table_sums", "words_at"]
+__all__ = [
+    "bytes_at",
+    "count_bits",
+    "floats_at",
+    "half_to_single",
+    "halves_at",
+    "keys_at",
+    "longs_at",
+    "prefetch",
+    "table_sums",
+    "words_at",
+]
 
 SHUFFLES = {
     64: "llvm.x86.avx512.pshuf.b.512",
@@ -87,6 +98,22 @@ if config.DISABLE_JIT:
         """Float16 bits of `length` at `address`, as uint16."""
         return np.ctypeslib.as_array((ctypes.c_uint16 * length).from_address(int(address)))
 
+    def bytes_at(address: int, length: int) -> npt.NDArray[np.uint8]:
+        """Uint8 array of `length` at `address`."""
+        return np.ctypeslib.as_array((ctypes.c_uint8 * length).from_address(int(address)))
+
+    def longs_at(address: int, length: int) -> npt.NDArray[np.int64]:
+        """Int64 array of `length` at `address`."""
+        return np.ctypeslib.as_array((ctypes.c_int64 * length).from_address(int(address)))
+
+    def keys_at(address: int, length: int) -> npt.NDArray[np.uint64]:
+        """Uint64 array of `length` at `address`."""
+        return np.ctypeslib.as_array((ctypes.c_uint64 * length).from_address(int(address)))
+
+    def count_bits(word: np.uint64) -> int:
+        """Number of bits of `word` that are set."""
+        return int(word).bit_count()
+
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
         """Int32 array of `length` at `address`."""
         return np.ctypeslib.as_array((ctypes.c_int32 * length).from_address(int(address)))
@@ -134,6 +161,37 @@ else:
         array: npt.NDArray[np.uint16] = carray(_half_pointer(address), (length,))
         return array
 
+    _byte_pointer = _pointer_to(types.uint8)
+    _long_pointer = _pointer_to(types.int64)
+    _key_pointer = _pointer_to(types.uint64)
+
+    @njit  # type: ignore[untyped-decorator]
+    def bytes_at(address: int, length: int) -> npt.NDArray[np.uint8]:
+        """Uint8 array of `length` at `address`."""
+        array: npt.NDArray[np.uint8] = carray(_byte_pointer(address), (length,))
+        return array
+
+    @njit  # type: ignore[untyped-decorator]
+    def longs_at(address: int, length: int) -> npt.NDArray[np.int64]:
+        """Int64 array of `length` at `address`."""
+        array: npt.NDArray[np.int64] = carray(_long_pointer(address), (length,))
+        return array
+
+    @njit  # type: ignore[untyped-decorator]
+    def keys_at(address: int, length: int) -> npt.NDArray[np.uint64]:
+        """Uint64 array of `length` at `address`."""
+        array: npt.NDArray[np.uint64] = carray(_key_pointer(address), (length,))
+        return array
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def count_bits(typing_context: Any, word: Any) -> Any:
+        """Number of bits of `word` that are set; LLVM has a path for every CPU."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.ctpop(args[0])
+
+        return types.int64(types.uint64), generate
+
     @njit  # type: ignore[untyped-decorator]
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
         """Int32 array of `length` at `address`."""
@@ -168,8 +226,6 @@ else:
 
     else:
         half_to_single = njit(half_bits_to_single)
-
-    _byte_pointer = _pointer_to(types.uint8)
 
     @njit  # type: ignore[untyped-decorator]
     def _single_sums(codes: int, table: int, groups: int, out: int) -> None:

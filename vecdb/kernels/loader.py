@@ -35,7 +35,17 @@ __all__ = [
     "warmup",
 ]
 
-SEARCH_MODULES = ("canonical", "exact_scan", "half", "screen", "code_scan", "code_queries", "list_scan", "candidates")
+SEARCH_MODULES = (
+    "canonical",
+    "exact_scan",
+    "half",
+    "screen",
+    "code_scan",
+    "code_queries",
+    "list_scan",
+    "candidates",
+    "graph_search",
+)
 """Modules of `vecdb.kernels` whose kernels searches need, the warning of foreign queries included."""
 
 
@@ -48,6 +58,7 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield lambda: importlib.import_module("vecdb.kernels.code_scan")
     yield lambda: importlib.import_module("vecdb.kernels.list_scan")
     yield lambda: importlib.import_module("vecdb.kernels.candidates")
+    yield lambda: importlib.import_module("vecdb.kernels.graph_search")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS
     for declared in list(kernels.values()):
         if declared.name.partition(".")[0] in SEARCH_MODULES:

@@ -304,3 +304,59 @@ def insert_edge(rows: F64, listed: list[int], children: set[int], host: int, row
             return None
         kept.remove(given_up[-1])
     return sorted([*kept, row], key=lambda other: float(((rows[other] - rows[host]) ** 2).sum()))
+
+
+def search_graph(
+    estimates: F64,
+    exact: F64,
+    neighbours: npt.NDArray[np.int32],
+    entries: npt.NDArray[np.int64],
+    allowed: npt.NDArray[np.bool_] | None,
+    effort: int,
+) -> list[int]:
+    """All rows that a walk for one query expands, by exact distance; estimates (n,) and exact (n,) are distances."""
+    count = len(estimates)
+    pool: list[int] = []
+    expanded: set[int] = set()
+    met: set[int] = set()
+
+    def offer(row: int) -> None:
+        if row not in pool:
+            pool.append(row)
+            pool.sort(key=lambda each: (estimates[each], each))
+            del pool[effort:]
+
+    def met_before(row: int) -> bool:
+        known = row in met
+        met.add(row)
+        return known
+
+    def linked(row: int) -> list[int]:
+        return [other for other in neighbours[row].tolist() if 0 <= other < count]
+
+    def expand(row: int) -> None:
+        if allowed is None:
+            for other in linked(row):
+                offer(other)
+            return
+        fresh = [other for other in linked(row) if not met_before(other)]
+        found = [other for other in fresh if allowed[other]]
+        for bridge in (other for other in fresh if not allowed[other]):
+            if len(found) >= 32:
+                break
+            found += [other for other in linked(bridge) if allowed[other] and not met_before(other)]
+        for other in found:
+            offer(other)
+
+    for row in entries.tolist():
+        if 0 <= row < count and (allowed is None or (allowed[row] and not met_before(row))):
+            offer(row)
+    for seed in range(64 if allowed is not None else 0):
+        spread = range(seed * count // 64, (seed + 1) * count // 64)
+        chosen = next((row for row in spread if allowed is not None and allowed[row]), None)
+        if chosen is not None and not met_before(chosen):
+            offer(chosen)
+    while todo := [row for row in pool if row not in expanded]:
+        expanded.add(todo[0])
+        expand(todo[0])
+    return sorted(expanded, key=lambda row: (exact[row], row))

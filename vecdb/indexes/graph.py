@@ -1,0 +1,252 @@
+"""`graph`: a proximity graph that is walked by estimated distances; exact ones are computed where the vectors lie.
+
+Each vector has a 1-bit code and up to `degree` neighbours; `effort` is the size of the pool of a walk, and its default
+is measured while the index is built, on vectors left out of it (`vecdb.indexes.graph_gauge`). Newly sealed vectors get
+codes alone, which are scanned until enough of them are there for a graph. Sources: see `vecdb.kernels.graph_search` for
+the walk, `vecdb.indexes.graph_build` for the graph.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts.blobs import BlobReader, BlobWriter
+from vecdb.contracts.effort import EffortCurve
+from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
+from vecdb.contracts.params import Param
+from vecdb.contracts.rows import MappedRows
+from vecdb.errors import CancelledError
+from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, write_codes
+from vecdb.indexes.flat import exact_candidates
+from vecdb.indexes.graph_build import Graph, build_graph, unreachable
+from vecdb.indexes.graph_gauge import default_effort, measure
+from vecdb.indexes.graph_layout import LAYOUTS, Layout, StoredGraph, link_rows, make_records, read_graph, write_graph
+from vecdb.indexes.graph_link import link
+from vecdb.indexes.graph_walk import Habit, walk_graph
+from vecdb.indexes.rabitq import RabitqIndex
+from vecdb.kernels import loader
+from vecdb.types import METRICS, CancelCheck, Progress
+
+__all__ = ["GraphIndex", "GraphType"]
+
+_PIECE: Final = 8_192
+_SAMPLE: Final = 16_384
+_CELLS: Final = 64
+_ROWS_A_CELL: Final = 64
+_LEFT_OUT: Final = 1_000
+_NEAR: Final = 64
+_POOL: Final = 128
+"""How many rows a row that is linked later chooses from, and the effort of finding them."""
+_MOST_THREADS: Final = 16
+_CAPABILITIES = IndexCapabilities(
+    metrics=frozenset(METRICS),
+    filtered=True,
+    encodes_segments=True,
+    deterministic=True,
+    measured=True,
+    part_from=10_000,
+    proves=True,
+    min_recall_at_10=0.95,
+)
+_PARAMETERS: Final = {
+    "degree": Param("int", 32, "Most neighbours of a vector.", low=32, choices=(32, 64, 96, 128)),
+    "layout": Param(
+        "str",
+        "compact",
+        "compact: one code a vector, about a seventh of a vector's size; fast: also those of its neighbours beside it.",
+        choices=LAYOUTS,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphType:
+    """The graph."""
+
+    name: str = "graph"
+    version: int = 1
+    capabilities: IndexCapabilities = _CAPABILITIES
+    parameters: Mapping[str, Param] = field(default_factory=lambda: dict(_PARAMETERS))
+
+    def build(
+        self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
+    ) -> GraphIndex:
+        book = make_book(
+            view.metric, view.gather(_spread(view.count, _SAMPLE)), min(view.count, _CELLS * _ROWS_A_CELL), seed
+        )
+        steps = _Steps(view.count, progress, cancel)
+        records = _encode(book, view, steps)
+        made, curve = _linked(book, records, view, params["degree"], seed, steps)
+        graph = _stored(book, records, made, params["layout"], curve)
+        steps.end()
+        return GraphIndex(graph)
+
+    def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> GraphIndex | RabitqIndex:
+        if "records" in blobs.names():
+            return GraphIndex(read_graph(blobs, view.metric, view.dim, view.count))
+        return CodesOfGraph(*read_codes(blobs, view.metric, view.dim, view.count))
+
+
+@dataclass(frozen=True, slots=True)
+class GraphIndex:
+    """A graph over the vectors of a view."""
+
+    graph: StoredGraph
+    habit: Habit = field(default_factory=Habit, compare=False, repr=False)
+
+    def search(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        *,
+        allowed: npt.NDArray[np.bool_] | None,
+        effort: int | None,
+        view: VectorView,
+    ) -> Candidates:
+        if not loader.ready():  # the vectors themselves answer while kernels are loaded
+            loader.request()
+            return exact_candidates(queries, k, allowed, view)
+        count = self.graph.count
+        pool = effort if effort is not None else self.graph.effort + 2 * max(0, k - 10)
+        return walk_graph(self.graph, queries, min(k, count), allowed, min(count, max(k, pool)), view, self.habit)
+
+    def dump(self, blobs: BlobWriter) -> None:
+        write_graph(blobs, self.graph)
+
+    def stats(self) -> Mapping[str, int | float | str]:
+        graph = self.graph
+        return {
+            "vectors": graph.count,
+            "degree": graph.degree,
+            "layout": graph.layout,
+            "bits": graph.book.width,
+            "entries": len(graph.entries),
+            "effort": graph.effort,
+            "index_bytes": graph.records.nbytes + graph.links.nbytes,
+        }
+
+    def effort_curve(self) -> EffortCurve | None:
+        return self.graph.curve
+
+    def encode_segment(self, view: VectorView, blobs: BlobWriter) -> None:
+        parts = [codes for _, codes, _ in _pieces(self.graph.book, view)]
+        write_codes(blobs, self.graph.book, Codes.join(parts), self.graph.effort)
+
+    def problems(self, view: VectorView) -> Sequence[str]:
+        graph = Graph(_neighbours_of(self.graph), self.graph.entries)
+        if int(graph.neighbours.max()) >= graph.count or int(graph.neighbours.min()) < -1:
+            return ["the graph names vectors that do not exist"]
+        lost = unreachable(graph)
+        return [f"{len(lost)} vectors cannot be reached, position {int(lost[0])} for one"] if len(lost) else []
+
+
+class CodesOfGraph(RabitqIndex):
+    """What `GraphIndex.encode_segment` wrote: codes alone, which are scanned."""
+
+    def effort_curve(self) -> EffortCurve | None:
+        return None
+
+    def problems(self, view: VectorView) -> Sequence[str]:
+        return []
+
+
+# --- building ---------------------------------------------------------------------------------------------
+
+
+class _Steps:
+    """Tells the progress of a build: a fifth for the codes, the rest for the graph, its end only when all is done."""
+
+    def __init__(self, count: int, progress: Progress, cancel: CancelCheck) -> None:
+        self._count = count
+        self._progress = progress
+        self.cancel = cancel
+
+    def encoded(self, rows: int) -> None:
+        self._progress(rows, 5 * self._count)
+        if self.cancel():
+            raise CancelledError("building a graph was cancelled")
+
+    def told(self, done: int, total: int | None) -> None:
+        most = 4 * self._count
+        self._progress(min(self._count + done * most // max(1, total or 1), 5 * self._count - 1), 5 * self._count)
+
+    def end(self) -> None:
+        self._progress(5 * self._count, 5 * self._count)
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return at most so many positions spread evenly over a view, so that the order of arrival does not matter."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _threads() -> int:
+    return max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+
+
+def _pieces(book: CodeBook, view: VectorView) -> Iterator[tuple[int, Codes, npt.NDArray[np.bool_]]]:
+    """Yield the first position, the codes and the signs of pieces of a view."""
+    for start in range(0, view.count, _PIECE):
+        rows = view.gather(np.arange(start, min(view.count, start + _PIECE)))
+        yield start, *encode(book, rows)
+
+
+def _encode(book: CodeBook, view: VectorView, steps: _Steps) -> npt.NDArray[np.uint8]:
+    parts = []
+    for start, codes, signs in _pieces(book, view):
+        parts.append(make_records(signs, codes.factors, codes.cells))
+        steps.encoded(start + len(signs))
+    return np.concatenate(parts)
+
+
+def _stored(
+    book: CodeBook, records: npt.NDArray[np.uint8], made: Graph, layout: Layout, curve: EffortCurve | None
+) -> StoredGraph:
+    links = MappedRows.of(link_rows(made.neighbours, records, book.width, layout))
+    codes = MappedRows.of(records)
+    return StoredGraph(book, codes, links, made.entries, made.degree, layout, default_effort(curve), curve)
+
+
+def _linked(
+    book: CodeBook, records: npt.NDArray[np.uint8], view: VectorView, degree: int, seed: int, steps: _Steps
+) -> tuple[Graph, EffortCurve | None]:
+    """Link all vectors; what was left out at first tells how much the graph finds, and is linked at last."""
+    rng = np.random.default_rng(seed)
+    left_out = np.sort(rng.choice(view.count, min(_LEFT_OUT, view.count // 10), replace=False)).astype(np.int64)
+    made = build_graph(
+        view,
+        degree=degree,
+        seed=seed,
+        progress=steps.told,
+        cancel=steps.cancel,
+        threads=_threads(),
+        left_out=left_out,
+    )
+    if not len(left_out):
+        return made, None
+    bare = _stored(book, records, made, "compact", None)
+    curve = measure(bare, view, left_out)
+    near = walk_graph(bare, view.gather(left_out), min(_NEAR, view.count), None, min(_POOL, view.count), view)
+    whole = link(
+        made,
+        view,
+        left_out,
+        near.positions,
+        seed=seed,
+        progress=lambda done, total: None,
+        cancel=steps.cancel,
+        threads=_threads(),
+    )
+    return whole, curve
+
+
+def _neighbours_of(graph: StoredGraph) -> npt.NDArray[np.int32]:
+    """Return the numbers of all neighbours, shape (n, R), verified."""
+    rows = graph.links.array()
+    blocks = rows.reshape(graph.count, graph.degree // BLOCK, -1)[:, :, : 4 * BLOCK]
+    return np.ascontiguousarray(blocks).view("<i4").reshape(graph.count, graph.degree)

@@ -1,0 +1,127 @@
+"""Asking a stored graph: one call of the kernel, and proof of whatever it read before its answer is believed.
+
+Nothing is read when an index is opened. Until all of a graph, and of the vectors, was compared with its checksums, the
+kernel tells which rows it read; after some searches the rest is compared at once, and no search has to tell any more.
+Invariant: what is returned rests on bytes that were verified, or on none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts.index import Candidates, InPlace, VectorView
+from vecdb.indexes.graph_layout import StoredGraph
+
+__all__ = ["Habit", "walk_graph"]
+
+Bools = npt.NDArray[np.bool_]
+
+_OFTEN: Final = 64
+"""So many searches prove what they touched; the next one proves everything."""
+_SMALL: Final = 1 << 26
+"""Bytes of vectors that are proved at once."""
+_EVERYTHING: Final = np.empty(0, np.bool_)
+_FOLLOWING: Final = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class Habit:
+    """How often a graph was asked; threads may count over each other, which does no harm."""
+
+    searches: int = 0
+
+
+def walk_graph(
+    graph: StoredGraph,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    allowed: Bools | None,
+    effort: int,
+    view: VectorView,
+    habit: Habit | None = None,
+) -> Candidates:
+    """Return the best rows that a walk with a pool of `effort` rows finds; k and effort at most the number of rows.
+
+    Raises
+    ------
+    CorruptionError
+        Something that was read is damaged.
+    """
+    whole = _proves_all(graph, view, habit)
+    with view.in_place(verify=whole) as here:
+        _prove_codes(graph, allowed is not None, whole)
+        found, trails = _ask(graph, queries, k, allowed, effort, here, trace=not whole)
+        if not whole:
+            _prove_trails(graph, trails, view)
+    return found
+
+
+def _proves_all(graph: StoredGraph, view: VectorView, habit: Habit | None) -> bool:
+    if habit is None:
+        return True
+    habit.searches += 1
+    return habit.searches > _OFTEN or view.count * view.dim * 4 <= _SMALL
+
+
+def _prove_codes(graph: StoredGraph, masked: bool, whole: bool) -> None:
+    """Prove what is read without being told: codes, and all links if that is due."""
+    if whole:
+        graph.links.verify()
+    if whole or masked or graph.layout == "compact":
+        graph.records.verify()
+    else:
+        graph.records.verify_rows(graph.entries)
+
+
+def _ask(
+    graph: StoredGraph,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    allowed: Bools | None,
+    effort: int,
+    here: InPlace,
+    *,
+    trace: bool,
+) -> tuple[Candidates, npt.NDArray[np.int64]]:
+    from vecdb.kernels.graph_search import (
+        scratch_words,
+        search_graph,
+    )  # numba is loaded by now, never by importing this module
+
+    plan = graph.plan.copy()
+    plan[2], plan[12], plan[13] = here.first, here.blocks.half, effort
+    positions = np.empty((len(queries), k), np.int64)
+    scores = np.empty((len(queries), k), np.float32)
+    trails = np.zeros((len(queries), 8 * effort + 256 if trace else 0), np.int64)
+    met = 0 if allowed is None else graph.count
+    size = scratch_words(graph.book.width, len(graph.book.centres), graph.degree, k, effort, met)
+    search_graph(
+        queries,
+        graph.anchors,
+        graph.book.signs,
+        here.blocks.scan_table,
+        _FOLLOWING if here.places is None else here.places,
+        graph.maps,
+        _EVERYTHING if allowed is None else allowed,
+        plan,
+        np.empty(size, np.uint64),
+        positions,
+        scores,
+        trails,
+    )
+    return Candidates(positions, scores), trails
+
+
+def _prove_trails(graph: StoredGraph, trails: npt.NDArray[np.int64], view: VectorView) -> None:
+    """Prove the rows that a search tells of, or everything if there were more than it could tell."""
+    if int(trails[:, 0].max(initial=0)) >= trails.shape[1]:
+        graph.links.verify()
+        with view.in_place():
+            return
+    told = np.concatenate([trail[1 : trail[0] + 1] for trail in trails])
+    graph.links.verify_rows(np.unique(told >> 1))
+    view.verify(np.unique(told[told & 1 == 1] >> 1))
