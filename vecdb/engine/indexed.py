@@ -71,7 +71,7 @@ class Account:
     usable: Usable
     searched: int = 0
     nominated: int = 0
-    scanned: int = 0
+    rows_scanned: int = 0
     completed: int = 0
     complete: bool = True
     kinds: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Account:
             "parts": len(self.kinds),
             "covered": self.searched,
             "nominated": self.nominated,
-            "rows_scanned": self.scanned,
+            "rows_scanned": self.rows_scanned,
             "completed_by_scan": self.completed,
             "complete": self.complete,
             **self._efforts(),
@@ -132,7 +132,7 @@ def search(question: Question, usable: Usable) -> tuple[list[Found], Account]:
         whole, facts = exact.search(
             question.blocks, question.queries[short], question.k, allowed=question.mask, stop=question.stop
         )
-        account.scanned += facts.rows_scanned
+        account.rows_scanned += facts.rows_scanned
         account.complete = account.complete and facts.complete
         for row, answer in zip(short, whole, strict=True):
             found[row] = answer
@@ -252,7 +252,7 @@ def _scan(question: Question, rest: _Rest, account: Account) -> list[Found | Non
     found, facts = exact.search(
         question.blocks, question.queries, min(question.k, rest.count), allowed=rest.mask, stop=question.stop
     )
-    account.scanned += facts.rows_scanned
+    account.rows_scanned += facts.rows_scanned
     account.complete = account.complete and facts.complete
     return list(found)
 

@@ -96,15 +96,15 @@ def search(
             request.recall,
         )
         answers, account = indexed.search(question, usable)
-        facts: Mapping[str, Any] = account.facts()
-        notes += tuple(account.notes)
+        cost: indexed.Account | exact.ScanFacts = account
+        if account.notes:
+            notes += tuple(account.notes)
     else:
         verify(view, space_view, allowed.mask, allowed.count)
-        answers, scan = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
-        facts = scan.facts()
+        answers, cost = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
     _check_cancelled(request)
-    plan = _plan(request, view, allowed, {**facts, "notes": notes}, began) if request.explain else None
-    reason = None if facts["complete"] else f"the time-out was reached after {facts['rows_scanned']} row scores"
+    plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
+    reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     columns = _columns(view, space_view, request, found)
     said = None if warn is None else _Warnings(warn, request.queries)

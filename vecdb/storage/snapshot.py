@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _LARGEST_BLOCK: Final = BLOCK_CLASSES[-1]
 _MANY_ROWS: Final = 64
 """Rows from which making keys with arrays is quicker."""
+_MOST_IDS: Final = 1 << 16
+"""Ids of a collection that are remembered: some megabytes."""
 _COMMIT_SECONDS: Final = 60.0
 """How much older than its appearance the time in the log of a commit may be."""
 
@@ -52,6 +54,8 @@ class Caches:
     def __init__(self) -> None:
         self.blocks = BlockCache()
         self.chunks: dict[int, ColumnChunk] = {}
+        self.ids: dict[int, dict[int, Id]] = {}
+        """By collection, ids of rows that were asked for: a row is never given to another record."""
         self.indexes: dict[Any, Any] = {}
         """What the engine wants to find again of indexes; each value has ``keep(sets)``, which forgets the others, and
         ``unmap()``, which forgets what lies in the map."""
@@ -93,6 +97,11 @@ class State:
         self._spaces: dict[int, SpaceView] = {}
         self._columns: dict[int, ColumnView] = {}
         self._changes: dict[tuple[int, int], list[Change]] = {}
+
+    def known_ids(self, collection: int) -> dict[int, Id]:
+        """Return the ids of rows that committed states of this file were asked for, to be added to."""
+        known = self._caches.ids.get(collection)
+        return self._caches.ids.setdefault(collection, {}) if known is None else known
 
     @property
     def loaded_indexes(self) -> dict[Any, Any]:
@@ -214,7 +223,24 @@ class Snapshot:
         return self.state.changes(self.tx, collection, seq)
 
     def ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
-        """Return the id of each record at `rows`; what a hit without metadata needs, checksums included."""
+        """Return the id of each record at `rows`; what a hit without metadata needs, its checksum verified once."""
+        known, found, missing = self.state.known_ids(collection), {}, []
+        for row in rows:
+            id = known.get(row)
+            if id is None:
+                missing.append(row)
+            else:
+                found[row] = id
+        if missing:
+            read = self._read_ids(collection, missing)
+            if len(known) + len(read) > _MOST_IDS:
+                known.clear()
+            if len(read) <= _MOST_IDS:
+                known.update(read)
+            found.update(read)
+        return found
+
+    def _read_ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
         ordered = sorted(rows)
         many = len(ordered) > _MANY_ROWS
         places = record_keys(collection, ordered) if many else [record_key(collection, row) for row in ordered]
