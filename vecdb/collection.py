@@ -609,9 +609,10 @@ class Collection:
                 exact or recall == 1.0,
                 effort,
                 recall,
+                self._database._settings.threads,
             )
             if like is None:
-                self._database._recorder.note(chosen.id, asked_for.matrix)
+                self._database._settings.recorder.note(chosen.id, asked_for.matrix)
             snapshot, guard = view.snapshot, self._database._guard
             hits = search.search(
                 view,

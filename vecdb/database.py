@@ -17,10 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecdb.collection import Collection
-from vecdb.engine.given import given_registry
+from vecdb.engine.given import Settings, given_registry, given_settings
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
-from vecdb.engine.recorded import Recorder
 from vecdb.engine.view import CollectionView
 from vecdb.errors import (
     ClosedError,
@@ -76,6 +75,7 @@ def open(
     map_size: int | None = None,
     automatic: bool = True,
     record_queries: bool = True,
+    threads: int | None = None,
     allow_remote: bool = False,
     plugins: PluginRegistry | Iterable[object] | None = None,
 ) -> Database:
@@ -104,6 +104,9 @@ def open(
     record_queries : bool, default True
         Whether this process keeps some of the queries that it is asked, at most 1,024 or 4 MB of each space, in memory.
         `optimize` then measures recall on them, too, once there are 200; they are never written to the file.
+    threads : int, optional
+        Threads that one search may use, 1 to 64: for many queries at once, and for one that scans much. Answers do not
+        depend on it. Default: as many as there are processors for this process, at most 16.
     allow_remote : bool, default False
         Whether to open a file on a network file system, where locks and memory maps cannot be trusted.
     plugins : PluginRegistry or iterable of plugins, optional
@@ -145,6 +148,7 @@ def open(
     check_option("mode", mode, ("a", "r", "x"))
     check_option("durability", durability, handles.DURABILITIES)
     check_number("retention", retention, 0)
+    settings = given_settings(automatic, record_queries, threads)
     if map_size is not None:
         map_size = check_count("map_size", map_size, 1 << 16)
     if mode == "r" and durability == "bulk":
@@ -152,7 +156,7 @@ def open(
     options = OpenOptions(mode, durability, check_timeout(timeout), float(retention), map_size, allow_remote)
     registry = given_registry(plugins)
     store = handles.acquire(check_path(path), options)
-    database = Database(store, options, automatic=automatic, registry=registry, record_queries=record_queries)
+    database = Database(store, options, settings, registry)
     if registry is not None:
         database._listen(registry)
     return database
@@ -170,21 +174,12 @@ class Database:
     mode : {"a", "r", "x"}
     """
 
-    def __init__(
-        self,
-        store: Store,
-        options: OpenOptions,
-        *,
-        automatic: bool,
-        registry: PluginRegistry | None,
-        record_queries: bool = True,
-    ) -> None:
+    def __init__(self, store: Store, options: OpenOptions, settings: Settings, registry: PluginRegistry | None) -> None:
         self.path: Path = store.target
         self.mode: str = options.mode
         self._timeout = options.timeout
-        self._automatic = automatic
+        self._settings = settings
         self._guard = Guard()
-        self._recorder = Recorder(on=bool(record_queries))
         self._store: Store | None = store
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
@@ -312,7 +307,7 @@ class Database:
             return result
 
         result = store.writer.run(tracked, timeout=self._timeout)
-        if not self._automatic:
+        if not self._settings.automatic:
             return result
         transaction = store.writer.own_transaction()
         if transaction is not None:
@@ -524,7 +519,7 @@ class Database:
             collection,
             progress,
             cancel,
-            self._recorder.queries,
+            self._settings.recorder.queries,
         )
 
     def compact(

@@ -7,7 +7,7 @@ Design: docs/explanation/architecture.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -20,13 +20,16 @@ from vecdb.errors import DimensionError, ParameterError, StateError
 from vecdb.kernels import loader
 from vecdb.scan_numpy import Found
 
-__all__ = ["Found", "Path", "ScanFacts", "rescore", "search"]
+__all__ = ["Found", "Path", "ScanFacts", "rescore", "rescore_each", "search"]
 
 Path: TypeAlias = Literal["auto", "numpy", "numba"]
 
 _PATHS = ("auto", "numpy", "numba")
 _WARM_AFTER = 100_000 * 384
 """Vector components that numpy may scan in this process before the compiled path is asked for."""
+
+_TOGETHER = 64
+"""Queries whose candidates are scored in one call: their pools are as wide as the longest."""
 
 _scanned_by_numpy = 0
 
@@ -129,6 +132,40 @@ def rescore(
 
         return canonical.top_k(blocks.metric, query, blocks, positions, k)
     return scan_numpy.top_k(blocks.metric, query, blocks, positions, k)
+
+
+def rescore_each(
+    blocks: VectorBlocks,
+    queries: npt.NDArray[np.float32],
+    positions: Sequence[npt.NDArray[np.int64]],
+    k: int,
+    path: Path = "auto",
+) -> list[Found]:
+    """Return `rescore` of each query among its own candidates, in few compiled calls.
+
+    Parameters
+    ----------
+    blocks : VectorBlocks
+    queries : ndarray of float32, shape (q, d)
+    positions : sequence of q ndarrays of int64
+        Distinct in each.
+    k, path
+        As in `rescore`.
+    """
+    queries = _checked(blocks, queries, k)
+    everything = positions[0] if len(positions) == 1 else np.concatenate(positions) if len(positions) else positions
+    blocks.checked_positions(np.asarray(everything, np.int64))
+    if path == "numba" or (path == "auto" and loader.ready()):
+        from vecdb.kernels import canonical  # as in `rescore`
+
+        found: list[Found] = []
+        for start in range(0, len(positions), _TOGETHER):
+            part = slice(start, start + _TOGETHER)
+            found += canonical.top_k_each(blocks.metric, queries[part], blocks, positions[part], k)
+        return found
+    return [
+        scan_numpy.top_k(blocks.metric, query, blocks, own, k) for query, own in zip(queries, positions, strict=True)
+    ]
 
 
 def _checked(blocks: VectorBlocks, queries: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:

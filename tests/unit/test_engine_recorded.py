@@ -85,7 +85,7 @@ def test_threads_may_note_at_once():
 
 def recorded(db, c):
     space = c.spaces["s"]
-    return db._recorder.queries(space.id)
+    return db._settings.recorder.queries(space.id)
 
 
 def test_searches_are_recorded_but_not_those_by_a_record(tmp_path):

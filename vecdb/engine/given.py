@@ -1,11 +1,14 @@
-"""What `open` is given for plugins, as the registry to use; nothing is imported before somebody needs it."""
+"""What `open` is given, settled: how the process is to behave, and plugins as a registry that is made when needed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vecdb.engine.pool import check_threads
+from vecdb.engine.recorded import Recorder
 from vecdb.errors import ParameterError
 from vecdb.lazy import LazyModule
 
@@ -14,6 +17,29 @@ if TYPE_CHECKING:
     from vecdb.registry import PluginRegistry
 else:
     registries = LazyModule("vecdb.registry")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process uses an opened database; nothing of it is in the file.
+
+    Attributes
+    ----------
+    automatic : bool
+        Whether upkeep is done without being asked for.
+    recorder : Recorder
+    threads : int
+        That one search may use.
+    """
+
+    automatic: bool
+    recorder: Recorder
+    threads: int
+
+
+def given_settings(automatic: bool, record_queries: bool, threads: int | None) -> Settings:
+    """Check what `open` was given."""
+    return Settings(bool(automatic), Recorder(on=bool(record_queries)), check_threads(threads))
 
 
 def given_registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginRegistry | None:

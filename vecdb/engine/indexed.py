@@ -7,7 +7,10 @@ query for which an index found too few is scanned as a whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +20,14 @@ from vecdb import exact
 from vecdb.blocks import VectorBlocks
 from vecdb.engine import border
 from vecdb.engine.parts import LoadedPart, Usable
+from vecdb.engine.pool import share
 from vecdb.engine.recall import DEFAULT, SCAN, Choice, expectation
+from vecdb.engine.scanning import scan
 from vecdb.engine.scanorder import verify
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, Places, find_places
 from vecdb.errors import CorruptionError
+from vecdb.kernels import loader
 from vecdb.storage.spaces import SpaceView
 
 Bools = npt.NDArray[np.bool_]
@@ -31,6 +37,8 @@ Found = tuple[Positions, npt.NDArray[np.float32]]
 SCAN_BELOW: Final = 2_000
 """So few allowed vectors of a part are scanned rather than searched for."""
 SCAN_SHARE: Final = 0.02
+_A_THREAD: Final = 8
+"""Queries that a thread is given at least: they take a millisecond, handing them over a tenth of that."""
 _SLACK: Final = 1.3
 """Of an index that knows no `allowed`, so many times more candidates than would do on average are asked for."""
 
@@ -61,6 +69,7 @@ class Question:
     effort: int | None
     stop: Any = None
     recall: float | None = None
+    threads: int = 1
 
 
 @dataclass(slots=True)
@@ -82,6 +91,14 @@ class Account:
     """On parts that turned out to be damaged; they were scanned."""
     short: set[int] = field(default_factory=set)
     """Queries for which some part found fewer than it has, so that another part's candidates may not be the best."""
+
+    def add(self, other: Account) -> None:
+        """Take in what it cost to answer other queries of the same question."""
+        self.nominated += other.nominated
+        self.rows_scanned += other.rows_scanned
+        self.completed += other.completed
+        self.complete = self.complete and other.complete
+        self.notes += [note for note in other.notes if note not in self.notes]
 
     def facts(self) -> dict[str, Any]:
         """Return what the plan says; `rows_scanned` counts row and query pairs scored exactly by a scan."""
@@ -118,25 +135,41 @@ class Account:
 
 def search(question: Question, usable: Usable) -> tuple[list[Found], Account]:
     """Return (positions, canonical scores) of each query, best first, and what it cost."""
+    groups = min(question.threads, len(question.queries) // _A_THREAD)
+    if groups < 2 or not loader.ready():
+        return _answer(question, usable)
+    cuts = np.linspace(0, len(question.queries), groups + 1).astype(np.int64).tolist()
+    alone = [replace(question, queries=question.queries[start:end], threads=1) for start, end in pairwise(cuts)]
+    done = share([partial(_answer, each, usable) for each in alone])
+    account = done[0][1]
+    for _, other in done[1:]:
+        account.add(other)
+    return [found for part, _ in done for found in part], account
+
+
+def _answer(question: Question, usable: Usable) -> tuple[list[Found], Account]:
     account = Account(question, usable)
     picked: list[list[Positions]] = [[] for _ in question.queries]
     rest = _Rest(question)
     for part in usable.parts:
         _ask(question, usable, part, picked, rest, account)
-    short = sorted(account.short)
-    account.completed = len(short)
     scanned = _scan(question, rest, account)
-    found = [_merge(question, query, picked[row], scanned[row]) for row, query in enumerate(question.queries)]
-    if short:
-        verify(question.view, question.space_view, question.mask, question.count)
-        whole, facts = exact.search(
-            question.blocks, question.queries[short], question.k, allowed=question.mask, stop=question.stop
-        )
-        account.rows_scanned += facts.rows_scanned
-        account.complete = account.complete and facts.complete
-        for row, answer in zip(short, whole, strict=True):
-            found[row] = answer
+    if account.kinds:
+        found = _merge(question, picked, scanned)
+    else:
+        found = [(np.empty(0, np.int64), np.empty(0, np.float32)) if each is None else each for each in scanned]
+    if account.short:
+        _complete(question, found, sorted(account.short), account)
     return found, account
+
+
+def _complete(question: Question, found: list[Found], short: list[int], account: Account) -> None:
+    """Scan for the queries of which some part found too few."""
+    account.completed = len(short)
+    verify(question.view, question.space_view, question.mask, question.count)
+    whole = _scanned(question, question.queries[short], question.k, question.mask, question.count, account)
+    for row, answer in zip(short, whole, strict=True):
+        found[row] = answer
 
 
 class _Rest:
@@ -245,28 +278,35 @@ def _how_many(part: LoadedPart, k: int, count: int, matches: int, *, restricted:
     return asked if 4 * asked <= count else None
 
 
-def _scan(question: Question, rest: _Rest, account: Account) -> list[Found | None]:
+def _scan(question: Question, rest: _Rest, account: Account) -> Sequence[Found | None]:
     if not rest.count:
         return [None] * len(question.queries)
     verify(question.view, question.space_view, rest.mask, rest.count)
-    found, facts = exact.search(
-        question.blocks, question.queries, min(question.k, rest.count), allowed=rest.mask, stop=question.stop
+    return _scanned(question, question.queries, min(question.k, rest.count), rest.mask, rest.count, account)
+
+
+def _scanned(
+    question: Question, queries: npt.NDArray[np.float32], k: int, mask: Bools | None, count: int, account: Account
+) -> list[Found]:
+    found, facts = scan(
+        question.blocks, queries, k, allowed=mask, matches=count, stop=question.stop, threads=question.threads
     )
     account.rows_scanned += facts.rows_scanned
     account.complete = account.complete and facts.complete
-    return list(found)
+    return found
 
 
-def _merge(question: Question, query: npt.NDArray[np.float32], picked: list[Positions], scanned: Found | None) -> Found:
+def _merge(question: Question, picked: list[list[Positions]], scanned: Sequence[Found | None]) -> list[Found]:
     """Return the best of the nominated candidates, scored canonically, and of what was scanned."""
-    positions = picked[0] if len(picked) == 1 else np.concatenate(picked) if picked else np.empty(0, np.int64)
-    if not len(positions):
-        return scanned if scanned is not None else (positions, np.empty(0, np.float32))
-    question.space_view.verify_positions(question.view.tx, positions)
-    nominated = exact.rescore(question.blocks, query, positions, min(question.k, len(positions)))
-    if scanned is None:
-        return nominated
-    places = np.concatenate([nominated[0], scanned[0]])
-    scores = np.concatenate([nominated[1], scanned[1]])
-    order = np.lexsort((places, -scores))[: question.k]
+    nominated = [each[0] if len(each) == 1 else np.concatenate(each) for each in picked]
+    everything = nominated[0] if len(nominated) == 1 else np.concatenate(nominated)
+    question.space_view.verify_positions(question.view.tx, everything)
+    found = exact.rescore_each(question.blocks, question.queries, nominated, question.k)
+    return [own if other is None else _best(own, other, question.k) for own, other in zip(found, scanned, strict=True)]
+
+
+def _best(one: Found, other: Found, k: int) -> Found:
+    places = np.concatenate([one[0], other[0]])
+    scores = np.concatenate([one[1], other[1]])
+    order = np.lexsort((places, -scores))[:k]
     return places[order], scores[order]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from vecdb import exact
 from vecdb.engine.names import check_count, check_number
+from vecdb.engine.scanning import scan
 from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, ParameterError
@@ -59,6 +60,7 @@ class SearchRequest:
     exact: bool = False
     effort: int | None = None
     recall: float | None = None
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def search(
     indexes = view.entry.indexes and not request.exact
     usable = parts.choose(view, request.space, registry()) if indexes else None
     notes = () if usable is None else usable.notes
+    threads = 1 if request.cancel is not None else request.threads  # the caller's function is asked by its own thread
     if usable is not None and usable.parts and allowed.count:
         question = indexed.Question(
             view,
@@ -94,6 +97,7 @@ def search(
             request.effort,
             _stopper(request),
             request.recall,
+            threads,
         )
         answers, account = indexed.search(question, usable)
         cost: indexed.Account | exact.ScanFacts = account
@@ -101,7 +105,15 @@ def search(
             notes += tuple(account.notes)
     else:
         verify(view, space_view, allowed.mask, allowed.count)
-        answers, cost = exact.search(blocks, request.queries, wanted, allowed=allowed.mask, stop=_stopper(request))
+        answers, cost = scan(
+            blocks,
+            request.queries,
+            wanted,
+            allowed=allowed.mask,
+            matches=allowed.count,
+            stop=_stopper(request),
+            threads=threads,
+        )
     _check_cancelled(request)
     plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
     reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"

@@ -9,6 +9,7 @@ multiply-add changes nothing; differences of l2 are squared and added in separat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, pref
 from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.types import Metric
 
-__all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k"]
+__all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k", "top_k_each"]
 
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
@@ -247,10 +248,25 @@ def top_k(
     metric: Metric, query: npt.NDArray[np.float32], blocks: VectorBlocks, positions: npt.ArrayLike, k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the best k of the rows at `positions`: `scan_numpy.top_k`, compiled, with the same bits."""
-    pool = blocks.checked_positions(positions).reshape(1, -1).copy()
-    count = pool.shape[1]
-    states, bounds = np.array([[count, 0, 0]], dtype=np.int64), np.empty((1, 3, count), dtype=np.float32)
+    return top_k_each(metric, query.reshape(1, -1), blocks, [blocks.checked_positions(positions)], k)[0]
+
+
+def top_k_each(
+    metric: Metric,
+    queries: npt.NDArray[np.float32],
+    blocks: VectorBlocks,
+    checked: Sequence[npt.NDArray[np.int64]],
+    k: int,
+) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Return `top_k` of each query among the rows at its own positions, which were checked, in one compiled call."""
+    counts = [len(positions) for positions in checked]
+    width = max(counts, default=0)
+    pools = np.empty((len(counts), width), dtype=np.int64)
+    states, bounds = np.zeros((len(counts), 3), dtype=np.int64), np.empty((len(counts), 3, width), dtype=np.float32)
+    states[:, 0] = counts
+    for pool, positions, count in zip(pools, checked, counts, strict=True):
+        pool[:count] = positions
     scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
-    half = int(blocks.dtype == np.float16)
-    rank_pools(METRIC_CODES[metric], half, query.reshape(1, -1), blocks.scan_table, pool, states, scratch, bounds)
-    return pool[0, :k], bounds[0, 2, :k].copy()
+    rank_pools(METRIC_CODES[metric], int(blocks.half), queries, blocks.scan_table, pools, states, scratch, bounds)
+    kept = [min(count, k) for count in counts]
+    return [(pools[row, :count].copy(), bounds[row, 2, :count].copy()) for row, count in enumerate(kept)]
