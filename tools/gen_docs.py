@@ -275,6 +275,38 @@ def rules_section(kind: str) -> str:
     return "\n\n".join(parts)
 
 
+# --- what vecdb registers itself --------------------------------------------------------------------------
+
+
+def transform_kinds_section() -> str:
+    """Return vecdb's own kinds of transform: what each promises, and its parameters."""
+    kinds = importlib.import_module("vecdb.transforms").vecdb_register_transforms()
+    head = [
+        "| kind | target | fitted for | pairs | isometry | affine | inverse | joint |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    parts = ["\n".join(head + [_promises(kind) for kind in kinds])]
+    for kind in kinds:
+        if kind.parameters:
+            rows = [_parameter_row(name, param) for name, param in kind.parameters.items()]
+            table = "\n".join(["| parameter | values | default | meaning |", "|---|---|---|---|", *rows])
+            parts.append(f"### Parameters of {kind.name}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _promises(kind: Any) -> str:
+    able = kind.capabilities
+    needs = [f"{able.min_pairs}" if "pairs" in able.requires else "none", *sorted(able.requires - {"pairs"})]
+    switches = ["yes" if each else "-" for each in (able.affine, able.invertible, able.joint)]
+    cells = [", ".join(sorted(able.widths)), ", ".join(sorted(able.directions)), ", ".join(needs), able.isometry]
+    return "| " + " | ".join([f"`{kind.name}`", *cells, *switches]) + " |"
+
+
+def _parameter_row(name: str, param: Any) -> str:
+    values = ", ".join(f"`{choice}`" for choice in param.choices) if param.choices else param.describe()
+    return f"| `{name}` | {values} | `{param.default}` | {param.doc} |"
+
+
 # --- the command line -------------------------------------------------------------------------------------
 
 
@@ -328,6 +360,7 @@ SECTIONS: dict[str, tuple[Path, Callable[[], str]]] = {
         f"{kind} words": (REFERENCE / f"{kind}-contract.md", partial(module_section, f"vecdb.contracts.{kind}"))
         for kind in CONTRACTS
     },
+    "transform kinds": (REFERENCE / "transforms.md", transform_kinds_section),
     "index rules": (REFERENCE / "index-contract.md", partial(rules_section, "index")),
     "effort words": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.effort", "###")),
     "index words": (REFERENCE / "index-contract.md", partial(module_section, "vecdb.contracts.index", "###")),

@@ -36,7 +36,8 @@ ENVIRONMENT = "VECDB_PLUGINS"
 _FORK_PATIENCE = 2.0
 LOAD_TIMEOUT = 30.0
 """Seconds that importing one plugin may take."""
-_BUILT_IN = ("vecdb.indexes",)
+_BUILT_IN = {"index type": "vecdb.indexes", "transform": "vecdb.transforms"}
+"""Kind -> the room that provides it, imported when something of the kind is first asked for: most programs never fit."""
 _OWN = "vecdb"
 log = logging.getLogger("vecdb")
 
@@ -142,8 +143,7 @@ class PluginRegistry:
         self.changes = 0
         """Grows whenever plugins were added: what was not found before may be found now."""
         _registries.add(self)
-        for module in _BUILT_IN:
-            self._add(import_module(module), _Source(module, _OWN, import_module(_OWN).__version__), own=True)
+        self._waiting = set(_BUILT_IN)
         for plugin in plugins:
             self.register(plugin)
 
@@ -176,6 +176,14 @@ class PluginRegistry:
                 self._conflicts[error.kind, error.name] = error
             self._plugins[source.name] = PluginInfo(source.name, source.distribution, source.version, error=error)
 
+    def _add_own(self, *kinds: str) -> None:
+        """Register what vecdb itself provides of some kinds. Its names have no prefix: they take nobody else's."""
+        for kind in (kind for kind in kinds if kind in self._waiting):
+            with self._lock:
+                room = _BUILT_IN[kind]
+                self._add(import_module(room), _Source(room, _OWN, import_module(_OWN).__version__), own=True)
+                self._waiting.discard(kind)
+
     def _add(self, plugin: object, source: _Source, *, own: bool = False) -> None:
         """Register a plugin with all that it provides, or raise and register nothing."""
         with self._lock:
@@ -195,7 +203,7 @@ class PluginRegistry:
                 raise _load_error(source, f"cannot be registered: {error}") from error
             self._provided.update({(item.kind, item.name): item for item in provided})
             self._plugins[source.name] = PluginInfo(source.name, source.distribution, source.version, tuple(provided))
-            self.changes += 1
+            self.changes += not own
 
     def _collect(self, plugin: object, source: _Source, *, own: bool) -> Iterator[Provided]:
         for kind in KINDS.values():
@@ -225,7 +233,8 @@ class PluginRegistry:
         PluginConflictError
             Two installed plugins claim the name.
         """
-        found = self._provided.get((_kind(kind), str(name))) if isinstance(name, str) else None
+        self._add_own(_kind(kind))
+        found = self._provided.get((kind, str(name))) if isinstance(name, str) else None
         if found is None or found.distribution != _OWN:
             self.load()
             found = self._provided.get((kind, str(name))) if isinstance(name, str) else None
@@ -238,8 +247,9 @@ class PluginRegistry:
 
     def names(self, kind: str) -> list[str]:
         """Return the registered names of one kind, sorted; loads the installed plugins."""
+        self._add_own(_kind(kind))
         self.load()
-        return sorted(name for of, name in self._provided if of == _kind(kind))
+        return sorted(name for of, name in self._provided if of == kind)
 
     def provided(self, kind: str) -> list[Provided]:
         """Return what is registered of one kind, by name, without names that two plugins claim; loads as `names`."""
@@ -248,8 +258,9 @@ class PluginRegistry:
 
     def plugins(self) -> list[PluginInfo]:
         """Return every plugin, vecdb's own first, with those that failed; loads the installed ones."""
+        self._add_own(*_BUILT_IN)
         self.load()
-        return list(self._plugins.values())
+        return sorted(self._plugins.values(), key=lambda info: info.distribution != _OWN)
 
     def _unknown(self, kind: str, name: object) -> UnknownNameError:
         from difflib import get_close_matches  # needed for a message only

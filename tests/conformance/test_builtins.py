@@ -13,3 +13,8 @@ def registered(kind):
 @parametrize_with_checks(registered("index type"))
 def test_index_types(index_type, check):
     check(index_type)
+
+
+@parametrize_with_checks(registered("transform"), "transform")
+def test_transforms(transform, check):
+    check(transform)
