@@ -37,7 +37,7 @@ _FORK_PATIENCE = 2.0
 LOAD_TIMEOUT = 30.0
 """Seconds that importing one plugin may take."""
 _BUILT_IN = {"index type": "vecdb.indexes", "transform": "vecdb.transforms"}
-"""Kind -> the room that provides it, imported when something of the kind is first asked for: most programs never fit."""
+"""Kind -> the room that provides it, imported when something of it is first asked for: most programs never fit."""
 _OWN = "vecdb"
 log = logging.getLogger("vecdb")
 

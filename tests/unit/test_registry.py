@@ -497,7 +497,9 @@ def test_a_distribution_is_found_by_its_entry_points():
     lines = done.stdout.splitlines()
     assert lines[0] == f"importer {[('acme.csv', owner)]}", done.stderr
     assert lines[1] == f"command {[('acme-fail', owner), ('acme-greet', owner)]}"
-    assert lines[2] == str([("vecdb.indexes", True), ("vecdb.transforms", True), ("acme-broken", False), ("acme-tools", True)])
+    assert lines[2] == str(
+        [("vecdb.indexes", True), ("vecdb.transforms", True), ("acme-broken", False), ("acme-tools", True)]
+    )
     assert "plugin 'acme-broken' (acme 0.1) cannot be imported: RuntimeError" in done.stderr
 
 

@@ -127,10 +127,9 @@ def test_a_state_gives_the_same_map(made):
 
 @pytest.mark.parametrize("made", list(some_maps()))
 def test_damage_is_refused_whatever_it_hits(made):
-    for what, state in damaged_states(made.state()):
+    for _, state in damaged_states(made.state()):
         with pytest.raises(CorruptionError):
             load_affine(state)
-            pytest.fail(f"a state {what} was accepted")
 
 
 EXACT = AffineMap.of(Formula(np.eye(6), np.zeros(6), np.zeros(6)), DATA, isometry="exact")

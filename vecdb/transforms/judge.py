@@ -8,6 +8,7 @@ are any, else the kept-back records themselves, each without itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -122,7 +123,7 @@ def best_of(
 
 def _clearly_worse(one: npt.NDArray[np.float64], best: npt.NDArray[np.float64]) -> bool:
     lost = best - one
-    return float(lost.mean()) > _CLEAR * float(lost.std()) / np.sqrt(len(lost))
+    return float(lost.mean()) > _CLEAR * float(lost.std()) / math.sqrt(len(lost))
 
 
 def similarities(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating], metric: Metric) -> Rows32:
