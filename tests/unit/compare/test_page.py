@@ -76,7 +76,7 @@ def test_bars_are_ratios_at_an_equal_recall(store):
 
 def test_bars_of_build_size_filter_start_and_insert(store):
     claims = told(store)
-    build = claims["build time, one thread", "vecdb:graph-fast", "hnswlib:m16"]
+    build = claims["build time", "vecdb:graph-fast", "hnswlib:m16"]
     assert build.ratio == pytest.approx(0.21) and build.verdict == "held, within noise"
     size = claims["bytes beside the raw vectors", "vecdb:graph-compact", "hnswlib:m16"]
     assert size.ratio == pytest.approx(0.25) and size.verdict == "missed"

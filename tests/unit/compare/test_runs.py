@@ -54,7 +54,7 @@ def test_a_run_builds_learns_recall_and_times_each_round(fake, tmp_path, capfd):
         assert all(wall > 0 and cpu >= 0 for wall, cpu in value["single"] + value["batch"])
     grown = found["runs"]["r1"]["memory"]["curve"]
     assert grown["resident"] >= grown["anonymous"] > 0 and set(grown["before"]) == {"resident", "anonymous"}
-    assert found["built"]["peak"] >= 0
+    assert found["built"]["peak"] >= 0 and found["built"]["threads"] == 1
     assert (
         "a library that prints"
         in (tmp_path / "results/tiny")

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--lock", type=Path, help="a file to flock while measuring, where others measure too")
     command.add_argument("--slice", type=float, default=120.0, help="seconds to hold it at a time (default 120)")
     command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="what all threads are")
+    command.add_argument("--build-threads", type=int, default=1, help="of builds (default 1; large sets may have more)")
     command.add_argument("--python", nargs="+", default=[], metavar="PEER=PATH", help="interpreters of peers")
     return command
 
@@ -118,6 +119,7 @@ def measure(options: argparse.Namespace) -> None:
                 turn=turn,
                 work=Path(folder),
                 threads=options.threads,
+                build_threads=options.build_threads,
                 say=lambda text: print(text, flush=True),
             )
             for phase in options.phases:

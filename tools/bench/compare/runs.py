@@ -61,6 +61,8 @@ class Plan:
         Answers and copies.
     threads : int
         What "all threads" means.
+    build_threads : int
+        Of builds; rates are measured with one thread all the same.
     say : callable
         Told what happens.
     """
@@ -72,6 +74,7 @@ class Plan:
     turn: Turn
     work: Path
     threads: int = 1
+    build_threads: int = 1
     say: Callable[[str], object] = field(default=print)
 
     def log(self, entry: Entry) -> Path:
@@ -89,12 +92,12 @@ class Plan:
 
 
 def build(plan: Plan) -> None:
-    """Build each index that is not built yet, one at a time, with one thread; a failed build is tried in each run."""
+    """Build each index that is not built yet, one at a time; a failed build is tried again in each run."""
     for entry in plan.entries:
         if entry.record.found["built"] is None:
             plan.turn.step(10.0)
             try:
-                _build(plan, entry, 1, entry.record.folder, "built")
+                _build(plan, entry, plan.build_threads, entry.record.folder, "built")
             except WorkerError as error:
                 plan.failed(entry, "build", error)
 
@@ -125,6 +128,7 @@ def _build(plan: Plan, entry: Entry, threads: int, folder: Path, name: str) -> N
 
         paused = plan.turn.wait(worker, _BUILD_LIMIT, watch)
         found = worker.receive(10.0)
+        found["threads"] = threads
         found["peak"] = max(0, most[0] - found.pop("before"))
     finally:
         worker.close()

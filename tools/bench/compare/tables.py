@@ -64,7 +64,7 @@ def _rates_of(name: str, record: Mapping[str, Any]) -> list[str]:
 
 def costs(found: Found) -> str:
     """Return what each index costs to build, to keep and to open."""
-    head = ["index", "version", "records CPU s", "build CPU s", "build peak MiB", "index MiB", "files MiB"]
+    head = ["index", "version", "records CPU s", "build CPU s", "threads", "build peak MiB", "index MiB", "files MiB"]
     head += ["resident MiB", "of it own MiB", "cold s"]
     return table(head, (_costs_of(name, found[name]) for name in sorted(found) if found[name].get("built")))
 
@@ -74,7 +74,16 @@ def _costs_of(name: str, record: Mapping[str, Any]) -> list[str]:
     seconds = [f"{built[part][1]:.1f}" for part in ("store", "build")]
     sizes = [_mib(built.get(size)) for size in ("peak", "index", "disk")]
     memory = [_mib(each) for each in _grown(record)]
-    return [label(name), record["version"], *seconds, *sizes, *memory, "" if not cold else f"{median(cold):.3f}"]
+    threads = str(built.get("threads", 1))
+    return [
+        label(name),
+        record["version"],
+        *seconds,
+        threads,
+        *sizes,
+        *memory,
+        "" if not cold else f"{median(cold):.3f}",
+    ]
 
 
 def _grown(record: Mapping[str, Any]) -> list[float | None]:
