@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import threading
+import types
 import weakref
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_file_that_went_back_in_time_is_not_believed(case):
     from vecdb.storage.snapshot import Caches
 
     caches = Caches()
-    caches.indexes = {"loaded": 1}
+    caches.indexes = {"loaded": types.SimpleNamespace(unmap=lambda: None)}
     caches._version = 7
     assert caches.without_map().indexes is caches.indexes
     later = caches.without_map()
