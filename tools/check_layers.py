@@ -44,16 +44,17 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
     return Room(layer, frozenset(uses.split()), frozenset(packages.split()), edge)
 
 
-_WORDS = "errors types lazy"
+_WORDS = "errors int8rows types lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
+    "int8rows": _room("0 words", "", "numpy"),
     "lazy": _room("0 words"),
     "errors": _room("0 words", "", "numpy"),
-    "types": _room("0 words", "errors", "numpy"),
+    "types": _room("0 words", "errors int8rows", "numpy"),
     "metadata": _room("0 words", _WORDS, "numpy"),
     "hookspecs": _room("1 contracts", _CONTRACTS, "numpy pluggy"),
     "contracts": _room("1 contracts", _CONTRACTS + " blocks", "numpy"),

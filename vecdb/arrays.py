@@ -23,7 +23,7 @@ from vecdb.errors import (
 )
 from vecdb.types import Metric
 
-__all__ = ["FLOAT16_LIMIT", "FLOAT32_LIMIT", "as_matrix", "as_query"]
+__all__ = ["FLOAT16_LIMIT", "FLOAT32_LIMIT", "as_matrix", "as_query", "refuse_zero_rows"]
 
 FLOAT32_LIMIT = 1e15
 """Largest magnitude of a component: squared distances at 65,536 dimensions then still fit float32."""
@@ -301,12 +301,17 @@ def _raise_component(chunk: npt.NDArray[Any], first_row: int, limit: float, wher
     )
 
 
-def _refuse_zero_rows(vectors: npt.NDArray[Any], first_row: int, where: str) -> None:
+def refuse_zero_rows(vectors: npt.NDArray[Any], where: str, rounded_to: str) -> None:
+    """Raise `ZeroVectorError` for a row of which rounding left nothing; `rounded_to` names the type."""
+    _refuse_zero_rows(vectors, 0, where, rounded_to)
+
+
+def _refuse_zero_rows(vectors: npt.NDArray[Any], first_row: int, where: str, rounded_to: str = "") -> None:
     """Refuse a row of plain zeros; a sum of squares alone may have vanished below the range of float32."""
+    rounded_to = rounded_to or (vectors.dtype.name if vectors.dtype != np.float32 else "")
     for row in np.flatnonzero(~vectors.any(axis=1)):
         raise ZeroVectorError(
-            f"{where}: row {first_row + int(row)} has zero norm"
-            f"{' as ' + vectors.dtype.name if vectors.dtype != np.float32 else ''};"
+            f"{where}: row {first_row + int(row)} has zero norm{' as ' + rounded_to if rounded_to else ''};"
             " a cosine space needs a direction.",
             hint="Leave the record without a vector in this space, or use metric='dot' or 'l2'.",
             row=first_row + int(row),

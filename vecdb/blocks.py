@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.errors import CorruptionError
+from vecdb.errors import CorruptionError, DTypeError
+from vecdb.int8rows import dequantise, stored_columns
 from vecdb.types import Metric
 
-__all__ = ["Matrix", "VectorBlocks", "row_scales"]
+__all__ = ["KINDS", "Matrix", "VectorBlocks", "as_floats", "row_scales"]
 
-Matrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Matrix: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.int8]
+KINDS: Final = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int8))
+"""How rows may be stored; kernels know a type by its place here."""
 _CHUNK_ELEMENTS = 1 << 16
 _FEW_ROWS = 64
 
@@ -36,7 +39,7 @@ class VectorBlocks:
     ----------
     metric : {"cosine", "dot", "l2"}
     dim : int
-    matrices : tuple of ndarray of float32 or float16, shape (rows_b, dim)
+    matrices : tuple of ndarray of float32 or float16, shape (rows_b, dim), or of int8, as `int8rows` describes
         C-contiguous, borrowed; all of one dtype.
     scales : tuple of ndarray of float32, shape (rows_b,)
         Per row, see `row_scales`.
@@ -64,7 +67,7 @@ class VectorBlocks:
         ----------
         metric, dim
             Of the space.
-        matrices : sequence of ndarray of float32 or float16, shape (rows, dim)
+        matrices : sequence of ndarray of float32 or float16, shape (rows, dim), or of int8
             Borrowed, not copied.
         scales : sequence of ndarray of float32, shape (rows,), optional
             Stored row scales; computed from the vectors if left out.
@@ -75,7 +78,7 @@ class VectorBlocks:
             If a block's shape, dtype or memory layout is not what a scan may follow.
         """
         if scales is None:
-            scales = [row_scales(metric, matrix) for matrix in matrices]
+            scales = [row_scales(metric, as_floats(matrix, dim)) for matrix in matrices]
         if len(scales) != len(matrices):
             raise _layout_error("the table of scales", f"{len(scales)} entries for {len(matrices)} blocks")
         for place, (matrix, scale) in enumerate(zip(matrices, scales, strict=True)):
@@ -128,6 +131,11 @@ class VectorBlocks:
         return self.matrices[0].dtype if self.matrices else np.dtype(np.float32)
 
     @cached_property
+    def kind(self) -> int:
+        """Place of the dtype in `KINDS`."""
+        return KINDS.index(self.dtype)
+
+    @cached_property
     def half(self) -> bool:
         """Whether the rows are float16."""
         return self.dtype == np.float16
@@ -135,7 +143,7 @@ class VectorBlocks:
     @property
     def row_bytes(self) -> int:
         """Bytes that a scan reads per row, its scale included."""
-        return self.dim * self.dtype.itemsize + 4
+        return _columns(self.dim, self.dtype) * self.dtype.itemsize + 4
 
     @cached_property
     def addresses(self) -> npt.NDArray[np.uint64]:
@@ -147,12 +155,27 @@ class VectorBlocks:
         """Address of each block's first scale, shape (B,)."""
         return _addresses(self.scales)
 
-    @cached_property
+    @property
     def scan_table(self) -> npt.NDArray[np.int64]:
-        """What a compiled scan follows, shape (B + 1, 3): address of the vectors, of the scales, first position.
+        """What a compiled scan of floats follows, shape (B + 1, 3): address of vectors, of scales, first position.
 
         The last row closes the table: its addresses are 0, its position is `count`.
+
+        Raises
+        ------
+        DTypeError
+            If the rows are int8: whoever reads them as floats would read beyond them. `gather` returns floats.
         """
+        if self.dtype == np.int8:
+            what = "the rows of this space are int8 and cannot be read as floats where they lie"
+            raise DTypeError(
+                what, hint="Read copies of them.", expected="float32 or float16", got="int8", where="vector blocks"
+            )
+        return self.any_table
+
+    @cached_property
+    def any_table(self) -> npt.NDArray[np.int64]:
+        """`scan_table`, for kernels that know rows of each of `KINDS`."""
         table = np.zeros((len(self) + 1, 3), dtype=np.int64)
         table[:-1, 0] = self.addresses.view(np.int64)
         table[:-1, 1] = self.scale_addresses.view(np.int64)
@@ -183,7 +206,7 @@ class VectorBlocks:
 
         Returns
         -------
-        ndarray of the storage dtype, shape (c, dim)
+        ndarray of the storage dtype, or float32 for int8, shape (c, dim)
             Owned by the caller.
 
         Raises
@@ -191,10 +214,11 @@ class VectorBlocks:
         CorruptionError
             If a position is outside ``[0, count)``: positions come from stored indexes.
         """
-        rows: Matrix = np.empty((len(np.asarray(positions)), self.dim), dtype=self.dtype)
+        columns = _columns(self.dim, self.dtype)
+        rows: Matrix = np.empty((len(np.asarray(positions)), columns), dtype=self.dtype)
         for place, block, row in self._located(positions):
             rows[place] = self.matrices[block][row]
-        return rows
+        return as_floats(rows, self.dim)
 
     def gather_scales(self, positions: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Copy the scales at `positions`, in that order; errors as in `gather`."""
@@ -261,15 +285,24 @@ def row_scales(metric: Metric, rows: Matrix) -> npt.NDArray[np.float32]:
         return (1.0 / norms).astype(np.float32)
 
 
+def as_floats(rows: Matrix, dim: int) -> Matrix:
+    """Return rows of int8 as the float32 they stand for; rows of floats as they are."""
+    return dequantise(rows, dim) if rows.dtype == np.int8 else rows
+
+
+def _columns(dim: int, dtype: np.dtype[Any]) -> int:
+    return stored_columns(dim) if dtype == np.int8 else dim
+
+
 def _addresses(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
     return np.fromiter((array.__array_interface__["data"][0] for array in arrays), np.uint64, len(arrays))
 
 
 def _check_block(place: int, matrix: Matrix, scale: npt.NDArray[Any], dim: int, dtype: np.dtype[Any]) -> None:
     """Refuse anything that a compiled scan, which follows bare addresses, could misread."""
-    if matrix.ndim != 2 or matrix.shape[1] != dim or scale.shape != matrix.shape[:1]:
+    if matrix.ndim != 2 or matrix.shape[1] != _columns(dim, matrix.dtype) or scale.shape != matrix.shape[:1]:
         raise _layout_error(f"block {place}", f"shapes {matrix.shape} and {scale.shape}, width {dim}")
-    if matrix.dtype != dtype or matrix.dtype not in (np.float32, np.float16) or scale.dtype != np.float32:
+    if matrix.dtype != dtype or matrix.dtype not in KINDS or scale.dtype != np.float32:
         raise _layout_error(f"block {place}", f"dtypes {matrix.dtype} and {scale.dtype}")
     for array in (matrix, scale):
         if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):

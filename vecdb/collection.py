@@ -111,7 +111,7 @@ class Collection:
         metric: Metric = "cosine",
         model: str = "",
         revision: str = "",
-        dtype: Literal["float32", "float16"] = "float32",
+        dtype: Literal["float32", "float16", "int8"] = "float32",
         role: Literal["document", "query", "both"] = "both",
         encode: Encoder | None = None,
     ) -> Space:
@@ -126,8 +126,10 @@ class Collection:
         metric : {"cosine", "dot", "l2"}, default "cosine"
         model, revision : str
             Which model makes the vectors; recorded for people and tools.
-        dtype : {"float32", "float16"}, default "float32"
-            How vectors are stored.
+        dtype : {"float32", "float16", "int8"}, default "float32"
+            How vectors are stored: as given, rounded to float16, or as int8 with one step for each vector (its largest
+            component is 127 steps). What is stored is what `get` returns and scores are made of; `stats` says how much
+            rounding lost.
         role : {"document", "query", "both"}, default "both"
             What stored vectors are embedded as.
         encode : callable, optional

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.blocks import Matrix, VectorBlocks
+from vecdb.blocks import Matrix, VectorBlocks, as_floats
 from vecdb.kernels.bounds import ScanPlan, plan_scan, settled_bounds
 from vecdb.types import Metric
 
@@ -392,7 +392,7 @@ class _Multiplier:
         return (rows, self.count) if self.by_row else (self.count, rows)
 
     def __call__(self, rows: Matrix, out: F32) -> None:
-        wide = self.as_singles(rows)
+        wide = self.as_singles(as_floats(rows, self.queries.shape[1]))
         if self.count == 1:  # matrix times vector; the general product packs rows first
             np.matmul(wide, self.queries[0], out=out.reshape(-1))
         elif self.by_row:

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.int8rows import stored_columns
+
 __all__ = [
     "MAX_DIM",
     "MAX_ID_BYTES",
@@ -62,8 +64,8 @@ class Space:
     dim : int
         Width, 1 to 65,536.
     metric : {"cosine", "dot", "l2"}
-    dtype : {"float32", "float16"}
-        How vectors are stored.
+    dtype : {"float32", "float16", "int8"}
+        How vectors are stored: as given, rounded to float16, or as int8 with one step for each vector.
     model, revision : str
         Which model made the vectors; recorded, compared by people and tools.
     role : {"document", "query", "both"}
@@ -75,11 +77,21 @@ class Space:
     name: str
     dim: int
     metric: Metric = "cosine"
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16", "int8"] = "float32"
     model: str = ""
     revision: str = ""
     role: Literal["document", "query", "both"] = "both"
     id: int = 0
+
+    @property
+    def returned(self) -> Literal["float32", "float16"]:
+        """Element type of the vectors that `get`, `scan` and exports return: float32 for int8 spaces."""
+        return "float16" if self.dtype == "float16" else "float32"
+
+    @property
+    def columns(self) -> int:
+        """How many elements of `dtype` a stored vector takes: `dim`, more for int8, whose step stands there too."""
+        return stored_columns(self.dim) if self.dtype == "int8" else self.dim
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,13 +62,19 @@ def spaces(database: str, collection: str | None, out: Output) -> None:
         out.document({"spaces": found})
         return
     columns = ("collection", "name", "dim", "metric", "dtype", "model", "revision", "role", "vectors")
-    rows = [[item[column] for column in columns] for item in found]
-    out.table(("collection", "space", *columns[2:]), rows, empty="no spaces")
+    rows = [[*(item[column] for column in columns), _percent(item["loss"])] for item in found]
+    out.table(("collection", "space", *columns[2:], "mean loss (max)"), rows, empty="no spaces")
 
 
 def _space(docs: vecdb.Collection, space: Space) -> dict[str, Any]:
     names = ("name", "dim", "metric", "dtype", "model", "revision", "role")
-    return {name: getattr(space, name) for name in names} | {"vectors": docs.stats()["spaces"][space.name]["vectors"]}
+    facts = docs.stats()["spaces"][space.name]
+    return {name: getattr(space, name) for name in names} | {"vectors": facts["vectors"], "loss": facts["loss"]}
+
+
+def _percent(loss: Mapping[str, float] | None) -> str:
+    """Show what rounding lost, relative to the norms of the vectors."""
+    return "" if loss is None else f"{100 * loss['mean']:.3f} % ({100 * loss['max']:.3f} %)"
 
 
 @command("vecdb commits news.vecdb --limit 5")

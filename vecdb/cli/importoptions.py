@@ -36,10 +36,10 @@ _OPTIONS = (
     ),
     click.option(
         "--dtype",
-        callback=one_of(("float32", "float16")),
+        callback=one_of(("float32", "float16", "int8")),
         metavar="[SPACE=]TYPE",
         multiple=True,
-        help="New spaces: float32 (default) or float16.",
+        help="New spaces: float32 (default), float16 or int8.",
     ),
     click.option("--model", metavar="[SPACE=]NAME", multiple=True, help="New spaces: the model of the vectors."),
     click.option("--revision", metavar="[SPACE=]TEXT", multiple=True, help="New spaces: the revision of the model."),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.arrays import as_matrix
+from vecdb.arrays import as_matrix, refuse_zero_rows
 from vecdb.blocks import row_scales
 from vecdb.errors import (
     ArgumentError,
@@ -26,20 +26,39 @@ from vecdb.errors import (
     VectorRangeError,
     ZeroVectorError,
 )
+from vecdb.int8rows import dequantise, quantise, relative_errors
 from vecdb.metadata import normalise_metadata, validate_text
 from vecdb.storage.format import EMPTY_BODY, pack_bodies
 from vecdb.storage.idkeys import id_keys
 from vecdb.types import Id, Space
 
+Matrix: TypeAlias = npt.NDArray[Any]
+_NO_ERRORS: Final = np.empty(0, np.float64)
+
 
 @dataclass(frozen=True, slots=True)
 class SpaceBatch:
-    """The vectors of one space in a batch: `vectors[i]` belongs to record `places[i]` of the batch."""
+    """The vectors of one space in a batch: `vectors[i]` belongs to record `places[i]` of the batch.
+
+    Attributes
+    ----------
+    space : Space
+    places : ndarray of int64, shape (n,)
+    vectors : ndarray of float32 or float16, shape (n, dim)
+        As the space will return them.
+    scales : ndarray of float32, shape (n,)
+    stored : ndarray of the space's dtype, shape (n, columns)
+        As they are stored; `vectors` themselves, but in an int8 space.
+    errors : ndarray of float64, shape (n,) or (0,)
+        What rounding made of each, relative to its norm; none where nothing is rounded.
+    """
 
     space: Space
     places: npt.NDArray[np.int64]
     vectors: npt.NDArray[Any]
     scales: npt.NDArray[np.float32]
+    stored: npt.NDArray[Any]
+    errors: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +232,7 @@ def space_batch(space: Space, values: Any, count: int, single: bool) -> SpaceBat
         values = [value for value in values if value is not None]
     where = f"vectors of space {space.name!r}"
     try:
-        matrix = as_matrix(values, space.dim, metric=space.metric, dtype=space.dtype, where=where, allow_single=single)
+        matrix, stored, errors = _rounded(space, values, where, single)
     except (NonFiniteError, VectorRangeError, ZeroVectorError) as error:
         row: int | None = vars(error).get("row")
         if len(places) == count or row is None:
@@ -221,7 +240,31 @@ def space_batch(space: Space, values: Any, count: int, single: bool) -> SpaceBat
         raise _at_position(error, int(places[row])) from None
     if len(matrix) != len(places):
         raise _wrong_count(space, len(matrix), count)
-    return SpaceBatch(space, places, matrix, row_scales(space.metric, matrix))
+    return SpaceBatch(space, places, matrix, row_scales(space.metric, matrix), stored, errors)
+
+
+def _rounded(space: Space, values: Any, where: str, single: bool) -> tuple[Matrix, Matrix, npt.NDArray[np.float64]]:
+    """Return vectors as the space will return them, as it stores them, and what rounding made of each."""
+
+    def accepted(dtype: Literal["float32", "float16"]) -> Matrix:
+        return as_matrix(values, space.dim, metric=space.metric, dtype=dtype, where=where, allow_single=single)
+
+    if space.dtype == "float32":
+        kept = accepted("float32")
+        return kept, kept, _NO_ERRORS
+    if space.dtype == "float16":
+        kept = accepted("float16")
+        return kept, kept, np.zeros(len(kept)) if _is_half(values) else relative_errors(accepted("float32"), kept)
+    given = accepted("float32")
+    stored = quantise(given)
+    kept = dequantise(stored, space.dim)
+    if space.metric == "cosine":
+        refuse_zero_rows(kept, where, "int8")
+    return kept, stored, relative_errors(given, kept)
+
+
+def _is_half(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype == np.float16
 
 
 def _at_position(error: ArgumentError, position: int) -> ArgumentError:

@@ -98,6 +98,7 @@ def _space_stats(
         "dim": space.dim,
         "metric": space.metric,
         "dtype": space.dtype,
+        "loss": _loss(counts.loss),
         "vectors": counts.live,
         "dead": counts.dead,
         "sealed": view.sealed,
@@ -107,6 +108,11 @@ def _space_stats(
         "profiled": counts.profiled > 0,
         "index_coverage": coverage.get(space.id, 0.0),
     }
+
+
+def _loss(loss: tuple[float, ...]) -> dict[str, float] | None:
+    """Return what rounding lost of the vectors written so far, relative to their norms; None where nothing is."""
+    return {"mean": loss[1] / loss[0], "max": loss[2]} if loss else None
 
 
 # --- proof ------------------------------------------------------------------------------------------------

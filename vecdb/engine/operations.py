@@ -237,7 +237,8 @@ class _Application:
             self.write.kill(self.pending, space, ordinals)
 
     def _append(self, part: SpaceBatch, rows: npt.NDArray[np.uint64]) -> int:
-        return self.write.append_vectors(self.pending, part.space, part.vectors, rows[part.places], part.scales)
+        rows = rows[part.places]
+        return self.write.append_vectors(self.pending, part.space, part.stored, rows, part.scales, part.errors)
 
     def _put_records(self, rows: Sequence[int], refs: Sequence[bytes]) -> None:
         versions = [1] * len(rows)

@@ -30,7 +30,7 @@ def make_space(name: object, dim: object, metric: Any, dtype: Any, model: object
             where="add_space",
         )
     check_option("metric", metric, METRICS)
-    check_option("dtype", dtype, ("float32", "float16"))
+    check_option("dtype", dtype, ("float32", "float16", "int8"))
     check_option("role", role, ("document", "query", "both"))
     for label, value in (("model", model), ("revision", revision)):
         if not isinstance(value, str) or len(value) > 1000:

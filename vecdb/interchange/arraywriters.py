@@ -45,7 +45,7 @@ def write_npy(plan: Plan, path: str) -> Written:
     """Write the vectors of one space."""
     space = plan.only_space(".npy")
     records = 0
-    writer = NpyWriter(path, space.dtype, space.dim)
+    writer = NpyWriter(path, space.returned, space.dim)
     try:
         for record in plan.records():
             records += 1
@@ -96,7 +96,7 @@ def _open_members(plan: Plan, directory: str, ids: np.dtype[Any]) -> Iterator[di
     """Open one file for each array; they are numbered because the name of a space need not be a file name."""
     shapes: dict[str, tuple[npt.DTypeLike, int | None]] = {"ids": (ids, None)}
     for name, space in plan.spaces.items():
-        shapes[name] = (space.dtype, space.dim)
+        shapes[name] = (space.returned, space.dim)
         shapes[f"{name}.rows"] = (np.int64, None)
     members: dict[str, NpyWriter] = {}
     try:

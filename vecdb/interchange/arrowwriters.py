@@ -99,7 +99,7 @@ class _Layout:
 
     def _vector_type(self, space: Space) -> Any:
         pa = self._pa
-        return pa.list_(pa.float32() if space.dtype == "float32" else pa.float16(), space.dim)
+        return pa.list_(pa.float32() if space.returned == "float32" else pa.float16(), space.dim)
 
     def column(self, key: str) -> str:
         """Name the column of a metadata field; one that would hide another column gets a prefix."""
@@ -129,7 +129,7 @@ class _Layout:
 
     def _vectors(self, name: str, space: Space, records: list[Record]) -> Any:
         """A fixed-size list column: the numbers in one array, and nulls where a record has no vector."""
-        matrix = np.zeros((len(records), space.dim), dtype=space.dtype)
+        matrix = np.zeros((len(records), space.dim), dtype=space.returned)
         missing = np.ones(len(records), dtype=bool)
         for place, record in enumerate(records):
             if name in record.vectors:

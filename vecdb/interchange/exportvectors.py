@@ -58,7 +58,7 @@ class SpaceRows:
 
     def _check(self, item: SpaceFiles) -> None:
         got = (self.vectors.rows, self.vectors.dim, self.vectors.dtype.name)
-        expected = (item.count, item.space.dim, item.space.dtype)
+        expected = (item.count, item.space.dim, item.space.returned)
         if got != expected:
             raise SourceError(
                 f"{self.vectors.name} holds (rows, width, type) {got}, the manifest says {expected}.",

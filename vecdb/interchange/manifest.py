@@ -41,7 +41,7 @@ RECORDS = "records.jsonl.gz"
 
 _MAX_MANIFEST = 16 << 20
 _IDENTITY = ("name", "dim", "metric", "dtype", "model", "revision", "role")
-_ALLOWED = {"metric": METRICS, "dtype": ("float32", "float16"), "role": ("document", "query", "both")}
+_ALLOWED = {"metric": METRICS, "dtype": ("float32", "float16", "int8"), "role": ("document", "query", "both")}
 
 
 @dataclass(frozen=True, slots=True)

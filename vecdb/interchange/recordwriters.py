@@ -105,7 +105,7 @@ def write_directory(plan: Plan, path: str) -> Written:
     with ExitStack() as stack:
         writers = {}
         for name, space in plan.spaces.items():
-            writers[name] = _SpaceWriter(path, space.dtype, space.dim, files[name])
+            writers[name] = _SpaceWriter(path, space.returned, space.dim, files[name])
             stack.callback(writers[name].close)
         ids = _write_records(plan, path, writers)
         for name, writer in writers.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.int8rows import dequantise, quantise
 from vecdb.interchange.chunks import Chunk
 from vecdb.types import Record
 
@@ -33,8 +34,11 @@ def stored_prefix(collection: Collection, chunk: Chunk, *, existing: bool, merge
     merge : bool
         What the source does not give may be there.
     """
+    spaces = collection.spaces
     found: list[Record | None] = [*collection.get(chunk.ids, vectors=list(chunk.vectors), missing_ok=True)]
     vectors = {space: block.spread(len(chunk.ids)) for space, block in chunk.vectors.items()}
+    rounded = {space for space in vectors if space in spaces and spaces[space].dtype == "int8"}
+    vectors |= {space: [row if row is None else _as_kept(row) for row in vectors[space]] for space in rounded}
     for place, record in enumerate(found):
         if record is None or not _same(record, chunk, place, vectors, existing, merge):
             return place
@@ -60,6 +64,12 @@ def _same_vector(record: Record, space: str, row: npt.NDArray[Any]) -> bool:
         return False
     with np.errstate(over="ignore"):
         return bool(stored.tobytes() == row.astype(stored.dtype).tobytes())
+
+
+def _as_kept(row: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return a vector as an int8 space would return it."""
+    kept: npt.NDArray[np.float32] = dequantise(quantise(row.astype(np.float32).reshape(1, -1)), len(row))[0]
+    return kept
 
 
 def _same_json(one: Any, other: Any) -> bool:

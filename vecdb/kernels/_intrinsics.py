@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 __all__ = [
     "bytes_at",
+    "codes_at",
     "count_bits",
     "floats_at",
     "half_to_single",
@@ -114,6 +115,10 @@ if config.DISABLE_JIT:
         """Number of bits of `word` that are set."""
         return int(word).bit_count()
 
+    def codes_at(address: int, length: int) -> npt.NDArray[np.int8]:
+        """Int8 array of `length` at `address`."""
+        return np.ctypeslib.as_array((ctypes.c_int8 * length).from_address(int(address)))
+
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
         """Int32 array of `length` at `address`."""
         return np.ctypeslib.as_array((ctypes.c_int32 * length).from_address(int(address)))
@@ -148,6 +153,7 @@ else:
     _float_pointer = _pointer_to(types.float32)
     _half_pointer = _pointer_to(types.uint16)
     _word_pointer = _pointer_to(types.int32)
+    _code_pointer = _pointer_to(types.int8)
 
     @njit  # type: ignore[untyped-decorator]
     def floats_at(address: int, length: int) -> npt.NDArray[np.float32]:
@@ -191,6 +197,12 @@ else:
             return builder.ctpop(args[0])
 
         return types.int64(types.uint64), generate
+
+    @njit  # type: ignore[untyped-decorator]
+    def codes_at(address: int, length: int) -> npt.NDArray[np.int8]:
+        """Int8 array of `length` at `address`."""
+        array: npt.NDArray[np.int8] = carray(_code_pointer(address), (length,))
+        return array
 
     @njit  # type: ignore[untyped-decorator]
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:

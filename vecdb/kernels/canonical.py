@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from vecdb.blocks import VectorBlocks
+from vecdb.blocks import KINDS, VectorBlocks
 from vecdb.kernels import reference
-from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
+from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.types import Metric
 
@@ -26,6 +26,8 @@ __all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k", "top_k_each"
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
 _COSINE = METRIC_CODES["cosine"]
+_HALF = KINDS.index(np.dtype(np.float16))
+_INT8 = KINDS.index(np.dtype(np.int8))
 _ROWS_AHEAD = 4  # candidates lie at random places; asking for them early halves their cost
 
 
@@ -44,9 +46,21 @@ def block_of(table: npt.NDArray[np.int64], position: int) -> int:
 
 
 @strict_helper
-def _widen(half: int, address: int, row: npt.NDArray[np.float64], d: int) -> None:
+def _size(kind: int, d: int) -> int:
+    """Return the bytes of a stored row."""
+    if kind == _INT8:
+        return (d + 3) // 4 * 4 + 4
+    return d * (2 if kind == _HALF else 4)
+
+
+@strict_helper
+def _widen(kind: int, address: int, row: npt.NDArray[np.float64], d: int) -> None:
     """Copy the row at `address` as float64."""
-    if half:
+    if kind == _INT8:
+        codes, step = codes_at(address, d), floats_at(address + _size(kind, d) - 4, 1)[0]
+        for j in range(d):
+            row[j] = np.float64(np.float32(codes[j]) * step)
+    elif kind == _HALF:
         bits = halves_at(address, d)
         for j in range(d):
             row[j] = np.float64(half_to_single(bits[j]))
@@ -82,9 +96,9 @@ def _load_query(query: npt.NDArray[np.float64] | npt.NDArray[np.float32], scratc
 
 
 @strict_helper
-def _ask_for(half: int, table: npt.NDArray[np.int64], position: int, d: int) -> None:
+def _ask_for(kind: int, table: npt.NDArray[np.int64], position: int, d: int) -> None:
     """Prefetch the row at `position`."""
-    size = d * (2 if half else 4)
+    size = _size(kind, d)
     block = block_of(table, position)
     _prefetch_row(table[block, 0] + (position - table[block, 2]) * size, size)
 
@@ -92,7 +106,7 @@ def _ask_for(half: int, table: npt.NDArray[np.int64], position: int, d: int) -> 
 @strict_helper
 def _score(
     metric: int,
-    half: int,
+    kind: int,
     d: int,
     query_norm: float,
     table: npt.NDArray[np.int64],
@@ -102,7 +116,7 @@ def _score(
     """Return the canonical score of one row for the query in the scratch."""
     wide, row, lanes = scratch[0], scratch[1], scratch[2, :8]
     block = block_of(table, position)
-    _widen(half, table[block, 0] + (position - table[block, 2]) * d * (2 if half else 4), row, d)
+    _widen(kind, table[block, 0] + (position - table[block, 2]) * _size(kind, d), row, d)
     if metric == _L2:
         for j in range(d):
             row[j] = wide[j] - row[j]
@@ -129,7 +143,7 @@ def _score(
 )
 def canonical_rows(
     metric: int,
-    half: int,
+    kind: int,
     query: npt.NDArray[np.float64],
     table: npt.NDArray[np.int64],
     positions: npt.NDArray[np.int64],
@@ -138,15 +152,15 @@ def canonical_rows(
 ) -> None:
     """Write the canonical score of each row at `positions`.
 
-    metric: `METRIC_CODES`; half: 1 if rows are float16; query (w,) float64, the width padded with zeros to a multiple
-    of eight in scratch's second axis; query (d,); table (B + 1, 3) as `VectorBlocks.scan_table`; positions (c,), each
-    proven by the caller to lie in the table; scratch (3, w); out (c,).
+    metric: `METRIC_CODES`; kind: how rows are stored, a place in `blocks.KINDS`; query (w,) float64, the width padded
+    with zeros to a multiple of eight in scratch's second axis; query (d,); table (B + 1, 3): `VectorBlocks.any_table`;
+    positions (c,), each proven by the caller to lie in the table; scratch (3, w); out (c,).
     """
     _load_query(query, scratch)
     query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
     for place in range(positions.shape[0]):
-        _ask_for(half, table, positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)], query.shape[0])
-        out[place] = _score(metric, half, query.shape[0], query_norm, table, positions[place], scratch)
+        _ask_for(kind, table, positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)], query.shape[0])
+        out[place] = _score(metric, kind, query.shape[0], query_norm, table, positions[place], scratch)
 
 
 @strict_helper
@@ -197,7 +211,7 @@ def _sort_best_first(scores: npt.NDArray[np.float32], positions: npt.NDArray[np.
 )
 def rank_pools(
     metric: int,
-    half: int,
+    kind: int,
     queries: npt.NDArray[np.float32],
     table: npt.NDArray[np.int64],
     positions: npt.NDArray[np.int64],
@@ -207,7 +221,7 @@ def rank_pools(
 ) -> None:
     """Score the rows in each query's pool canonically and put them in order, best first.
 
-    metric, half and table as in `canonical_rows`; queries (q, d) as the caller gave them; positions (q, capacity), the
+    metric, kind and table as in `canonical_rows`; queries (q, d) as the caller gave them; positions (q, capacity), the
     first ``states[i, 0]`` of row i, distinct and proven to lie in the table; states (q, 3) as in `exact_scan`; scratch
     (3, w); bounds (q, 3, capacity), whose third rows take the scores.
     """
@@ -217,10 +231,10 @@ def rank_pools(
         _load_query(queries[query], scratch)
         query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
         for place in range(min(_ROWS_AHEAD, count)):
-            _ask_for(half, table, pool[place], d)
+            _ask_for(kind, table, pool[place], d)
         for place in range(count):
-            _ask_for(half, table, pool[min(place + _ROWS_AHEAD, count - 1)], d)
-            score = np.float32(_score(metric, half, d, query_norm, table, pool[place], scratch))
+            _ask_for(kind, table, pool[min(place + _ROWS_AHEAD, count - 1)], d)
+            score = np.float32(_score(metric, kind, d, query_norm, table, pool[place], scratch))
             found[place] = score + np.float32(0.0)  # a tiny negative score rounds to -0
         _sort_best_first(found, pool, count)
 
@@ -231,12 +245,11 @@ def canonical_at(
     """Return the canonical scores of the rows at checked `positions`, float64 (c,)."""
     width = -(-blocks.dim // 8) * 8
     out = np.empty(len(positions), dtype=np.float64)
-    half = int(blocks.dtype == np.float16)
     canonical_rows(
         METRIC_CODES[metric],
-        half,
+        blocks.kind,
         query.astype(np.float64),
-        blocks.scan_table,
+        blocks.any_table,
         positions,
         np.empty((3, width), dtype=np.float64),
         out,
@@ -267,6 +280,6 @@ def top_k_each(
     for pool, positions, count in zip(pools, checked, counts, strict=True):
         pool[:count] = positions
     scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
-    rank_pools(METRIC_CODES[metric], int(blocks.half), queries, blocks.scan_table, pools, states, scratch, bounds)
+    rank_pools(METRIC_CODES[metric], blocks.kind, queries, blocks.any_table, pools, states, scratch, bounds)
     kept = [min(count, k) for count in counts]
     return [(pools[row, :count].copy(), bounds[row, 2, :count].copy()) for row, count in enumerate(kept)]

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from vecdb.blocks import KINDS
 from vecdb.kernels import reference
-from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
+from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels.bounds import FORM_CODES
 
-__all__ = ["HALF", "STRIP", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
+__all__ = ["FORMS", "HALF", "INT8", "STRIP", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -31,8 +32,10 @@ _COSINE = FORM_CODES["cosine"]
 _DOT = FORM_CODES["dot"]
 _EXPANDED = FORM_CODES["l2-expanded"]
 _DIRECT = FORM_CODES["l2-direct"]
-HALF = 4
-"""Added to a form's code where rows are float16."""
+FORMS = 4
+"""Times the place of the rows' type in `blocks.KINDS`, added to a form's code."""
+HALF = FORMS * KINDS.index(np.dtype(np.float16))
+INT8 = FORMS * KINDS.index(np.dtype(np.int8))
 
 STRIP = 64
 """Rows whose values are computed, and compared with the floor, before any of them is looked at singly."""
@@ -243,12 +246,47 @@ def _squares_half(address: int, rows: int, query: F32, ahead: int, out: F32) -> 
 
 
 @helper
-def _measure(form: int, address: int, rows: int, query: F32, ahead: int, out: F32) -> None:
+def _size(form: int, d: int) -> int:
+    """Return the bytes of a stored row."""
+    if form >= INT8:
+        return (d + 3) // 4 * 4 + 4
+    return d * (2 if form >= HALF else 4)
+
+
+@helper
+def _dequantise(address: int, d: int, out: F32) -> None:
+    """Write the float32 components of an int8 row: products rounded once, as everybody else has them.
+
+    They go through memory, so that no product is contracted with what is computed of it: bounds are about these rows.
+    """
+    codes, step = codes_at(address, d), floats_at(address + _size(INT8, d) - 4, 1)[0]
+    for j in range(d):
+        out[j] = np.float32(codes[j]) * step
+
+
+@helper
+def _measure_codes(form: int, address: int, rows: int, query: F32, ahead: int, out: F32, room: F32) -> None:
+    """`_measure` for int8 rows; room (d,) takes one of them at a time."""
+    d = query.shape[0]
+    size = _size(form, d)
+    for row in range(rows):
+        place = address + size * row
+        _prefetch(place + ahead, size)
+        _dequantise(place, d, room)
+        out[row] = _square_single(room, query) if form == _DIRECT + INT8 else _dot_single(room, query)
+
+
+@helper
+def _measure(form: int, address: int, rows: int, query: F32, ahead: int, out: F32, strip: F32) -> None:
     """Write what the scan computes from the components of `rows` rows: inner products or squared distances.
 
-    `ahead` is how many bytes further on memory is asked for; the address need not exist.
+    `ahead` is how many bytes further on memory is asked for; the address need not exist. The strip has room behind the
+    query for one row.
     """
-    if form == _DIRECT:
+    if form >= INT8:
+        d = query.shape[0]
+        _measure_codes(form, address, rows, query, ahead, out, strip[STRIP + d : STRIP + 2 * d])
+    elif form == _DIRECT:
         _squares_single(address, rows, query, ahead, out)
     elif form == _DIRECT + HALF:
         _squares_half(address, rows, query, ahead, out)
@@ -265,7 +303,7 @@ def _weights(form: int, slope: np.float32, offset: np.float32) -> tuple[np.float
     One expression for every form, without a branch in the loops over rows. For the direct form the value takes the
     place of the scale, too, because its bound is relative to the squared distance itself.
     """
-    form %= HALF
+    form %= FORMS
     plain = np.float32(1.0 if form == _DOT else 2.0 if form == _EXPANDED else -1.0 if form == _DIRECT else 0.0)
     times = np.float32(1.0 if form == _COSINE else 0.0)
     minus = np.float32(1.0 if form == _EXPANDED else 0.0)
@@ -284,7 +322,7 @@ def _middle_and_doubt(
 @helper
 def _prepared(form: int, query: F32, scratch: F32) -> F32:
     """Return what the rows are compared with: the query, for cosine at unit length and behind the strip."""
-    if form % HALF != _COSINE:
+    if form % FORMS != _COSINE:
         return query
     square = 0.0
     for j in range(query.shape[0]):
@@ -380,12 +418,12 @@ def scan_blocks(
 ) -> int:
     """Scan positions ``state[2]`` to `end`; return 0 when done, 1 if the pool has to be settled first.
 
-    form: code, plus `HALF` for float16 rows; query (d,) as given; table (B + 1, 3) as `VectorBlocks.scan_table`;
+    form: code, plus `FORMS` times the rows' type; query (d,) as given; table (B + 1, 3) as `VectorBlocks.any_table`;
     allowed (n,), or (0,) for every row; error (2,) slope and offset; k at most a quarter of the pool; bounds
     (3, capacity): lower, upper, scratch; positions (capacity,); state (3,): rows in the pool, the count at which it
-    is thinned out, next position; floor (1,); strip (STRIP + d,) scratch. Call again with the same pool to go on.
+    is thinned out, next position; floor (1,); strip (STRIP + 2 d,) scratch. Call again with the same pool to go on.
     """
-    size = query.shape[0] * (2 if form >= HALF else 4)
+    size = _size(form, query.shape[0])
     query = _prepared(form, query, strip)
     position: int = state[2]
     block = 0
@@ -402,8 +440,8 @@ def scan_blocks(
                 position += rows
                 continue
             values = strip[:rows]
-            _measure(form, table[block, 0] + (position - first) * size, rows, query, _AHEAD, values)
-            scales = values if form % HALF == _DIRECT else all_scales[position - first : position - first + rows]
+            _measure(form, table[block, 0] + (position - first) * size, rows, query, _AHEAD, values, strip)
+            scales = values if form % FORMS == _DIRECT else all_scales[position - first : position - first + rows]
             if not _none_reaches(values, scales, weights, lowest):
                 for j in range(rows):
                     middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
@@ -450,7 +488,7 @@ def scan_listed(
     strip: F32,
 ) -> int:
     """Scan the rows at ``wanted[state[2]:end]``; as `scan_blocks`, but wanted (m,) is ascending positions."""
-    size = query.shape[0] * (2 if form >= HALF else 4)
+    size = _size(form, query.shape[0])
     query = _prepared(form, query, strip)
     block = 0
     weights, lowest = _weights(form, error[0], error[1]), floor[0]
@@ -460,8 +498,8 @@ def scan_listed(
             block += 1
         row = position - table[block, 2]
         ahead = (wanted[min(place + _ROWS_AHEAD, end - 1)] - position) * size
-        _measure(form, table[block, 0] + row * size, 1, query, ahead, strip)
-        scale = strip[0] if form % HALF == _DIRECT else floats_at(table[block, 1], row + 1)[row]
+        _measure(form, table[block, 0] + row * size, 1, query, ahead, strip, strip)
+        scale = strip[0] if form % FORMS == _DIRECT else floats_at(table[block, 1], row + 1)[row]
         middle, doubt = _middle_and_doubt(strip[0], scale, weights)
         if not (middle + doubt < lowest):
             lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vecdb.blocks import VectorBlocks
 from vecdb.kernels.bounds import FORM_CODES, ScanPlan, plan_scan, settled_bounds
 from vecdb.kernels.canonical import METRIC_CODES, rank_pools, top_k
-from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, first_trigger, scan_blocks, scan_listed
+from vecdb.kernels.exact_scan import FORMS, STRIP, absorb_tile, first_trigger, scan_blocks, scan_listed
 from vecdb.kernels.half import as_singles
 from vecdb.scan_numpy import Best, Found, tiles
 
@@ -68,8 +68,8 @@ class _Pools:
         """
         blocks = self.blocks
         scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
-        tail = (blocks.scan_table, self.positions, self.states, scratch, self.bounds)
-        rank_pools(METRIC_CODES[blocks.metric], int(blocks.half), self.queries, *tail)
+        tail = (blocks.any_table, self.positions, self.states, scratch, self.bounds)
+        rank_pools(METRIC_CODES[blocks.metric], blocks.kind, self.queries, *tail)
         counts: list[int] = self.states[:, 0].tolist()
         kept = [min(count, self.k) for count in counts]
         found = [(self.positions[at, :m].copy(), self.bounds[at, 2, :m].copy()) for at, m in enumerate(kept)]
@@ -119,13 +119,13 @@ def _one_by_one(blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | Non
 def _scan(pools: _Pools, query: int, allowed: Bools | None, listed: I64 | None, stop: Stop | None) -> tuple[int, bool]:
     """Scan for one query in stretches between questions to `stop`; return (rows looked at, completed)."""
     blocks, plan = pools.blocks, pools.plan
-    form = FORM_CODES[plan.form] + (HALF if blocks.half else 0)
+    form = FORM_CODES[plan.form] + FORMS * blocks.kind
     pool = (pools.bounds[query], pools.positions[query], pools.states[query], pools.floors[query : query + 1])
     total = blocks.count if listed is None else len(listed)
     step = total if stop is None else max(1, _STOP_BYTES // blocks.row_bytes)
     rows: Any = listed if listed is not None else _EVERY_ROW if allowed is None else allowed
-    head = (form, plan.queries[query], blocks.scan_table, rows)
-    tail = (plan.errors[query], pools.k, *pool, np.empty(STRIP + blocks.dim, dtype=np.float32))
+    head = (form, plan.queries[query], blocks.any_table, rows)
+    tail = (plan.errors[query], pools.k, *pool, np.empty(STRIP + 2 * blocks.dim, dtype=np.float32))
     kernel: Any = scan_blocks if listed is None else scan_listed
     for start in range(0, total, max(1, step)):
         if stop is not None and stop():

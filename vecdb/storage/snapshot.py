@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
+import numpy as np
+
 from vecdb.errors import CollectionMissingError, CorruptionError, SnapshotExpiredError, SpaceMissingError
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BLOCK_CLASSES, block_capacity, decode_ids
@@ -81,7 +83,7 @@ class Caches:
 
 def tail_room(space: Space) -> int:
     """Rows that a tail may hold before it is sealed: what fits into one large block."""
-    return max(1, block_capacity(_LARGEST_BLOCK, space.dim * (4 if space.dtype == "float32" else 2)))
+    return max(1, block_capacity(_LARGEST_BLOCK, space.columns * np.dtype(space.dtype).itemsize))
 
 
 class State:

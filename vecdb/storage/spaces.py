@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, VectorMissingError
+from vecdb.int8rows import dequantise
 from vecdb.storage.format import (
     BLOCK_CLASSES,
     CHUNK,
@@ -109,7 +110,7 @@ class BlockCache:
             value = tx.get("blocks", u64(ref.id))
             if value is None:
                 raise CorruptionError(f"vector block {ref.id} is missing", what="vector block", where=str(ref.id))
-            block = open_block(memoryview(value), ref, space.id, space.dim, space.dtype)
+            block = open_block(memoryview(value), ref, space.id, space.columns, space.dtype)
             self.blocks[ref.id] = block
         return block
 
@@ -173,7 +174,7 @@ class TailBuffer:
         self.start = start
         self.count = 0
         self.lock = threading.Lock()
-        self.vectors = np.empty((room, space.dim), dtype=space.dtype)
+        self.vectors = np.empty((room, space.columns), dtype=space.dtype)
         self.rows = np.empty(room, np.uint64)
         self.scales = np.empty(room, np.float32)
 
@@ -416,8 +417,8 @@ class SpaceView:
     # --- vectors ---
 
     def gather(self, tx: Tx, positions: Places) -> npt.NDArray[Any]:
-        """Return copies of the vectors at `positions`, verified, in the stored dtype, shape (c, dim)."""
-        out = np.empty((len(positions), self.space.dim), self.space.dtype)
+        """Return copies of the vectors at `positions`, verified, shape (c, dim), of the type the space returns."""
+        out = np.empty((len(positions), self.space.columns), self.space.dtype)
         in_tail = positions >= self.sealed
         out[in_tail] = self.tail.vectors[positions[in_tail] - self.sealed]
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
@@ -427,7 +428,7 @@ class SpaceView:
             rows = positions[chosen] - self.starts[number]
             self.cache.verify_rows(blocks[number], rows.tolist())
             out[chosen] = blocks[number].vectors[rows]
-        return out
+        return dequantise(out, self.space.dim) if self.space.dtype == "int8" else out
 
     def vectors_of(self, tx: Tx, ordinals: Sequence[int]) -> npt.NDArray[Any]:
         """Return the vectors with these ordinals."""
@@ -498,7 +499,7 @@ def _extend_tail(tx: Tx, space: Space, counts: SpaceCounts, tail: TailBuffer) ->
     for key, value in tx.range("tail", prefix, u32_u64(space.id, tail.start + tail.count)):
         if read_u64(key[4:]) != tail.start + tail.count:
             raise CorruptionError(f"the tail of space {space.name!r} has a gap", what="tail chunk", where=key.hex())
-        tail.extend(*decode_tail(key, value, space.dim, space.dtype))
+        tail.extend(*decode_tail(key, value, space.columns, space.dtype))
     if tail.start + tail.count != counts.next_ordinal:
         raise CorruptionError(f"the tail of space {space.name!r} ends too early", what="tail chunk", where=space.name)
     return tail

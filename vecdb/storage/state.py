@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.lazy import LazyModule
 from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, stored_numbers, u32, unpack_sealed
@@ -108,6 +111,9 @@ class SpaceCounts:
         Live vectors when the identity profile was last fitted (0: none).
     cusum : tuple
         State of the running guard over small unverified writes.
+    loss : tuple
+        Of a space that rounds what it stores: how many vectors were written, and the sum and the largest of their
+        relative errors.
     """
 
     next_ordinal: int = 0
@@ -117,6 +123,15 @@ class SpaceCounts:
     epoch: int = 0
     profiled: int = 0
     cusum: tuple[float, ...] = ()
+    loss: tuple[float, ...] = ()
+
+    def with_loss(self, errors: npt.NDArray[np.float64]) -> SpaceCounts:
+        """Return the counts after vectors with these relative errors were written."""
+        if not len(errors):
+            return self
+        count, total, most = self.loss or (0.0, 0.0, 0.0)
+        added = count + len(errors), total + float(errors.sum()), max(most, float(errors.max()))
+        return replace(self, loss=added)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +276,7 @@ def _space(fields: Any) -> Space:
     for name in ("name", "metric", "dtype", "model", "revision", "role"):
         _text(getattr(space, name))
     _number(space.dim), _number(space.id)
-    if space.metric not in METRICS or space.dtype not in ("float32", "float16") or not 0 < space.dim <= 65_536:
+    if space.metric not in METRICS or space.dtype not in ("float32", "float16", "int8") or not 0 < space.dim <= 65_536:
         raise ValueError(f"space {space.name!r}")
     return space
 
@@ -275,10 +290,13 @@ def read_collection(tx: Tx, collection: int) -> CollectionState:
 
 
 def _space_counts(fields: list[Any]) -> SpaceCounts:
-    *plain, cusum = fields
+    plain, (cusum, *loss) = fields[:6], fields[6:]
     born, live, dead, tail, epoch, profiled = stored_numbers(plain, "collection state", 6)
-    counts = SpaceCounts(born, live, dead, tail, epoch, profiled, tuple(float(number) for number in cusum))
-    if not all(map(math.isfinite, counts.cusum)):
+    guard, lost = (tuple(map(float, numbers)) for numbers in (cusum, loss[0] if loss else ()))
+    counts = SpaceCounts(born, live, dead, tail, epoch, profiled, guard, lost)
+    if len(loss) > 1 or len(lost) not in (0, 3):
+        raise ValueError("a loss that is no loss")
+    if not all(map(math.isfinite, (*guard, *lost))):
         raise ValueError("a state of the guard that is not finite")
     if counts.tail_start > counts.next_ordinal or counts.live + counts.dead > counts.next_ordinal:
         raise ValueError("more vectors than ordinals")
@@ -298,7 +316,8 @@ def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
 
 def write_collection(tx: Tx, collection: int, state: CollectionState) -> None:
     spaces = [
-        [number, [getattr(counts, name) for name in SpaceCounts.__slots__]] for number, counts in state.spaces.items()
+        [number, [getattr(counts, name) for name in SpaceCounts.__slots__[: None if counts.loss else -1]]]
+        for number, counts in state.spaces.items()
     ]
     key = collection_key(collection)
     tx.put("meta", key, pack_sealed(key, [state.version, state.next_row, state.live, state.delta, spaces]))

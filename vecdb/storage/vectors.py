@@ -45,7 +45,7 @@ Scales = npt.NDArray[np.float32]
 
 
 def row_bytes(space: Space) -> int:
-    return space.dim * np.dtype(space.dtype).itemsize
+    return space.columns * np.dtype(space.dtype).itemsize
 
 
 class VectorWriter:
@@ -116,7 +116,7 @@ class VectorWriter:
     def read_tail(self, start: int, stop: int) -> tuple[Vectors, Numbers, Scales]:
         """Return the rows of the tail, ordinals `start` to `stop`."""
         chunks = [
-            decode_tail(key, value, self.space.dim, self.space.dtype)
+            decode_tail(key, value, self.space.columns, self.space.dtype)
             for key, value in self.tx.range("tail", u32_u64(self.space.id, 0)[:4], u32_u64(self.space.id, start))
         ]
         vectors, rows, scales = (np.concatenate([chunk[part] for chunk in chunks]) for part in range(3))
@@ -236,7 +236,7 @@ class VectorWriter:
     def _survivors(self, ref: BlockRef, gone: Numbers) -> tuple[Vectors, Numbers, Scales, Numbers]:
         value = self.tx.get("blocks", u64(ref.id))
         assert value is not None
-        block = open_block(memoryview(value), ref, self.space.id, self.space.dim, self.space.dtype)
+        block = open_block(memoryview(value), ref, self.space.id, self.space.columns, self.space.dtype)
         verify_chunks(block, range(len(block.digests)))
         ordinals = np.uint64(ref.first) + block.deltas.astype(np.uint64)
         inside = gone[

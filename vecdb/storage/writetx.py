@@ -71,6 +71,7 @@ HISTORY_FLOOR: Final = 64 << 20
 """Bytes that untagged history may always take; past it, and past half of the data, it is forgotten early."""
 
 Numbers = npt.NDArray[np.uint64]
+_NO_ERRORS: Final = np.empty(0, np.float64)
 
 
 @dataclass(slots=True)
@@ -272,9 +273,18 @@ class WriteTx:
     # --- vectors ---
 
     def append_vectors(
-        self, pending: Pending, space: Space, vectors: npt.NDArray[Any], rows: Numbers, scales: npt.NDArray[np.float32]
+        self,
+        pending: Pending,
+        space: Space,
+        vectors: npt.NDArray[Any],
+        rows: Numbers,
+        scales: npt.NDArray[np.float32],
+        errors: npt.NDArray[np.float64] = _NO_ERRORS,
     ) -> int:
-        """Append the vectors of `rows`; return the ordinal of the first."""
+        """Append the vectors of `rows` as they are stored; return the ordinal of the first.
+
+        `errors` are those that storing them made, where the space rounds.
+        """
         self.dirty = True
         counts = pending.spaces[space.id]
         writer = self.vector_writer(space, counts)
@@ -284,7 +294,7 @@ class WriteTx:
         first = counts.next_ordinal
         pending.spaces[space.id] = replace(
             counts, next_ordinal=first + len(rows), live=counts.live + len(rows), tail_start=tail_start
-        )
+        ).with_loss(errors)
         return first
 
     def vector_writer(self, space: Space, counts: SpaceCounts) -> VectorWriter:
