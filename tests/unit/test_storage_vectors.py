@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vecdb.errors import CorruptionError, VectorMissingError
+from vecdb.storage import vectors as vectors_module
 from vecdb.storage.env import Environment
 from vecdb.storage.format import BlockRef, pack_sealed, u32_u64, u64
 from vecdb.storage.history import read_deaths, settle_deaths, write_deaths
@@ -507,3 +510,42 @@ def test_a_table_left_half_empty_is_packed(env):
     assert after["leaf_pages"] <= 0.6 * before["leaf_pages"] and after["overflow_pages"] == before["overflow_pages"]
     assert {key: bytes(value) for key, value in tx.range("records", b"")} == kept
     env.abort(tx)
+
+
+# --- pieces of rows ---------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 5), max_size=6), st.data())
+def test_pieces_are_cut_without_a_copy(sizes, data):
+    whole = np.arange(sum(sizes))
+    starts = np.cumsum([0, *sizes])
+    held = [
+        (whole[start : start + size], -whole[start : start + size])
+        for start, size in zip(starts[:-1], sizes, strict=True)
+    ]
+    count = data.draw(st.integers(0, len(whole)))
+    first, rest = vectors_module._cut(held, count)
+    for pieces, part in ((first, whole[:count]), (rest, whole[count:])):
+        assert all(len(piece[0]) and np.shares_memory(piece[0], whole) for piece in pieces)
+        assert np.array_equal(np.concatenate([whole[:0], *(piece[0] for piece in pieces)]), part)
+        assert not pieces or np.array_equal(vectors_module._joined(pieces)[1], -part)
+
+
+def test_a_large_batch_behind_a_tail_is_not_copied_as_a_whole(env, monkeypatch):
+    bench, joined = Bench(env), []
+    bench.append(3)
+    plain = vectors_module._joined
+    monkeypatch.setattr(vectors_module, "_joined", lambda pieces: joined.append(pieces) or plain(pieces))
+    bench.append(4 * ROOM)
+    bench.load(fresh=True)
+    assert max(sum(len(piece[1]) for piece in pieces) for pieces in joined if len(pieces) > 1) <= ROOM
+
+
+def test_a_tail_that_holds_more_than_a_block_now_may(env, monkeypatch):
+    bench = Bench(env)
+    bench.append(ROOM - 1)
+    monkeypatch.setattr(VectorWriter, "_make_room", lambda *_: 4)
+    bench.append(1)
+    bench.append(2)
+    assert bench.counts.tail_start == 16
+    bench.load(fresh=True)

@@ -66,18 +66,21 @@ class VectorWriter:
         if waiting + len(rows) < capacity:
             self._put_tail(next_ordinal, vectors, rows, scales)
             return tail_start
+        held: list[tuple[Any, ...]] = [(vectors, rows, scales)]
         if waiting:
-            old = self.read_tail(tail_start, next_ordinal)
-            vectors = np.concatenate([old[0], vectors])
-            rows, scales = np.concatenate([old[1], rows]), np.concatenate([old[2], scales])
+            held.insert(0, self.read_tail(tail_start, next_ordinal))
             self._drop_tail()
-        whole = len(rows) // capacity * capacity
-        self._seal(
-            vectors[:whole], rows[:whole], scales[:whole], np.arange(tail_start, tail_start + whole, dtype=np.uint64)
-        )
-        if whole < len(rows):
-            self._put_tail(tail_start + whole, vectors[whole:], rows[whole:], scales[whole:])
-        return tail_start + whole
+        whole = (waiting + len(rows)) // capacity * capacity
+        full, rest = _cut(held, whole)
+        start = tail_start
+        pieces = []
+        for piece in full:
+            pieces.append((*piece, np.arange(start, start + len(piece[1]), dtype=np.uint64)))
+            start += len(piece[1])
+        self._seal(pieces)
+        if rest:
+            self._put_tail(start, *_joined(rest))
+        return start
 
     def _make_room(self, waiting: int, count: int) -> int:
         """Return how many rows the tail may hold: what fits into a block of the usual class, or of a larger spare one.
@@ -131,12 +134,12 @@ class VectorWriter:
         if next_ordinal > tail_start:
             vectors, rows, scales = self.read_tail(tail_start, next_ordinal)
             self._drop_tail()
-            self._seal(vectors, rows, scales, np.arange(tail_start, next_ordinal, dtype=np.uint64))
+            self._seal([(vectors, rows, scales, np.arange(tail_start, next_ordinal, dtype=np.uint64))])
         return next_ordinal
 
-    def _seal(self, vectors: Vectors, rows: Numbers, scales: Scales, ordinals: Numbers) -> None:
+    def _seal(self, pieces: Iterable[tuple[Vectors, Numbers, Scales, Numbers]]) -> None:
         visit("seal.before")
-        blocks = self._write_blocks([(vectors, rows, scales, ordinals)], BLOCK_CLASSES[-1], self.usual)
+        blocks = self._write_blocks(pieces, BLOCK_CLASSES[-1], self.usual)
         for start in range(0, len(blocks), WRITTEN_SEGMENT_BLOCKS):
             part = tuple(blocks[start : start + WRITTEN_SEGMENT_BLOCKS])
             write_segment(self.tx, self.space.id, Segment(part[0].first, part))
@@ -161,17 +164,9 @@ class VectorWriter:
 
     def _write_first(self, held: list[tuple[Any, ...]], count: int, refs: list[BlockRef]) -> list[tuple[Any, ...]]:
         """Write the first `count` rows that are held as a block; return what is held after that."""
-        block, rest = self._split(held, count)
-        refs.append(self._write_block(*block))
+        block, rest = _cut(held, count)
+        refs.append(self._write_block(*_joined(block)))
         return rest
-
-    @staticmethod
-    def _split(held: list[tuple[Any, ...]], count: int) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]]:
-        joined = (
-            held[0] if len(held) == 1 else tuple(np.concatenate([piece[part] for piece in held]) for part in range(4))
-        )
-        rest = tuple(part[count:] for part in joined)
-        return tuple(part[:count] for part in joined), [rest] if len(rest[1]) else []
 
     def _write_block(self, vectors: Vectors, rows: Numbers, scales: Scales, ordinals: Numbers) -> BlockRef:
         size_class = smallest_class(len(rows), self._width)
@@ -267,6 +262,24 @@ class VectorWriter:
             self.tx, self.space.id, Segment(run[0].base, tuple(ref for segment in run for ref in segment.blocks))
         )
         return True
+
+
+def _cut(held: list[tuple[Any, ...]], count: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Cut pieces of rows, none of them empty afterwards, behind the first `count` rows; nothing is copied."""
+    first: list[tuple[Any, ...]] = []
+    rest: list[tuple[Any, ...]] = []
+    for piece in held:
+        here = min(count, len(piece[1]))
+        count -= here
+        if here:
+            first.append(tuple(part[:here] for part in piece))
+        if here < len(piece[1]):
+            rest.append(tuple(part[here:] for part in piece))
+    return first, rest
+
+
+def _joined(pieces: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return pieces[0] if len(pieces) == 1 else tuple(map(np.concatenate, zip(*pieces, strict=True)))
 
 
 def drop_vectors(tx: Tx, space: Space) -> None:
