@@ -249,7 +249,7 @@ def test_collections_and_spaces(capsys, path):
     (space,) = run_json(capsys, "spaces", path)["spaces"]
     assert space == {
         "collection": "docs", "name": "s", "dim": 2, "metric": "dot", "dtype": "float32",
-        "model": "m1", "revision": "r", "role": "both", "vectors": 5,
+        "model": "m1", "revision": "r", "role": "both", "vectors": 5, "loss": None,
     }  # fmt: skip
     assert run_json(capsys, "spaces", path, "docs")["spaces"] == [space]
     assert "m1" in run(capsys, "spaces", path)[1]

@@ -155,7 +155,7 @@ def test_export_says_what_it_wrote(capsys, source):
         (["docs.jsonl.gz", "--vectors", "s=x.npy", "--model", "t=m"], 2, "'t'"),
         (["docs.jsonl.gz", "--vectors", "s=x.npy", "--model", "s=m", "--model", "t=m"], 2, "'t'"),
         (["docs.jsonl.gz", "--vectors", "s=x.npy", "--metric", "taxi"], 2, "taxi"),
-        (["docs.jsonl.gz", "--vectors", "s=x.npy", "--dtype", "int8"], 2, "int8"),
+        (["docs.jsonl.gz", "--vectors", "s=x.npy", "--dtype", "uint8"], 2, "uint8"),
         (["docs.jsonl.gz", "--vectors", "s=x.npy", "--batch", "0"], 2, "--batch"),
         (["docs.jsonl.gz", "--vectors", "s=missing.npy"], 3, "missing.npy"),
         (["missing.jsonl", "--vectors", "s=x.npy"], 3, "missing.jsonl"),

@@ -297,6 +297,13 @@ def test_indexes_over_it(both, monkeypatch, kind):
     assert docs.database.check().ok
 
 
+def test_an_index_that_reads_floats_in_place_is_refused(both):
+    write(both, range(1500), vectors(1500))
+    with pytest.raises(errors.VecdbError, match="cannot be read as floats"):
+        both.create_index("small", "graph")
+    assert both.indexes == [] and both.search(vectors(1)[0], space="small").complete
+
+
 def test_damage_is_found(both):
     write(both, range(1000), vectors(1000))
     db, path = both.database, both.database.path
