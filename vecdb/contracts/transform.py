@@ -121,7 +121,8 @@ class FitData:
     source : ndarray of float32, shape (n, d)
         Vectors of n records in the space that is mapped from; n may be 0 where `requires` has no "pairs".
     target : ndarray of float32, shape (n, e)
-        The same records in the space that is mapped to.
+        The same records in the space that is mapped to; where `requires` has no "pairs" it may have no row although
+        `source` has some: such kinds learn from the source alone.
     queries : ndarray of float32, shape (q, d or e), or None
         Real queries without answers, in the space in which queries are asked: the source space if the role is
         "query", else the target space.

@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from vecdb.contracts.transform import TransformType
 from vecdb.hookspecs import hookimpl
+from vecdb.transforms.cca import CcaType
 from vecdb.transforms.columns import identity_type, pad_type, truncate_type
+from vecdb.transforms.hadamard import HadamardType
+from vecdb.transforms.lowrank import LowRankType
+from vecdb.transforms.nullspace import NullspaceType
 from vecdb.transforms.procrustes import ProcrustesType
+from vecdb.transforms.relative import RelativeType
 from vecdb.transforms.ridge import RidgeType
 from vecdb.transforms.shift import ShiftType
+from vecdb.transforms.simplex import SimplexType
+from vecdb.transforms.spectral import AbttType, PcaType, WhitenType
 
 __all__ = ["vecdb_register_transforms"]
 
 
 @hookimpl
 def vecdb_register_transforms() -> list[TransformType]:
-    """Return vecdb's own kinds of transform."""
-    return [identity_type(), pad_type(), truncate_type(), ShiftType(), ProcrustesType(), RidgeType()]
+    """Return vecdb's own kinds of transform, the simple ones first."""
+    between: list[TransformType] = [ShiftType(), ProcrustesType(), RidgeType(), LowRankType(), CcaType()]
+    between += [RelativeType(), SimplexType()]
+    within: list[TransformType] = [WhitenType(), PcaType(), AbttType(), NullspaceType(), HadamardType()]
+    return [identity_type(), pad_type(), truncate_type(), *between, *within]

@@ -16,9 +16,8 @@ import numpy as np
 from vecdb.contracts import FitData, Param, State, TransformCapabilities
 from vecdb.contracts.transform import Isometry, Width
 from vecdb.transforms.affine import AffineMap, load_affine
-from vecdb.transforms.judge import best_of, judge_of
 from vecdb.transforms.pairs import Centred, Rows64, centred, fit_pairs
-from vecdb.transforms.restore import Finish, Restore, finished, finishes
+from vecdb.transforms.restore import MEAN, Finish, Restore, choose_finish, finished, finishes
 
 __all__ = ["ProcrustesType", "polar_factor"]
 
@@ -47,13 +46,7 @@ class ProcrustesType:
                 " auto: chosen by retrieval on the kept-back pairs, unit where there are none.",
                 choices=("auto", *_SCALES),
             ),
-            "mean": Param(
-                "str",
-                "auto",
-                "Whether the target's mean is added; auto: to stored vectors, and to queries where distances are"
-                " compared.",
-                choices=("auto", "keep", "drop"),
-            ),
+            "mean": MEAN,
             "reflect": Param("bool", True, "Allow an improper rotation (determinant -1) between equal widths."),
         }
     )
@@ -101,11 +94,7 @@ def _finish(data: FitData, pairs: Centred, W: Rows64, params: Mapping[str, Any])
     if not params["center"]:
         return _uncentred(params["scale"]), -1.0
     restore = "auto" if params["scale"] == "auto" else _SCALES[params["scale"]]
-    choices = finishes(data, restore, params["mean"], "unit", tuple(_SCALES.values()))
-    judge = judge_of(data) if len(choices) > 1 else None
-    if judge is None:
-        return choices[0], -1.0
-    return best_of(judge, choices, lambda how: finished(W, pairs, how).apply(judge.rows))
+    return choose_finish(data, pairs, W, finishes(data, restore, params["mean"], "unit", tuple(_SCALES.values())))
 
 
 def _uncentred(scale: str) -> Finish:

@@ -11,14 +11,21 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from vecdb.contracts import FitData
+from vecdb.contracts import FitData, Param
 from vecdb.transforms.affine import Formula
+from vecdb.transforms.judge import best_of, judge_of
 from vecdb.transforms.pairs import Centred, Rows64
 
-__all__ = ["RESTORES", "Finish", "Restore", "finished", "finishes", "flattened", "keeps_mean"]
+__all__ = ["MEAN", "RESTORES", "Finish", "Restore", "choose_finish", "finished", "finishes", "flattened", "keeps_mean"]
 
 Restore = Literal["none", "ls", "global", "unit", "clip", "polar"]
 RESTORES: tuple[Restore, ...] = get_args(Restore)
+MEAN = Param(
+    "str",
+    "auto",
+    "Whether the target's mean is added; auto: to stored vectors, and to queries where distances are compared.",
+    choices=("auto", "keep", "drop"),
+)
 
 
 class Finish(NamedTuple):
@@ -110,3 +117,14 @@ def _wanted(restore: str, keep: bool, usual: Restore, all_of: tuple[Restore, ...
     if keep:
         return found
     return list(dict.fromkeys(each if each in ("clip", "polar") else "global" for each in found))
+
+
+def choose_finish(data: FitData, pairs: Centred, W: Rows64, choices: list[Finish]) -> tuple[Finish, float]:
+    """Return the finish of a linear part that the kept-back pairs prefer, and its score.
+
+    Where nothing was kept back, or there is one choice only, it is the first one and the score is -1.
+    """
+    judge = judge_of(data) if len(choices) > 1 else None
+    if judge is None:
+        return choices[0], -1.0
+    return best_of(judge, choices, lambda how: finished(W, pairs, how).apply(judge.rows))

@@ -6,9 +6,10 @@ shrinkage (`restore`); the left-out residuals teach the map what its errors are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,26 +17,30 @@ from vecdb.contracts import FitData, Param, State, TransformCapabilities
 from vecdb.transforms.affine import AffineMap, Formula, load_affine
 from vecdb.transforms.errorhead import ErrorHead, fit_head
 from vecdb.transforms.judge import Judge, best_of, judge_of
-from vecdb.transforms.pairs import Rows64, centred, fit_pairs, go_on
+from vecdb.transforms.pairs import Centred, Rows64, centred, fit_pairs, go_on
 from vecdb.transforms.procrustes import WIDTHS
-from vecdb.transforms.restore import Finish, Restore, finished, finishes
+from vecdb.transforms.provenance import Facts
+from vecdb.transforms.restore import MEAN, Finish, Restore, finished, finishes
 from vecdb.transforms.ridgepath import RidgePath, ridge_path, seeded_grid
 
-__all__ = ["MEAN", "RESTORE", "RidgeChoice", "RidgeType", "choose_ridge", "head_of"]
+__all__ = ["PENALTY", "RESTORE", "RidgeChoice", "RidgeType", "choose_ridge", "head_of"]
 
+Bend: TypeAlias = Callable[[RidgePath, float], Rows64]
 _RESTORES: tuple[Restore, ...] = ("clip", "unit", "none", "global", "polar")
+PENALTY = Param(
+    "float",
+    0.0,
+    "Relative to the mean squared singular value; 0: chosen by retrieval on the kept-back pairs, by left-out error"
+    " where there are none.",
+    low=0.0,
+    high=1e6,
+)
 RESTORE = Param(
     "str",
     "auto",
     "What undoes the shrinkage: one factor (global), one for each row (unit), the singular values cut at their median"
     " (clip) or all made 1 (polar), none; auto: chosen by retrieval on the kept-back pairs, clip where there are none.",
     choices=("auto", *_RESTORES),
-)
-MEAN = Param(
-    "str",
-    "auto",
-    "Whether the target's mean is added; auto: to stored vectors, and to queries where distances are compared.",
-    choices=("auto", "keep", "drop"),
 )
 
 
@@ -47,10 +52,16 @@ class RidgeChoice:
     penalty: float
     how: Finish
     judged: float
+    bend: Bend
 
     def formula(self) -> Formula:
         """Return the map."""
-        return finished(self.path.weights(self.penalty), self.path.pairs, self.how)
+        return finished(self.bend(self.path, self.penalty), self.path.pairs, self.how)
+
+    def facts(self) -> Facts:
+        """Return what was chosen, by name."""
+        how = self.how
+        return {"penalty": self.penalty, "restore": how.restore, "mean": how.mean, "judged": self.judged}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +75,7 @@ class RidgeType:
     )
     parameters: Mapping[str, Param] = field(
         default_factory=lambda: {
-            "penalty": Param(
-                "float",
-                0.0,
-                "Relative to the mean squared singular value; 0: chosen by retrieval on the kept-back pairs, by"
-                " left-out error where there are none.",
-                low=0.0,
-                high=1e6,
-            ),
+            "penalty": PENALTY,
             "restore": RESTORE,
             "mean": MEAN,
         }
@@ -80,20 +84,28 @@ class RidgeType:
     def fit(self, data: FitData, params: Mapping[str, Any]) -> AffineMap:
         found = choose_ridge(data, params, owner=self.name, least=self.capabilities.min_pairs)
         formula = found.formula()
-        chosen = {
-            "penalty": found.penalty,
-            "restore": found.how.restore,
-            "mean": found.how.mean,
-            "judged": found.judged,
-        }
-        return AffineMap.of(formula, data, head=head_of(found, formula), chosen=chosen)
+        return AffineMap.of(formula, data, head=head_of(found, formula), chosen=found.facts())
 
     def load(self, state: State) -> AffineMap:
         return load_affine(state)
 
 
-def choose_ridge(data: FitData, params: Mapping[str, Any], *, owner: str, least: int) -> RidgeChoice:
+def choose_ridge(
+    data: FitData, params: Mapping[str, Any], *, owner: str, least: int, bend: Bend = RidgePath.weights
+) -> RidgeChoice:
     """Fit ridge regression and choose what `params` leave open: penalty first, then the finish.
+
+    Parameters
+    ----------
+    data : FitData
+    params : mapping
+        With ``penalty``, ``restore`` and ``mean``.
+    owner : str
+        Name of the kind, for messages.
+    least : int
+        Fewest pairs.
+    bend : callable, optional
+        Returns the linear part for a path and a penalty; default: the regression itself.
 
     Raises
     ------
@@ -106,19 +118,19 @@ def choose_ridge(data: FitData, params: Mapping[str, Any], *, owner: str, least:
     choices = finishes(data, params["restore"], params["mean"], "clip", _RESTORES)
     judge = judge_of(data)
     if judge is None:
-        return RidgeChoice(path, float(grid[len(grid) // 2]), choices[0], -1.0)
-    penalty, how, score = _judged(path, grid.tolist(), choices, judge)
+        return RidgeChoice(path, float(grid[len(grid) // 2]), choices[0], -1.0, bend)
+    penalty, how, score = _judged(partial(bend, path), path.pairs, grid.tolist(), choices, judge)
     go_on(data, 2, 3)
-    return RidgeChoice(path, penalty, how, score)
+    return RidgeChoice(path, penalty, how, score, bend)
 
 
 def _judged(
-    path: RidgePath, penalties: list[float], choices: list[Finish], judge: Judge
+    part: Callable[[float], Rows64], pairs: Centred, penalties: list[float], choices: list[Finish], judge: Judge
 ) -> tuple[float, Finish, float]:
     """Choose the penalty under the usual finish, nearest to the seed first, then the finish under that penalty."""
 
     def mapped(penalty: float, how: Finish) -> Rows64:
-        return finished(path.weights(penalty), path.pairs, how).apply(judge.rows)
+        return finished(part(penalty), pairs, how).apply(judge.rows)
 
     middle = penalties[len(penalties) // 2]
     order = sorted(penalties, key=lambda each: abs(np.log(each / middle)))
