@@ -37,7 +37,7 @@ from vecdb.types import (
 if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.engine import batch as batching
-    from vecdb.engine import describing, housekeeping, indexing, inspection, operations, spaces, upkeep
+    from vecdb.engine import describing, housekeeping, indexing, inspection, operations, spaces
     from vecdb.engine import where as conditions
     from vecdb.storage.writer import Transaction
 else:  # what a first search does without
@@ -49,7 +49,6 @@ else:  # what a first search does without
     inspection = LazyModule("vecdb.engine.inspection")
     operations = LazyModule("vecdb.engine.operations")
     spaces = LazyModule("vecdb.engine.spaces")
-    upkeep = LazyModule("vecdb.engine.upkeep")
 
 __all__ = ["Collection"]
 
@@ -651,7 +650,7 @@ class Collection:
         """
         database = self._database
         useful = housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
-        return useful + upkeep.upkeep(database._workshop(self._key, progress, cancel))
+        return useful + database._keep_indexes(self._key, cancel, progress)
 
     # --- indexes ---
 
@@ -702,7 +701,7 @@ class Collection:
         """
         database = self._database
         shop = database._workshop(self._key, progress, cancel)
-        housekeeping.seal(database._writable(), self._entry(), space, database._timeout)
+        shop.maintain(housekeeping.sealing(self._entry(), space))
         number = indexing.create_index(shop, space, kind, params, seed)
         made = self._describe(number)
         if not made:

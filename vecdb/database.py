@@ -12,21 +12,21 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecdb.collection import Collection
+from vecdb.engine import reading
 from vecdb.engine.given import Settings, given_registry, given_settings
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
-from vecdb.engine.view import CollectionView
 from vecdb.errors import (
     ClosedError,
     CollectionMissingError,
     ExistsError,
     ReadOnlyError,
-    TagMissingError,
     TransactionError,
 )
 from vecdb.kernels import loader
@@ -34,14 +34,13 @@ from vecdb.kernels.loader import warmup
 from vecdb.lazy import LazyModule
 from vecdb.storage import handles
 from vecdb.storage.handles import OpenOptions, Store
-from vecdb.storage.snapshot import Snapshot, State, check_seq, find_collection
+from vecdb.storage.snapshot import Snapshot, check_seq, find_collection
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
 if TYPE_CHECKING:
     from vecdb import registry as registries
-    from vecdb.engine import encoding, housekeeping, inspection, upkeep, workshop
-    from vecdb.engine.parts import LoadedPart
+    from vecdb.engine import automatic, encoding, housekeeping, inspection, workshop
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
     from vecdb.storage.writer import Transaction
@@ -49,10 +48,10 @@ if TYPE_CHECKING:
 else:  # what a first search does without
     copying = LazyModule("vecdb.storage.copying")
     housekeeping = LazyModule("vecdb.engine.housekeeping")
+    automatic = LazyModule("vecdb.engine.automatic")
     encoding = LazyModule("vecdb.engine.encoding")
     inspection = LazyModule("vecdb.engine.inspection")
     registries = LazyModule("vecdb.registry")
-    upkeep = LazyModule("vecdb.engine.upkeep")
     workshop = LazyModule("vecdb.engine.workshop")
     writetx = LazyModule("vecdb.storage.writetx")
 
@@ -100,7 +99,9 @@ def open(
         First size of the memory map in bytes; it grows by itself. Default: 1 TiB of address space, less where
         the system does not allow it.
     automatic : bool, default True
-        Whether writes do a bounded step of upkeep when it is due; otherwise only `optimize` does.
+        Whether writes do a bounded step of upkeep when it is due, and a thread keeps indexes up to date once writing
+        pauses; a space of 4,096 vectors and 2,097,152 components that has no index then gets one. Otherwise only
+        `optimize` does all that.
     record_queries : bool, default True
         Whether this process keeps some of the queries that it is asked, at most 1,024 or 4 MB of each space, in memory.
         `optimize` then measures recall on them, too, once there are 200; they are never written to the file.
@@ -179,6 +180,8 @@ class Database:
         self.mode: str = options.mode
         self._timeout = options.timeout
         self._settings = settings
+        self._options = options
+        self._keeper: automatic.Keeper | None = None
         self._guard = Guard()
         self._store: Store | None = store
         self._closing = threading.Lock()
@@ -218,6 +221,8 @@ class Database:
             self._refuse_in_transaction("close")
         with self._closing:
             store, self._store = self._store, None
+        if self._keeper is not None:
+            self._keeper.stop()
         if store is not None:
             handles.release(store)
 
@@ -282,7 +287,7 @@ class Database:
         """Open the newest commit, or inside this thread's transaction, its own uncommitted state."""
         store = self._opened()
         transaction = store.writer.own_transaction() if own_writes else None
-        return store.reader.snapshot() if transaction is None else _uncommitted(store, transaction)
+        return store.reader.snapshot() if transaction is None else reading.uncommitted(store, transaction)
 
     def _write(self, operation: Callable[[WriteTx], R], entry: CollectionEntry | None = None) -> R:
         store = self._writable()
@@ -297,7 +302,7 @@ class Database:
         if entry is None:
             return store.writer.run(operation, timeout=self._timeout)
         outcome: list[housekeeping.Outcome] = []
-        able = self._encoders_of(entry)
+        able = encoding.encoders_of(store.reader, entry, self._registry) if entry.indexes else []
 
         def tracked(write: WriteTx) -> R:
             result = operation(write)
@@ -313,18 +318,27 @@ class Database:
         if transaction is not None:
             transaction.left[entry.id] = (entry, outcome[0])
         elif store.writer.transaction is None:
-            housekeeping.after_write(store, entry, outcome[0])
+            self._keep_house(store, entry, outcome[0])
         return result
 
-    def _encoders_of(self, entry: CollectionEntry) -> list[LoadedPart]:
-        """Return the indexes that want to encode what a commit seals."""
-        if not entry.indexes:
-            return []
-        with self._opened().reader.snapshot() as snapshot:
-            known = snapshot.state.catalog.collections.get(entry.name)
-            if known is None or known.id != entry.id:
-                return []
-            return encoding.encoders(CollectionView(snapshot, known), self._registry)
+    def _keep_house(self, store: Store, entry: CollectionEntry, left: housekeeping.Outcome) -> None:
+        """After a commit: a bounded step at once, and indexes in a thread of their own."""
+        housekeeping.after_write(store, entry, left)
+        with self._closing:
+            if self._keeper is None and self._options.durability != "bulk" and self._store is not None:
+                self._keeper = automatic.Keeper(self._keep_in_background)
+        if self._keeper is not None:
+            self._keeper.look(entry, left.spaces)
+
+    def _keep_indexes(self, key: tuple[int, str], cancel: CancelCheck | None, progress: Progress | None = None) -> int:
+        """Give the spaces of a collection their indexes, and bring these up to date."""
+        return automatic.keep_indexes(self._workshop(key, progress, cancel))
+
+    def _keep_in_background(self, key: tuple[int, str], cancel: CancelCheck) -> int:
+        """Do the same in a thread of its own; a writer that takes long does not hold up its end."""
+        writer, shop = self._writable().writer, self._workshop(key, None, cancel)
+        patient = automatic.patiently(lambda work: writer.maintain(work, timeout=0.2), cancel, self._timeout)
+        return automatic.keep_indexes(replace(shop, maintain=patient))
 
     def _tell_committed(self) -> None:
         if self._registry.listens("vecdb_committed"):
@@ -350,7 +364,7 @@ class Database:
         with store.writer.begin_transaction(self._timeout) as transaction:
             yield self
         for entry, outcome in transaction.left.values():
-            housekeeping.after_write(store, entry, outcome)
+            self._keep_house(store, entry, outcome)
         if transaction.committed:
             self._tell_committed()
 
@@ -452,7 +466,7 @@ class Database:
 
         def remove(write: WriteTx) -> None:
             if name not in write.catalog.tags:
-                raise missing_tag(name, write.catalog.tags)
+                raise reading.missing_tag(name, write.catalog.tags)
             write.remove_tag(name)
 
         self._write(remove)
@@ -503,7 +517,7 @@ class Database:
             entries = list(snapshot.state.catalog.collections.values())
         useful = housekeeping.optimize(store, entries, self._timeout, progress, cancel)
         for entry in entries:
-            useful += upkeep.upkeep(self._workshop(encoding.collection_key(entry), progress, cancel))
+            useful += self._keep_indexes(encoding.collection_key(entry), cancel, progress)
         return useful
 
     def _workshop(
@@ -551,6 +565,9 @@ class Database:
         check_option("keep", keep, ("tags", "window", "nothing"))
         self._refuse_in_transaction("compact")
         wait = self._timeout if timeout is None else check_timeout(timeout)
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper.go_on()
         store.require_sole_use(wait)
         if keep == "nothing":
             for name in self.tags():
@@ -574,21 +591,3 @@ class Database:
         if progress is not None:
             progress(size, size)
         return size
-
-
-@contextlib.contextmanager
-def _uncommitted(store: Store, transaction: Transaction) -> Iterator[Snapshot]:
-    """Read what a transaction did so far; what is learnt of it stays private."""
-    with store.env.translated():
-        write = transaction.flushed()
-        yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
-
-
-def missing_tag(name: str, tags: Any) -> TagMissingError:
-    """Return the error for a tag that is not there."""
-    return TagMissingError(
-        f"there is no tag {name!r}; there are {sorted(tags)}",
-        hint="Make it with db.tag(name).",
-        name=name,
-        available=sorted(tags),
-    )

@@ -369,7 +369,9 @@ class IndexInfo:
     bytes : int
         What it takes in the file.
     stats : dict
-        What the index tells of itself.
+        What the index tells of itself, and what was measured: recall by effort, local dimension.
+    automatic : bool
+        Whether it was made without being asked for; `drop_index` takes it away for good.
     """
 
     space: str
@@ -383,6 +385,7 @@ class IndexInfo:
     parts: int
     bytes: int
     stats: Mapping[str, Any]
+    automatic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

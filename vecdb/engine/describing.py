@@ -43,6 +43,7 @@ def _info(view: CollectionView, index: IndexEntry, registry: PluginRegistry) -> 
         parts=len(index.parts),
         bytes=sum(stored_bytes_of(part.blobs) for part in index.parts),
         stats={**(facts[0] if len(facts) == 1 else {"parts": str(facts)} if facts else {}), **_measured(index)},
+        automatic=index.automatic,
     )
 
 

@@ -31,8 +31,18 @@ MOST_ANEW: Final = 4_096
 log = logging.getLogger("vecdb")
 
 
-def encoders(view: CollectionView, registry: PluginRegistry) -> list[LoadedPart]:
-    """Return a loaded part of each index whose type encodes what a commit seals."""
+def encoders_of(reader: Reader, entry: CollectionEntry, registry: PluginRegistry) -> list[LoadedPart]:
+    """Return a loaded part of each index of a collection whose type encodes what a commit seals."""
+    if not entry.indexes:
+        return []
+    with reader.snapshot() as snapshot:
+        known = snapshot.state.catalog.collections.get(entry.name)
+        if known is None or known.id != entry.id:
+            return []
+        return _encoders(CollectionView(snapshot, known), registry)
+
+
+def _encoders(view: CollectionView, registry: PluginRegistry) -> list[LoadedPart]:
     found = []
     for index in view.entry.indexes:
         try:

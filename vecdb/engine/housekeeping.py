@@ -183,9 +183,9 @@ def _pending(write: WriteTx, entry: CollectionEntry) -> Pending | None:
     return write.pending(known) if known is not None and known.id == entry.id else None
 
 
-def seal(store: Store, entry: CollectionEntry, name: str, timeout: float) -> None:
-    """Seal the tail of one space, so that an index can cover it."""
-    store.writer.maintain(_seal_step(entry, find_space(entry, name)), timeout=timeout)
+def sealing(entry: CollectionEntry, name: str) -> Step:
+    """Return the step that seals the tail of one space, so that an index can cover it."""
+    return _seal_step(entry, find_space(entry, name))
 
 
 def optimize(

@@ -1,10 +1,13 @@
-"""Making and dropping indexes: built without a lock, added to the catalog with their first part in one commit."""
+"""Making and dropping indexes: built without a lock, added to the catalog with their first part in one commit.
+
+Also which kind a space should have, for ``"auto"`` and for the automatic index of a space that has none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from vecdb.contracts.params import settle_params
 from vecdb.engine.names import check_count
@@ -18,14 +21,31 @@ from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
 from vecdb.types import Space
 
+AUTOMATIC_FROM: Final = 4_096
+AUTOMATIC_COMPONENTS: Final = 1 << 21
+"""So many vectors and components are scanned in some tenths of a millisecond; an index pays from there on."""
+CODES_UP_TO: Final = 100_000
+"""Vectors up to which a scan of codes, which needs no build, is the automatic choice; a graph above."""
 
-def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str, Any], seed: int) -> int:
+
+def create_index(
+    shop: Workshop,
+    space_name: str,
+    kind: str,
+    params: Mapping[str, Any],
+    seed: int,
+    *,
+    automatic: bool = False,
+) -> int:
     """Build an index over what is sealed, and add it to the catalog with its first part in one commit.
+
+    It takes the place of an automatic one. An automatic one itself is added in a commit that users do not see, unless
+    they made or dropped an index meanwhile.
 
     Returns
     -------
     int
-        The number of the index.
+        The number of the index; 0 if an automatic one was not wanted any more.
     """
     seed = _check_seed(seed)
     with shop.read() as snapshot:
@@ -33,29 +53,53 @@ def create_index(shop: Workshop, space_name: str, kind: str, params: Mapping[str
         space = find_space(entry, space_name)
         live = snapshot.counts(entry.id).spaces[space.id].live
     if kind == "auto":
-        kind, params = _chosen(shop, space, live, params)
+        kind, params = choose_kind(shop, space, live, params) or ("flat", dict(params))
     provided = shop.registry.find("index type", kind)
     _check_suits(provided, space)
     settled = settle_params(f"index type {provided.name!r}", provided.thing.parameters, params)
     _refuse_second(entry, space, provided.name)
-    made = IndexEntry(0, space.id, provided.name, settled, seed, owner_of(provided))
+    made = IndexEntry(0, space.id, provided.name, settled, seed, owner_of(provided), automatic=automatic)
     built = build_all(shop, space, provided, made)
 
-    def add(write: WriteTx) -> int:
+    numbers: list[int] = []
+
+    def add(write: WriteTx) -> bool:
+        numbers.clear()
         current = entry_by_number(write.catalog, *shop.collection)
+        if automatic and not is_wanted(current, space.id, provided.name):
+            return False
         named = find_space(current, space_name)
         if named.id != space.id:
             raise StateError(f"space {space_name!r} was replaced while its index was built")
         _refuse_second(current, named, provided.name)
-        number = write.catalog.next_index
-        write.catalog = replace(write.catalog, next_index=number + 1)
+        for index in [index for index in current.indexes if index.space == space.id and index.automatic]:
+            remove_index(write, current.name, index)
+        _decline(write, current.name, space.id, declined=False)
+        numbers.append(write.catalog.next_index)
+        write.catalog = replace(write.catalog, next_index=numbers[0] + 1)
         parts = () if built is None else (built.store(write, provided),)
-        put_index(write, current.name, replace(made, id=number, parts=parts))
+        put_index(write, current.name, replace(made, id=numbers[0], parts=parts))
         write.note(f"{current.name}: create index {provided.name} of space {space_name}")
-        return number
+        return True
 
-    number: int = shop.write(add)
-    return number
+    if automatic:
+        shop.maintain(add)
+    else:
+        shop.write(add)
+    return numbers[0] if numbers else 0
+
+
+def is_wanted(entry: CollectionEntry, space: int, kind: str) -> bool:
+    """Whether a space may get an automatic index of a kind: no other was made by hand, none was dropped."""
+    mine = [index for index in entry.indexes if index.space == space]
+    return space not in entry.declined and all(index.automatic and index.kind != kind for index in mine)
+
+
+def _decline(write: WriteTx, collection: str, space: int, *, declined: bool) -> None:
+    entry = write.catalog.collections[collection]
+    spaces = entry.declined | {space} if declined else entry.declined - {space}
+    if spaces != entry.declined:
+        write.catalog = write.catalog.with_collection(replace(entry, declined=spaces))
 
 
 def _check_seed(seed: object) -> int:
@@ -64,10 +108,15 @@ def _check_seed(seed: object) -> int:
     return int(seed)  # type: ignore[call-overload, no-any-return]  # a count, by the check before
 
 
-def _chosen(shop: Workshop, space: Space, live: int, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def choose_kind(
+    shop: Workshop, space: Space, live: int, params: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the kind of index that a space should have: plugins are asked first; None while scans are quick enough."""
     answer = shop.registry.choose("vecdb_choose_index", space=space, count=live)
     if answer is None:
-        return "flat", dict(params)
+        if live < AUTOMATIC_FROM or live * space.dim < AUTOMATIC_COMPONENTS:
+            return None
+        return ("rabitq" if live <= CODES_UP_TO else "graph"), dict(params)
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
         raise PluginError(
             f"a plugin answered vecdb_choose_index with {answer!r}, expected a kind and its parameters",
@@ -115,6 +164,7 @@ def drop_index(collection: tuple[int, str], space_name: str, kind: str) -> Calla
         for index in entry.indexes:
             if index.space == space.id and index.kind == kind:
                 remove_index(write, entry.name, index)
+                _decline(write, entry.name, space.id, declined=True)
                 write.note(f"{entry.name}: drop index {kind} of space {space_name}")
                 return
         known = [index.kind for index in entry.indexes if index.space == space.id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,12 +17,14 @@ from vecdb.errors import ForkedError, ParameterError, TagMissingError
 from vecdb.storage.format import decode_record
 from vecdb.storage.history import images_of
 from vecdb.storage.records import record_key
-from vecdb.storage.snapshot import Hold, Snapshot, find_space
+from vecdb.storage.snapshot import Hold, Snapshot, State, find_space
 from vecdb.types import Id, Record, RecordVersion, Space
 
 if TYPE_CHECKING:
     from vecdb.engine.order import Order
     from vecdb.engine.where import Condition
+    from vecdb.storage.handles import Store
+    from vecdb.storage.writer import Transaction
 
 _CHUNK = 512
 
@@ -75,13 +78,7 @@ def resolve(snapshot: Snapshot, as_of: int | str | None) -> int | None:
     if isinstance(as_of, str):
         tag = snapshot.state.catalog.tags.get(as_of)
         if tag is None:
-            known = sorted(snapshot.state.catalog.tags)
-            raise TagMissingError(
-                f"there is no tag {as_of!r}; there are {known}",
-                hint="Make it with db.tag(name).",
-                name=as_of,
-                available=known,
-            )
+            raise missing_tag(as_of, snapshot.state.catalog.tags)
         return tag.seq
     if isinstance(as_of, bool) or not isinstance(as_of, int):
         raise ParameterError(f"as_of is {as_of!r}, expected a seq or the name of a tag", name="as_of", got=as_of)
@@ -260,3 +257,18 @@ def _birth(view: CollectionView, row: int) -> int:
         if row >= change.next_row:
             return change.seq
     return horizon
+
+
+@contextlib.contextmanager
+def uncommitted(store: Store, transaction: Transaction) -> Iterator[Snapshot]:
+    """Read what a transaction did so far; what is learnt of it stays private."""
+    with store.env.translated():
+        write = transaction.flushed()
+        yield Snapshot(write.tx, State(write.tx, write.counters, store.reader.private_caches(), None))
+
+
+def missing_tag(name: str, tags: Iterable[str]) -> TagMissingError:
+    """Return the error for a tag that is not there."""
+    known = sorted(tags)
+    hint = "Make it with db.tag(name)."
+    return TagMissingError(f"there is no tag {name!r}; there are {known}", hint=hint, name=name, available=known)

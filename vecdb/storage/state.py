@@ -70,12 +70,19 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class CollectionEntry:
-    """A collection in the catalog; spaces in the order they were added."""
+    """A collection in the catalog; spaces in the order they were added.
+
+    Attributes
+    ----------
+    declined : frozenset of int
+        Spaces of which an index was dropped: no automatic one comes back.
+    """
 
     id: int
     name: str
     spaces: Mapping[str, Space] = field(default_factory=dict)
     indexes: tuple[IndexEntry, ...] = ()
+    declined: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +240,7 @@ def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
                 entry.name,
                 [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()],
                 [stored_indexes.index_to_plain(index) for index in entry.indexes],
+                *([sorted(entry.declined)] if entry.declined else []),
             ]
             for entry in catalog.collections.values()
         ],
@@ -248,8 +256,9 @@ def catalog_from_plain(plain: Any) -> Catalog:
                 _text(name),
                 {space.name: space for space in (_space(fields) for fields in spaces)},
                 tuple(stored_indexes.index_from_plain(index) for index in indexes),
+                _declined(*more),
             )
-            for number, name, spaces, indexes in plain["collections"]
+            for number, name, spaces, indexes, *more in plain["collections"]
         ]
         tags = {_text(name): Tag(_number(seq, 1 << 63), float(when)) for name, (seq, when) in plain["tags"].items()}
         return Catalog({entry.name: entry for entry in entries}, tags, *map(_number, plain["next"]))
@@ -263,6 +272,10 @@ def _number(value: Any, most: int = 0xFFFF_FFFF) -> int:
     if number > most:
         raise ValueError(f"{number} in the place of a number up to {most}")
     return number
+
+
+def _declined(numbers: Any = ()) -> frozenset[int]:
+    return frozenset(_number(number) for number in numbers)
 
 
 def _text(value: Any) -> str:

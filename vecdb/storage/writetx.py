@@ -196,7 +196,9 @@ class WriteTx:
                 drop_parts(self.tx, index.parts)
         left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
         indexes = tuple(index for index in entry.indexes if index.space != space.id)
-        self.catalog = self._catalog.with_collection(replace(entry, spaces=left, indexes=indexes))
+        self.catalog = self._catalog.with_collection(
+            replace(entry, spaces=left, indexes=indexes, declined=entry.declined - {space.id})
+        )
 
     def _drop_space_data(self, space: Space) -> None:
         drop_vectors(self.tx, space)
