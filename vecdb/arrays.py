@@ -163,12 +163,12 @@ def _materialise(x: object, dim: int, where: str) -> npt.NDArray[Any]:
             source = np.asarray(source.tolist())  # a column of vectors: pandas, Arrow and Polars lists
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         _raise_unreadable(x, dim, where, error)
-    name = source.dtype.name
+    if source.dtype.kind in "fiu":
+        return source
+    name = source.dtype.name  # numpy makes it up anew each time
     if source.dtype.kind == "V" and source.dtype.names is None and name.startswith(_SMALL_FLOATS):
         return source.astype(np.float32)
-    if source.dtype.kind not in "fiu":
-        _raise_dtype(name, where)
-    return source
+    return _raise_dtype(name, where)
 
 
 def _as_plain(x: object) -> npt.NDArray[Any]:

@@ -69,8 +69,9 @@ def test_a_file_with_a_second_name_is_refused_under_either(path, hasty, mode):
         assert answers(db) == (["b", "a"], 1, ["a", "b"])
 
 
-def test_a_second_name_that_is_given_up_is_waited_for(path):
+def test_a_second_name_that_is_given_up_is_waited_for(path, monkeypatch):
     """So does a finished copy get its name: the temporary one goes a moment later."""
+    monkeypatch.setattr(lockfile, "_PUBLISHING", 60.0)
     other = path.with_name("other.vecdb")
     os.link(path, other)
     timer = threading.Timer(0.05, other.unlink)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, FormatVersionError, NotADatabaseError
 from vecdb.lazy import LazyModule
-from vecdb.storage.format import FORMAT_VERSION, Buffer, pack_sealed, stored_numbers, u32, unpack_sealed
+from vecdb.storage.format import FORMAT_VERSION, pack_sealed, stored_numbers, u32, unpack_sealed
 from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
 
@@ -299,7 +299,7 @@ def read_collection(tx: Tx, collection: int) -> CollectionState:
     value = tx.get("meta", key)
     if value is None:
         raise CorruptionError(f"collection {collection} has lost its counts", what="collection state")
-    return collection_from_bytes(key, value)
+    return collection_from_bytes(key, bytes(value))
 
 
 def _space_counts(fields: list[Any]) -> SpaceCounts:
@@ -316,7 +316,9 @@ def _space_counts(fields: list[Any]) -> SpaceCounts:
     return counts
 
 
-def collection_from_bytes(key: bytes, value: Buffer) -> CollectionState:
+@lru_cache(maxsize=8)
+def collection_from_bytes(key: bytes, value: bytes) -> CollectionState:
+    """Return the counts that lie in these bytes: a writer finds those that readers of its last commit decoded."""
     plain = unpack_sealed(key, value, "collection state")
     try:
         *numbers, spaces = plain
