@@ -88,7 +88,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "xxhash": (_FORMAT,),
     "fcntl": (_PLATFORM,),
     "msvcrt": (_PLATFORM,),
-    "ctypes": (_PLATFORM, "vecdb/kernels/_intrinsics.py"),  # the stand-in for a pointer where the JIT is off
+    # In the kernels: the stand-in for a pointer where the JIT is off.
+    "ctypes": (_PLATFORM, "vecdb/kernels/_intrinsics.py", "vecdb/kernels/_tiles.py"),
     # Nothing in a database is executed or unpickled. Compiled kernels are numba's own pickles, in a cache directory.
     "pickle": ("vecdb/kernels/_cache.py",),
     "marshal": (),

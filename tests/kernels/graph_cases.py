@@ -10,6 +10,7 @@ from tests.kernels.oracle import cut
 from vecdb.contracts.index import InPlace
 from vecdb.indexes.graph_rows import rows_of
 from vecdb.kernels import graph_load
+from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS
 
 N, D = 70, 19
 
@@ -74,10 +75,16 @@ def nearest_leaders(kernel, twin, metric, dtype):
         chosen = rng.permutation(N).astype(np.int32)
         asked, table = frozen(chosen[:count]), exact[chosen[:leaders]]
         centre = table.mean(axis=0)
-        columns = frozen((table - centre).T.astype(np.float32))
-        halves = frozen((0.5 * ((table - centre) ** 2).sum(axis=1)).astype(np.float32))
+        panels = -(-leaders // TILE_COLUMNS)
+        moved = np.zeros((panels * TILE_COLUMNS, rows.wide), np.float32)
+        moved[:leaders] = table - centre
+        columns = frozen(moved.reshape(panels, TILE_COLUMNS, rows.wide).transpose(0, 2, 1))
+        halves = np.full(panels * TILE_COLUMNS, np.inf, np.float32)
+        halves[:leaders] = 0.5 * ((table - centre) ** 2).sum(axis=1)
+        halves = frozen(halves.reshape(panels, TILE_COLUMNS))
         found = np.full((count, fan), -7, np.int32)
-        scratch = np.zeros((4, rows.wide), np.float32), np.empty((4, leaders), np.float32)
+        tile, best = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((TILE_ROWS, fan), np.float32)
+        scratch = np.zeros((TILE_ROWS, rows.wide), np.float32), tile, best
         kernel(*rows.head, asked, columns, frozen(centre.astype(np.float32)), halves, *scratch, found)
         expected = twin(exact[asked], table, fan)
         for row, (one, two) in enumerate(zip(found, expected, strict=True)):
@@ -97,9 +104,10 @@ def leaf_neighbours(kernel, twin, metric, dtype):
         starts = frozen(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
         homes = frozen(rng.permutation(len(members) + 5)[: len(members)].astype(np.int32))
         candidates = np.full((len(members) + 5, most), -7, np.int32)
-        block = np.zeros((96, rows.wide), np.float32), np.zeros((rows.wide, 96), np.float32)
-        best = np.empty((96, most), np.float32), np.empty((96, most), np.int32)
-        kernel(*rows.head, members, homes, starts, *block, np.empty((8, 96), np.float32), *best, candidates)
+        block, panel = np.zeros((96, rows.wide), np.float32), np.empty((rows.wide, TILE_COLUMNS), np.float32)
+        tile = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32)
+        scratch = block, panel, tile, np.empty((3, 96), np.float32), np.empty((96, most), np.float32)
+        kernel(*rows.head, members, homes, starts, *scratch, candidates)
         for first, last in pairwise(starts):
             for place, expected in zip(range(first, last), twin(exact, members[first:last], most), strict=True):
                 row = members[place]
@@ -125,7 +133,11 @@ def prune_rows(kernel, twin, metric, dtype):
         (1.0, True, 60, 1),
     ):
         out = np.full((20, most), -7, np.int32)
-        scratch = np.zeros((considered + 1, rows.wide), np.float32), np.empty(60, np.uint64), np.empty(most, np.int32)
+        scratch = (
+            np.zeros((considered + 1, rows.wide), np.float32),
+            np.empty(60, np.uint64),
+            np.empty(considered + most, np.int32),
+        )
         kernel(*rows.head, targets, starts, candidates, np.float32(alpha), fill, *scratch, out)
         for place, target in enumerate(targets.tolist()):
             listed = [row for row in candidates[starts[place] : starts[place + 1]].tolist() if row != 7]

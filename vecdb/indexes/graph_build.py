@@ -29,7 +29,7 @@ I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
 _MOST_ENTRIES = 64
-_SAMPLE = 8_192
+_SAMPLE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def build_graph(
     """
     tuning = tuning or Tuning()
     chosen = np.setdiff1d(np.arange(view.count), left_out if left_out is not None else []).astype(np.int32)
-    work = Work(threads, progress, cancel, 3 * len(chosen) + 1)
+    work, tuning = Work(threads, progress, cancel, 3 * len(chosen) + 1), tuning.fit(len(chosen))
     work.check()
     with lend_rows(view) as rows:
         leaves = make_leaves(rows, chosen, tuning.shape, seed, work)

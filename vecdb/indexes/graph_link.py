@@ -80,6 +80,7 @@ def link(
 
 def _forward(rows: Rows, new: I32, candidates: I32, degree: int, seed: int, tuning: Tuning, work: Work) -> I32:
     """Return the pruned candidates of the new rows, those of their own leaves among them, shape (c, degree)."""
+    tuning = tuning.fit(len(new))
     leaves = make_leaves(rows, new, tuning.shape, seed, work)
     table = np.concatenate([candidates, leaf_candidates(rows, leaves, tuning, work)], axis=1)
     forward = np.empty((len(new), degree), np.int32)

@@ -7,7 +7,7 @@ given and to no others.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -27,7 +27,6 @@ Lists: TypeAlias = Callable[[I32], tuple[I64, I32]]
 
 _LEAVES_A_PIECE: Final = 4
 _ROWS_A_PIECE: Final = 512
-_STRIP: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,16 @@ class Tuning:
 
     shape: Shape = field(default_factory=Shape)
     near: int = 10
-    alpha: float = 1.2
+    alpha: float = 1.1
     considered: int = 96
     fill: bool = True
     again: bool = True
+
+    def fit(self, count: int) -> Tuning:
+        """Return the tuning for so many rows: those of a single leaf take from it what they would take from several."""
+        if count > self.shape.most:
+            return self
+        return replace(self, shape=replace(self.shape, fans=(1, 1)), near=self.near * self.shape.slots)
 
 
 def leaf_candidates(rows: Rows, leaves: Leaves, tuning: Tuning, work: Work) -> I32:
@@ -64,20 +69,21 @@ def leaf_candidates(rows: Rows, leaves: Leaves, tuning: Tuning, work: Work) -> I
     Counts every divided row once.
     """
     from vecdb.kernels import graph_leaf  # numba is loaded when a graph is built, not before
+    from vecdb.kernels.graph_leaf import TILE_COLUMNS, TILE_ROWS
 
     near, slots = tuning.near, leaves.slots
     candidates = np.full((int(leaves.homes.max()) // slots + 1, slots * near), -1, np.int32)
-    largest = -(-int(np.diff(leaves.starts).max()) // _STRIP) * _STRIP
+    largest = -(-int(np.diff(leaves.starts).max()) // TILE_COLUMNS) * TILE_COLUMNS
     homes = candidates.reshape(-1, near)
 
     def piece(first: int) -> tuple[int, Callable[[], None]]:
         starts = np.ascontiguousarray(leaves.starts[first : first + _LEAVES_A_PIECE + 1])
 
         def link() -> None:
-            blocks = np.zeros((largest, rows.wide), np.float32), np.zeros((rows.wide, largest), np.float32)
-            tile = np.zeros((8, max(largest, rows.wide)), np.float32)
-            best = np.empty((largest, near), np.float32), np.empty((largest, near), np.int32)
-            graph_leaf.leaf_neighbours(*rows.head, leaves.members, leaves.homes, starts, *blocks, tile, *best, homes)
+            block, panel = np.zeros((largest, rows.wide), np.float32), np.empty((rows.wide, TILE_COLUMNS), np.float32)
+            tile, best = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((largest, near), np.float32)
+            scratch = block, panel, tile, np.empty((3, max(largest, rows.wide)), np.float32), best
+            graph_leaf.leaf_neighbours(*rows.head, leaves.members, leaves.homes, starts, *scratch, homes)
 
         return int(starts[-1] - starts[0]) // slots, link
 
@@ -101,7 +107,8 @@ def prune(
         def do() -> None:
             starts, candidates = lists(places)
             block = np.zeros((tuning.considered + 1, rows.wide), np.float32)
-            scratch = block, np.empty(int(np.diff(starts).max()), np.uint64), np.empty(out.shape[1], np.int32)
+            keys = np.empty(int(np.diff(starts).max()), np.uint64)
+            scratch = block, keys, np.empty(tuning.considered + out.shape[1], np.int32)
             pruned = np.empty((len(places), out.shape[1]), np.int32)
             alpha = np.float32(tuning.alpha**2)
             graph_prune.prune_rows(*rows.head, targets[places], starts, candidates, alpha, fill, *scratch, pruned)

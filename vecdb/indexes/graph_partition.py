@@ -42,10 +42,10 @@ class Shape:
     """
 
     least: int = 100
-    wanted: int = 700
+    wanted: int = 600
     most: int = 1_500
-    fans: tuple[int, int] = (3, 2)
-    leaders: int = 256
+    fans: tuple[int, int] = (6, 1)
+    leaders: int = 1_024
 
     @property
     def slots(self) -> int:
@@ -158,19 +158,28 @@ def _joined(cells: list[_Cell], shape: Shape) -> Iterator[_Cell]:
 def _assign(rows: Rows, members: I32, leaders: I32, fan: int, work: Work) -> I32:
     """Return the places of the nearest leaders of each member, int32 of shape (m, fan)."""
     from vecdb.kernels import graph_assign, graph_load  # numba is loaded when a graph is built, not before
+    from vecdb.kernels.graph_assign import TILE_COLUMNS, TILE_ROWS
 
-    table = np.empty((len(leaders), rows.wide), np.float32)
-    graph_load.load_rows(*rows.head, leaders, table)
+    panels = -(-len(leaders) // TILE_COLUMNS)
+    table = np.empty((panels * TILE_COLUMNS, rows.wide), np.float32)
+    graph_load.load_rows(*rows.head, leaders, table[: len(leaders)])
+    table[len(leaders) :] = table[0]
     centre = table.mean(axis=0)
     table -= centre
-    halves = 0.5 * np.einsum("ij,ij->i", table, table)
-    columns = np.ascontiguousarray(table.T)
-    found = np.empty((len(members), fan), np.int32)
+    halves = (0.5 * np.einsum("ij,ij->i", table, table)).reshape(panels, TILE_COLUMNS)
+    halves.reshape(-1)[len(leaders) :] = np.inf
+    columns = np.ascontiguousarray(table.reshape(panels, TILE_COLUMNS, rows.wide).transpose(0, 2, 1))
+    found = np.zeros((len(members), fan), np.int32)
 
     def piece(start: int) -> Callable[[], None]:
         inside, out = members[start : start + _PIECE], found[start : start + _PIECE]
-        block, tile = np.zeros((4, rows.wide), np.float32), np.empty((4, len(leaders)), np.float32)
-        return lambda: graph_assign.nearest_leaders(*rows.head, inside, columns, centre, halves, block, tile, out)
+
+        def assign() -> None:
+            block, tile = np.zeros((TILE_ROWS, rows.wide), np.float32), np.empty((TILE_ROWS + 1, TILE_COLUMNS), "f4")
+            best = np.empty((TILE_ROWS, fan), np.float32)
+            graph_assign.nearest_leaders(*rows.head, inside, columns, centre, halves, block, tile, best, out)
+
+        return assign
 
     work.run((0, piece(start)) for start in range(0, len(members), _PIECE))
     return found

@@ -1,6 +1,6 @@
 """The nearest leaders of rows: how rows are divided among the cells of a partition.
 
-Ladder: `nearest_leaders` (kernel, four rows at a time against all leaders) <- `vecdb.indexes.graph_partition`.
+Ladder: `nearest_leaders` (kernel, a tile of rows against all panels of leaders) <- `vecdb.indexes.graph_partition`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numba import types
 from vecdb.kernels import reference
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._rows import load_row
+from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, tile_products
 
 __all__ = ["nearest_leaders"]
 
@@ -21,34 +22,37 @@ I64 = npt.NDArray[np.int64]
 
 
 @helper
-def _products(rows: F32, leaders: F32, one: F32, two: F32, three: F32, four: F32) -> None:
-    """Take the products of four rows with all leaders off what is there."""
-    for axis in range(0, rows.shape[1], 2):
-        first, second = leaders[axis], leaders[axis + 1]
-        a0, a1, b0, b1 = rows[0, axis], rows[0, axis + 1], rows[1, axis], rows[1, axis + 1]
-        c0, c1, d0, d1 = rows[2, axis], rows[2, axis + 1], rows[3, axis], rows[3, axis + 1]
-        for place in range(one.shape[0]):
-            p, q = first[place], second[place]
-            one[place] -= a0 * p + a1 * q
-            two[place] -= b0 * p + b1 * q
-            three[place] -= c0 * p + c1 * q
-            four[place] -= d0 * p + d1 * q
+def _values(products: F32, halves: F32, limit: np.float32, out: F32) -> int:
+    """Write what orders leaders for a row; return how many are below the limit."""
+    close = np.int32(0)
+    for place in range(TILE_COLUMNS):  # a fixed number lets it be vectorised
+        value = halves[place] - products[place]
+        out[place] = value
+        close += np.int32(value < limit)
+    return int(close)
 
 
 @helper
-def _least(values: F32, out: I32) -> None:
-    """Write the places of the smallest values, the smallest first, equal ones by place."""
-    wanted = out.shape[0]
-    held = 0
-    for place in range(values.shape[0]):
-        if held == wanted and values[place] >= values[out[held - 1]]:
-            continue
-        spot = held if held < wanted else wanted - 1
-        while spot > 0 and values[out[spot - 1]] > values[place]:
-            out[spot] = out[spot - 1]
-            spot -= 1
-        out[spot] = place
-        held = min(held + 1, wanted)
+def _offer(best: F32, places: I32, value: np.float32, leader: int) -> np.float32:
+    """Put a leader into a list sorted by value, behind equal ones; return the largest value of the list."""
+    place = best.shape[0] - 1
+    while place > 0 and best[place - 1] > value:
+        best[place] = best[place - 1]
+        places[place] = places[place - 1]
+        place -= 1
+    best[place] = value
+    places[place] = leader
+    return np.float32(best[best.shape[0] - 1])
+
+
+@helper
+def _load(form: I64, addresses: I64, factors: F32, rows: I32, centre: F32, block: F32) -> None:
+    """Write rows, moved by the centre, to the first rows of a block."""
+    for place in range(rows.shape[0]):
+        row = block[place]
+        load_row(form, addresses, factors, rows[place], row)
+        for axis in range(row.shape[0]):
+            row[axis] -= centre[axis]
 
 
 @kernel(
@@ -57,9 +61,10 @@ def _least(values: F32, out: I32) -> None:
         read(types.int64),
         read(types.float32, 2),
         read(types.int32),
+        read(types.float32, 3),
+        read(types.float32),
         read(types.float32, 2),
-        read(types.float32),
-        read(types.float32),
+        write(types.float32, 2),
         write(types.float32, 2),
         write(types.float32, 2),
         write(types.int32, 2),
@@ -76,23 +81,33 @@ def nearest_leaders(
     halves: F32,
     block: F32,
     tile: F32,
+    best: F32,
     found: I32,
 ) -> None:
-    """Write the nearest leaders of each row, nearest first: found (r, f), f at most m.
+    """Write the nearest leaders of each row, nearest first: found (r, f), f at most the number of leaders.
 
-    form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; rows (r,), positions; leaders (wide, m), one a
-    column, moved by centre (wide,); halves (m,), half their squared lengths. Scratch: block (4, wide), tile (4, m).
+    form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; rows (r,), positions; leaders (P, wide,
+    TILE_COLUMNS), one a column, moved by centre (wide,); halves (P, TILE_COLUMNS), half their squared lengths, infinite
+    where there is none. Scratch: block (TILE_ROWS, wide), tile (TILE_ROWS + 1, TILE_COLUMNS), best (TILE_ROWS, f).
     """
-    count, wide = rows.shape[0], block.shape[1]
-    for first in range(0, count, 4):
-        last = min(first + 4, count)
-        for place in range(first, last):
-            row = block[place - first]
-            load_row(form, addresses, factors, rows[place], row)
-            for axis in range(wide):
-                row[axis] -= centre[axis]
-        for place in range(4):
-            tile[place, :] = halves
-        _products(block, leaders, tile[0], tile[1], tile[2], tile[3])
-        for place in range(first, last):
-            _least(tile[place - first], found[place])
+    wide, values = block.shape[1], tile[TILE_ROWS]
+    for first in range(0, rows.shape[0], TILE_ROWS):
+        inside = rows[first : first + TILE_ROWS]
+        _load(form, addresses, factors, inside, centre, block)
+        best[:] = np.float32(np.inf)
+        for panel in range(leaders.shape[0]):
+            tile_products(
+                block.ctypes.data,
+                wide * 4,
+                leaders.ctypes.data + panel * wide * TILE_COLUMNS * 4,
+                wide,
+                tile.ctypes.data,
+            )
+            for place in range(inside.shape[0]):
+                limit = best[place, best.shape[1] - 1]
+                if not _values(tile[place], halves[panel], limit, values):
+                    continue
+                for column in range(TILE_COLUMNS):
+                    if values[column] < limit:
+                        leader = panel * TILE_COLUMNS + column
+                        limit = _offer(best[place], found[first + place], values[column], leader)

@@ -58,43 +58,53 @@ def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64) ->
 
 
 @helper
-def _rank(form: I64, addresses: I64, factors: F32, target: int | np.int64, keys: U64, block: F32) -> int:
-    """Sort candidates by their distance from the target, and load the nearest; return how many.
-
-    Before: keys hold rows ascending. After: (bits of the squared distance << 32 | row), row r of the sorted keys
-    lies in ``block[r + 1]``, and the target in ``block[0]``.
-    """
-    load_row(form, addresses, factors, target, block[0])
-    for place in range(keys.shape[0]):
-        row = np.int64(keys[place])
-        load_row(form, addresses, factors, row, block[1])
-        distance = square_distance(block[0], block[1])
-        keys[place] = (np.uint64(np.float32(distance).view(np.uint32)) << np.uint64(32)) | np.uint64(row)
-    _sort(keys)
-    count = min(keys.shape[0], block.shape[0] - 1)
-    for place in range(count):
-        load_row(form, addresses, factors, np.int64(keys[place] & _LOW), block[place + 1])
-    return int(count)
+def _measured(distance: np.float32, low: int) -> np.uint64:
+    """Return a number that orders by distance, and by `low` where distances are equal."""
+    return np.uint64((np.uint64(np.float32(distance).view(np.uint32)) << np.uint64(32)) | np.uint64(low))
 
 
 @helper
-def _distance_of(key: np.uint64) -> np.float32:
-    return np.float32(np.uint32(key >> np.uint64(32)).view(np.float32))
+def _keep_nearest(form: I64, addresses: I64, factors: F32, keys: U64, target: F32, row: F32, most: int) -> int:
+    """Cut rows down to the `most` nearest, ascending again: more than there is room for in a block."""
+    for place in range(keys.shape[0]):
+        load_row(form, addresses, factors, np.int64(keys[place]), row)
+        keys[place] = _measured(square_distance(target, row), np.int64(keys[place]))
+    _sort(keys)
+    for place in range(most):
+        keys[place] &= _LOW
+    _sort(keys[:most])
+    return most
+
+
+@helper
+def _rank(form: I64, addresses: I64, factors: F32, keys: U64, rows: I32, block: F32) -> None:
+    """Load candidates into a block and sort them by their distance from its first row.
+
+    Before: keys hold rows, ascending. After: the squared distance and the place p of a candidate, which is row
+    ``rows[p]`` and lies in ``block[p + 1]``.
+    """
+    for place in range(keys.shape[0]):
+        rows[place] = np.int32(keys[place])
+        load_row(form, addresses, factors, rows[place], block[place + 1])
+        keys[place] = _measured(square_distance(block[0], block[place + 1]), place)
+    _sort(keys)
 
 
 @helper
 def _choose(keys: U64, block: F32, alpha: np.float32, most: int, chosen: I32) -> int:
-    """Write the places of the candidates that no nearer chosen one makes needless; return how many."""
+    """Write the ranks of the candidates that no nearer chosen one makes needless; return how many."""
     held = 0
-    for place in range(keys.shape[0]):
-        distance, row = _distance_of(keys[place]), block[place + 1]
+    for rank in range(keys.shape[0]):
+        distance = np.float32(np.uint32(keys[rank] >> np.uint64(32)).view(np.float32))
+        row = block[np.int64(keys[rank] & _LOW) + 1]
         needed = True
         for other in range(held):
-            if alpha * square_distance(block[chosen[other] + 1], row) <= distance:
+            rival = block[np.int64(keys[chosen[other]] & _LOW) + 1]
+            if alpha * square_distance(rival, row) <= distance:
                 needed = False
                 break
         if needed:
-            chosen[held] = place
+            chosen[held] = rank
             held += 1
             if held == most:
                 break
@@ -102,18 +112,19 @@ def _choose(keys: U64, block: F32, alpha: np.float32, most: int, chosen: I32) ->
 
 
 @helper
-def _write_down(keys: U64, chosen: I32, held: int, fill: bool, out: I32) -> None:
+def _write_down(keys: U64, rows: I32, chosen: I32, fill: bool, out: I32) -> None:
     """Write the chosen candidates, and the nearest others if places are to be filled, nearest first; then -1."""
+    held = chosen.shape[0]
     spare = out.shape[0] - held if fill else 0
-    rank = written = 0
-    for place in range(keys.shape[0]):
-        if rank < held and chosen[rank] == place:
-            rank += 1
+    met = written = 0
+    for rank in range(keys.shape[0]):
+        if met < held and chosen[met] == rank:
+            met += 1
         elif spare > 0:
             spare -= 1
         else:
             continue
-        out[written] = np.int32(keys[place] & _LOW)
+        out[written] = rows[np.int64(keys[rank] & _LOW)]
         written += 1
     out[written:] = -1
 
@@ -146,7 +157,7 @@ def prune_rows(
     fill: bool,
     block: F32,
     keys: U64,
-    chosen: I32,
+    numbers: I32,
     out: I32,
 ) -> None:
     """Write the neighbours of each target, nearest first, -1 behind the last: out (t, R).
@@ -154,13 +165,17 @@ def prune_rows(
     form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; targets (t,); those of target i are
     candidates (c,) from starts[i] on, starts (t + 1,), in any order, repeated or not, -1 for none; alpha, the square
     of the factor. Scratch: block (B + 1, wide), of whose B nearest candidates the neighbours are chosen; keys (k,), k
-    at least the longest list; chosen (R,). Equal distances: the lower row first.
+    at least the longest list; numbers (B + R,). Equal distances: the lower row first.
     """
+    room, most = block.shape[0] - 1, out.shape[1]
+    rows, chosen = numbers[:room], numbers[room:]
     for place in range(targets.shape[0]):
         target = np.int64(targets[place])
-        listed = candidates[starts[place] : starts[place + 1]]
-        held = _distinct(listed, target, addresses, keys)
-        count = _rank(form, addresses, factors, target, keys[:held], block)
-        near = keys[:count]
-        taken = _choose(near, block, alpha, out.shape[1], chosen)
-        _write_down(near, chosen, taken, fill, out[place])
+        load_row(form, addresses, factors, target, block[0])
+        held = _distinct(candidates[starts[place] : starts[place + 1]], target, addresses, keys)
+        if held > room:
+            held = _keep_nearest(form, addresses, factors, keys[:held], block[0], block[1], room)
+        near = keys[:held]
+        _rank(form, addresses, factors, near, rows, block)
+        taken = _choose(near, block, alpha, most, chosen)
+        _write_down(near, rows, chosen[:taken], fill, out[place])
