@@ -14,7 +14,7 @@ from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._rows import load_row
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, tile_products
 
-__all__ = ["nearest_leaders"]
+__all__ = ["TILE_COLUMNS", "TILE_ROWS", "nearest_leaders"]
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]

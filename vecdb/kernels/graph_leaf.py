@@ -17,7 +17,7 @@ from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._rows import load_row
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, tile_products
 
-__all__ = ["leaf_neighbours"]
+__all__ = ["TILE_COLUMNS", "TILE_ROWS", "leaf_neighbours"]
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]

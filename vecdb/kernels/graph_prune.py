@@ -58,7 +58,7 @@ def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64) ->
 
 
 @helper
-def _measured(distance: np.float32, low: int) -> np.uint64:
+def _measured(distance: np.float32, low: int | np.int64) -> np.uint64:
     """Return a number that orders by distance, and by `low` where distances are equal."""
     return np.uint64((np.uint64(np.float32(distance).view(np.uint32)) << np.uint64(32)) | np.uint64(low))
 
