@@ -73,7 +73,7 @@ def path(shared_data, truths, tmp_path_factory):
     """Return a file with every document under every model, some of them written twice."""
     path = tmp_path_factory.mktemp("truth") / "debian.vecdb"
     texts = documents(shared_data)
-    with vecdb.open(path, durability="relaxed", retention=0) as db:
+    with vecdb.open(path, durability="relaxed", retention=0, automatic=False) as db:  # an index would answer else
         docs = db.create_collection("docs")
         for name, truth in truths.items():
             docs.add_space(name, dim=truth.docs.shape[1], model=name)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import vecdb
 from tests.indextypes import NONE, CopiesType, able, registry
-from vecdb.engine import indexed, indexing
+from vecdb.engine import indexed, upkeep
 from vecdb.testing.stateful import in_memory
 
 SPACES = {"s": (3, "l2", "float32"), "cos": (5, "cosine", "float16"), "wide": (16_384, "dot", "float32")}
@@ -38,13 +38,13 @@ def small_scale(monkeypatch):
     """Indexes are asked where a scan would be quicker, and grow by a few vectors."""
     monkeypatch.setenv("VECDB_KERNELS", "0")
     monkeypatch.setattr(indexed, "_how_many", how_many)
-    monkeypatch.setattr(indexing, "GROW_FROM", 3)
+    monkeypatch.setattr(upkeep, "GROW_FROM", 3)
 
 
-def how_many(part, k, count, matches, *, restricted):
+def how_many(part, question, count, matches, effort, *, restricted):
     if not restricted or part.provided.thing.capabilities.filtered:
-        return k
-    return k + 2
+        return question.k
+    return question.k + 2
 
 
 def vector(space, seed):

@@ -65,7 +65,9 @@ def test_too_few_without_complete_are_completed_by_a_scan(case):
 
 def test_each_part_must_have_enough_for_itself(case, monkeypatch):
     """Candidates of one part do not make up for those that another lost when they were filtered."""
-    monkeypatch.setattr(indexed, "_how_many", lambda part, k, count, matches, *, restricted: k + 2)
+    monkeypatch.setattr(
+        indexed, "_how_many", lambda part, question, count, matches, effort, *, restricted: question.k + 2
+    )
     it = case(CopiesType(), count=0)
     query = np.zeros(DIM, np.float32)
     near, far = rows(300, 1) * 0.1, rows(300, 2) * 50

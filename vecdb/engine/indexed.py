@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vecdb import exact
 from vecdb.blocks import VectorBlocks
-from vecdb.engine import border
+from vecdb.engine import border, costs
 from vecdb.engine.parts import LoadedPart, Usable
 from vecdb.engine.pool import share
 from vecdb.engine.recall import DEFAULT, SCAN, Choice, expectation
@@ -34,9 +34,8 @@ Bools = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
 Found = tuple[Positions, npt.NDArray[np.float32]]
 
-SCAN_BELOW: Final = 2_000
-"""So few allowed vectors of a part are scanned rather than searched for."""
-SCAN_SHARE: Final = 0.02
+SCAN_BELOW: Final = 1 << 40
+"""More allowed vectors of a part than this are searched for, whatever a scan of them would cost."""
 _A_THREAD: Final = 8
 """Queries that a thread is given at least: they take a millisecond, handing them over a tenth of that."""
 _SLACK: Final = 1.3
@@ -70,6 +69,7 @@ class Question:
     stop: Any = None
     recall: float | None = None
     threads: int = 1
+    alive: dict[int, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -206,12 +206,11 @@ def _ask(
     """Let one part nominate, unless a scan of what it covers is the better way."""
     count = part.part.count
     places = find_places(question.view, question.space_view, part.part)
-    allowed = _allowed_in(places, count, question.mask)
-    matches = count if allowed is None else int(np.count_nonzero(allowed))
-    ask = _how_many(part, question.k, count, matches, restricted=allowed is not None)
+    allowed, matches = _allowed_in(question, part, places)
+    choice = _choice(question, usable, part)
+    ask = _how_many(part, question, count, matches, choice.effort, restricted=allowed is not None)
     if not matches or ask is None:
         return
-    choice = _choice(question, usable, part)
     if choice is SCAN:
         account.missed += count
         return
@@ -252,8 +251,23 @@ def _choice(question: Question, usable: Usable, part: LoadedPart) -> Choice:
     return DEFAULT if question.recall is None else usable.choose(part, question.recall, question.k)
 
 
-def _allowed_in(places: Places, count: int, mask: Bools | None) -> Bools | None:
-    """Return which positions of a part may be answers, None for all."""
+def _allowed_in(question: Question, part: LoadedPart, places: Places) -> tuple[Bools | None, int]:
+    """Return which positions of a part may be answers, None for all, and how many that are.
+
+    Without a condition those are the living ones, which stay the same from search to search.
+    """
+    if question.alive is None:
+        allowed = _mask_of(places, part.part.count, question.mask)
+        return allowed, part.part.count if allowed is None else int(np.count_nonzero(allowed))
+    known: tuple[Places, Bools | None, int] | None = question.alive.get(part.part.set)
+    if known is None or known[0] is not places:
+        allowed = _mask_of(places, part.part.count, question.mask)
+        count = part.part.count if allowed is None else int(np.count_nonzero(allowed))
+        known = question.alive[part.part.set] = (places, allowed, count)
+    return known[1], known[2]
+
+
+def _mask_of(places: Places, count: int, mask: Bools | None) -> Bools | None:
     if places.table is None:
         if mask is None:
             return None
@@ -266,13 +280,19 @@ def _allowed_in(places: Places, count: int, mask: Bools | None) -> Bools | None:
     return None if bool(mine.all()) else mine
 
 
-def _how_many(part: LoadedPart, k: int, count: int, matches: int, *, restricted: bool) -> int | None:
+def _how_many(
+    part: LoadedPart, question: Question, count: int, matches: int, effort: int | None, *, restricted: bool
+) -> int | None:
     """Return how many candidates to ask for; None where scanning is better."""
+    k = question.k
     if not restricted:
         return k
-    if matches <= max(SCAN_BELOW, 10 * k) or matches < SCAN_SHARE * count:
+    able, coded = part.provided.thing.capabilities, part.part.coded
+    search = costs.search_cost(able, count, question.blocks.dim, effort, coded=coded)
+    worth = search / costs.scan_cost(1, question.blocks.row_bytes)
+    if matches <= max(min(SCAN_BELOW, worth), 10 * k) or matches < costs.least_share(able, coded=coded) * count:
         return None
-    if part.provided.thing.capabilities.filtered:
+    if able.filtered:
         return k
     asked = int(_SLACK * k * count / matches) + 16
     return asked if 4 * asked <= count else None

@@ -65,11 +65,15 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Allowed:
-    """Positions that may be returned: a mask (None: all), how many, and what `where` had to decode."""
+    """Positions that may be returned: a mask (None: all), how many, and what `where` had to decode.
+
+    `parts` is there where the mask says no more than which vectors live: what indexes make of it, remembered with it.
+    """
 
     mask: Bools | None
     count: int
     decoded: tuple[str, ...] = ()
+    parts: dict[int, Any] | None = None
 
 
 def search(
@@ -98,6 +102,7 @@ def search(
             _stopper(request),
             request.recall,
             threads,
+            allowed.parts,
         )
         answers, account = indexed.search(question, usable)
         cost: indexed.Account | exact.ScanFacts = account
@@ -174,7 +179,7 @@ def _alive(view: CollectionView, space_view: SpaceView) -> _Allowed:
     if known is None:
         hidden = view.hidden(space_view)
         mask = None if hidden is None else ~hidden
-        known = _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)))
+        known = _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)), parts={})
         if not view.is_past:
             space_view.derived["alive"] = known
     return known
