@@ -148,17 +148,20 @@ def _needed(shared: Path | None) -> Path:
     return shared
 
 
+_HIDDEN = "Generated, {} x 384: 20 hidden dimensions behind a random network"
 SOURCES: Mapping[str, Source] = {
     "mini6": Source("36,172 package descriptions, all-MiniLM-L6-v2, 384-d; queries are synopses", _debian("mini6")),
-    "use3": Source("the same texts, Universal Sentence Encoder, 512-d", _debian("use3")),
-    "e5s": Source("the same texts, multilingual-e5-small, 384-d (hub-heavy)", _debian("e5s")),
+    "use3": Source("36,172 package descriptions, Universal Sentence Encoder, 512-d", _debian("use3")),
+    "e5s": Source("36,172 package descriptions, multilingual-e5-small, 384-d (hub-heavy)", _debian("e5s")),
     "summaries": Source("59,000 one-line package summaries, all-MiniLM-L6-v2, 384-d; 1,000 held out", _summaries),
-    "gen30k": Source("generated, 30,000 x 384: 20 hidden dimensions behind a random network", _generated(30_000)),
-    "gen100k": Source("generated, 100,000 x 384, likewise", _generated(100_000)),
-    "gen300k": Source("generated, 300,000 x 384, likewise", _generated(300_000)),
-    "gen1m": Source("generated, 1,000,000 x 384, likewise (opt-in)", _generated(1_000_000)),
-    "large": Source("700 k package summaries by a static model, 256-d (opt-in, VECDB_BENCH_LARGE)", _large),
-    "tiny": Source("generated, 1,000 x 16: shows that everything runs, measures nothing", _generated(1_000, 16)),
+    "gen30k": Source(_HIDDEN.format("30,000"), _generated(30_000)),
+    "gen100k": Source(_HIDDEN.format("100,000"), _generated(100_000)),
+    "gen300k": Source(_HIDDEN.format("300,000"), _generated(300_000)),
+    "gen1m": Source(_HIDDEN.format("1,000,000"), _generated(1_000_000)),
+    "large": Source(
+        "717,000 one-line package summaries, WordLlama (static), 256-d; 1,000 held out (VECDB_BENCH_LARGE)", _large
+    ),
+    "tiny": Source("Generated, 1,000 x 16: shows that everything runs, measures nothing", _generated(1_000, 16)),
 }
 
 
