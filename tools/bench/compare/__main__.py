@@ -103,6 +103,10 @@ def probe(peer: str, interpreter: str, log: Path) -> tuple[str, str]:
         worker.close()
 
 
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S}{text}", flush=True)
+
+
 def measure(options: argparse.Namespace) -> None:
     """Measure every set that was asked for."""
     print(f"run {options.run}", flush=True)
@@ -120,7 +124,7 @@ def measure(options: argparse.Namespace) -> None:
                 work=Path(folder),
                 threads=options.threads,
                 build_threads=options.build_threads,
-                say=lambda text: print(text, flush=True),
+                say=_say,
             )
             for phase in options.phases:
                 runs.PHASES[phase](plan)
