@@ -158,9 +158,7 @@ SOURCES: Mapping[str, Source] = {
     "gen100k": Source(_HIDDEN.format("100,000"), _generated(100_000)),
     "gen300k": Source(_HIDDEN.format("300,000"), _generated(300_000)),
     "gen1m": Source(_HIDDEN.format("1,000,000"), _generated(1_000_000)),
-    "large": Source(
-        "716,000 one-line package summaries, WordLlama (static), 256-d (VECDB_BENCH_LARGE)", _large
-    ),
+    "large": Source("716,000 one-line package summaries, WordLlama (static), 256-d (VECDB_BENCH_LARGE)", _large),
     "tiny": Source("Generated, 1,000 x 16: shows that everything runs, measures nothing", _generated(1_000, 16)),
 }
 
