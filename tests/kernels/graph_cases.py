@@ -83,8 +83,8 @@ def nearest_leaders(kernel, twin, metric, dtype):
         halves[:leaders] = 0.5 * ((table - centre) ** 2).sum(axis=1)
         halves = frozen(halves.reshape(panels, TILE_COLUMNS))
         found = np.full((count, fan), -7, np.int32)
-        tile, best = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((TILE_ROWS, fan), np.float32)
-        scratch = np.zeros((TILE_ROWS, rows.wide), np.float32), tile, best
+        tile, best = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((2 * TILE_ROWS, fan), np.float32)
+        scratch = np.zeros((2 * TILE_ROWS, rows.wide), np.float32), tile, best
         kernel(*rows.head, asked, columns, frozen(centre.astype(np.float32)), halves, *scratch, found)
         expected = twin(exact[asked], table, fan)
         for row, (one, two) in enumerate(zip(found, expected, strict=True)):
@@ -125,8 +125,9 @@ def prune_rows(kernel, twin, metric, dtype):
     targets = frozen(rng.permutation(np.delete(np.arange(N), 7))[:20].astype(np.int32))
     sizes = rng.integers(0, 60, 20)
     starts = frozen(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    candidates = frozen(rng.integers(-1, N, starts[-1]).astype(np.int32))
-    for alpha, fill, considered, most in (
+    candidates = rng.integers(-1, N, starts[-1]).astype(np.int32)
+    candidates = frozen(np.where((rng.random(len(candidates)) < 0.2) & (candidates >= 0), -2 - candidates, candidates))
+    for alpha, mark, considered, most in (
         (1.44, False, 60, 8),
         (1.44, True, 60, 8),
         (1.0, True, 10, 8),
@@ -138,10 +139,10 @@ def prune_rows(kernel, twin, metric, dtype):
             np.empty(60, np.uint64),
             np.empty(considered + most, np.int32),
         )
-        kernel(*rows.head, targets, starts, candidates, np.float32(alpha), fill, *scratch, out)
+        kernel(*rows.head, targets, starts, candidates, np.float32(alpha), mark, *scratch, out)
         for place, target in enumerate(targets.tolist()):
-            listed = [row for row in candidates[starts[place] : starts[place + 1]].tolist() if row != 7]
-            expected = twin(exact, target, listed, alpha, fill, considered, most)
+            listed = [row for row in candidates[starts[place] : starts[place + 1]].tolist() if row not in (7, -9)]
+            expected = twin(exact, target, listed, alpha, mark, considered, most)
             assert out[place].tolist() == expected + [-1] * (most - len(expected))
 
 
@@ -161,7 +162,8 @@ def spread(kernel, twin, metric, dtype):
 
 def reverse_lists(kernel, twin, metric, dtype):
     rng = np.random.default_rng(4)
-    neighbours = random_graph(rng)
+    neighbours = random_graph(rng).copy()
+    neighbours[rng.random(neighbours.shape) < 0.2] = -9  # marked: not named
     rows = frozen(np.sort(rng.permutation(N)[:50]).astype(np.int32))
     listed = frozen(neighbours[rows])
     counts = np.bincount(listed[listed >= 0], minlength=N)

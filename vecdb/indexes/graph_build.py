@@ -98,10 +98,10 @@ def build_graph(
         leaves = make_leaves(rows, chosen, tuning.shape, seed, work)
         candidates = leaf_candidates(rows, leaves, tuning, work)
         forward = _forward(rows, chosen, leaves.order(), candidates, degree, tuning, work)
-        again = candidates if tuning.again else forward
-        both = joined_lists(again.__getitem__, chosen, *reversed_lists(chosen, forward, rows.count))
+        del candidates
+        both = joined_lists(forward.__getitem__, chosen, *reversed_lists(chosen, forward, rows.count))
         linked = np.empty_like(forward)
-        prune(rows, chosen, leaves.order(), both, linked, tuning=tuning, fill=tuning.fill, work=work)
+        prune(rows, chosen, leaves.order(), both, linked, tuning=tuning, mark=False, work=work)
         neighbours = np.full((rows.count, degree), -1, np.int32)
         neighbours[chosen] = linked
         entries = _entries(rows, chosen, seed)
@@ -116,9 +116,9 @@ def unreachable(graph: Graph) -> npt.NDArray[np.int64]:
 
 
 def _forward(rows: Rows, chosen: I32, order: I32, candidates: I32, degree: int, tuning: Tuning, work: Work) -> I32:
-    """Return the pruned candidates of the chosen rows, int32 of shape (c, degree)."""
+    """Return the pruned candidates of the chosen rows, fillers marked, int32 of shape (c, degree)."""
     forward = np.empty((len(chosen), degree), np.int32)
-    prune(rows, chosen, order, table_lists(candidates), forward, tuning=tuning, fill=False, work=work)
+    prune(rows, chosen, order, table_lists(candidates), forward, tuning=tuning, mark=True, work=work)
     return forward
 
 

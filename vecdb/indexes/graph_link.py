@@ -84,7 +84,7 @@ def _forward(rows: Rows, new: I32, candidates: I32, degree: int, seed: int, tuni
     leaves = make_leaves(rows, new, tuning.shape, seed, work)
     table = np.concatenate([candidates, leaf_candidates(rows, leaves, tuning, work)], axis=1)
     forward = np.empty((len(new), degree), np.int32)
-    prune(rows, new, leaves.order(), table_lists(table), forward, tuning=tuning, fill=tuning.fill, work=work)
+    prune(rows, new, leaves.order(), table_lists(table), forward, tuning=tuning, mark=False, work=work)
     return forward
 
 
@@ -95,5 +95,5 @@ def _name_back(rows: Rows, new: I32, forward: I32, neighbours: I32, tuning: Tuni
     lists = joined_lists(lambda place: neighbours[named[place]], named, ends, sources)
     pruned = np.empty((len(named), neighbours.shape[1]), np.int32)
     order = np.arange(len(named), dtype=np.int32)
-    prune(rows, named, order, lists, pruned, tuning=tuning, fill=tuning.fill, work=work)
+    prune(rows, named, order, lists, pruned, tuning=tuning, mark=False, work=work)
     neighbours[named] = pruned

@@ -43,18 +43,12 @@ class Tuning:
         How much nearer to a chosen neighbour than to the row itself a candidate must be to be dropped.
     considered : int
         At most so many candidates, the nearest, are looked at when a list is pruned.
-    fill : bool
-        Give free places to candidates that were dropped.
-    again : bool
-        Look at all candidates once more when those that name a row are known, not only at its chosen ones.
     """
 
     shape: Shape = field(default_factory=Shape)
-    near: int = 10
-    alpha: float = 1.1
-    considered: int = 96
-    fill: bool = True
-    again: bool = True
+    near: int = 12
+    alpha: float = 1.05
+    considered: int = 128
 
     def fit(self, count: int) -> Tuning:
         """Return the tuning for so many rows: those of a single leaf take from it what they would take from several."""
@@ -92,12 +86,12 @@ def leaf_candidates(rows: Rows, leaves: Leaves, tuning: Tuning, work: Work) -> I
 
 
 def prune(
-    rows: Rows, targets: I32, order: I32, lists: Lists, out: I32, *, tuning: Tuning, fill: bool, work: Work
+    rows: Rows, targets: I32, order: I32, lists: Lists, out: I32, *, tuning: Tuning, mark: bool, work: Work
 ) -> None:
     """Prune the candidates of `targets`, positions of shape (t,), into out, shape (t, R); counts every target once.
 
-    They are taken in `order`, places in `targets`, which decides what the processor finds in its caches, not what comes
-    out.
+    Free places go to the nearest that were dropped, marked (`kernels.graph_prune`) if so wanted. Targets are taken in
+    `order`, places in `targets`, which decides what the processor finds in its caches, not what comes out.
     """
     from vecdb.kernels import graph_prune
 
@@ -111,7 +105,7 @@ def prune(
             scratch = block, keys, np.empty(tuning.considered + out.shape[1], np.int32)
             pruned = np.empty((len(places), out.shape[1]), np.int32)
             alpha = np.float32(tuning.alpha**2)
-            graph_prune.prune_rows(*rows.head, targets[places], starts, candidates, alpha, fill, *scratch, pruned)
+            graph_prune.prune_rows(*rows.head, targets[places], starts, candidates, alpha, mark, *scratch, pruned)
             out[places] = pruned
 
         return len(places), do

@@ -23,6 +23,8 @@ I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 
 _PIECE = 4_096
+_BLOCK = 64
+"""Rows that are compared with a panel of leaders while it is at hand; a multiple of every tile's rows."""
 _DEEPEST = 12
 """Divisions after which a cell is cut anyhow: leaders do not tell its rows apart."""
 
@@ -44,8 +46,8 @@ class Shape:
     least: int = 100
     wanted: int = 600
     most: int = 1_500
-    fans: tuple[int, int] = (6, 1)
-    leaders: int = 1_024
+    fans: tuple[int, int] = (10, 1)
+    leaders: int = 2_048
 
     @property
     def slots(self) -> int:
@@ -175,8 +177,8 @@ def _assign(rows: Rows, members: I32, leaders: I32, fan: int, work: Work) -> I32
         inside, out = members[start : start + _PIECE], found[start : start + _PIECE]
 
         def assign() -> None:
-            block, tile = np.zeros((TILE_ROWS, rows.wide), np.float32), np.empty((TILE_ROWS + 1, TILE_COLUMNS), "f4")
-            best = np.empty((TILE_ROWS, fan), np.float32)
+            block, tile = np.zeros((_BLOCK, rows.wide), np.float32), np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32)
+            best = np.empty((_BLOCK, fan), np.float32)
             graph_assign.nearest_leaders(*rows.head, inside, columns, centre, halves, block, tile, best, out)
 
         return assign

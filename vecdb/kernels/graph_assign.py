@@ -1,6 +1,6 @@
 """The nearest leaders of rows: how rows are divided among the cells of a partition.
 
-Ladder: `nearest_leaders` (kernel, a tile of rows against all panels of leaders) <- `vecdb.indexes.graph_partition`.
+Ladder: `nearest_leaders` (kernel, rows against panels of leaders) <- `vecdb.indexes.graph_partition`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,14 @@ def _offer(best: F32, places: I32, value: np.float32, leader: int) -> np.float32
 
 
 @helper
+def _offer_panel(panel: int, values: F32, limit: np.float32, best: F32, places: I32) -> None:
+    """Offer the leaders of a panel to a row."""
+    for column in range(TILE_COLUMNS):
+        if values[column] < limit:
+            limit = _offer(best, places, values[column], panel * TILE_COLUMNS + column)
+
+
+@helper
 def _load(form: I64, addresses: I64, factors: F32, rows: I32, centre: F32, block: F32) -> None:
     """Write rows, moved by the centre, to the first rows of a block."""
     for place in range(rows.shape[0]):
@@ -88,26 +96,19 @@ def nearest_leaders(
 
     form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; rows (r,), positions; leaders (P, wide,
     TILE_COLUMNS), one a column, moved by centre (wide,); halves (P, TILE_COLUMNS), half their squared lengths, infinite
-    where there is none. Scratch: block (TILE_ROWS, wide), tile (TILE_ROWS + 1, TILE_COLUMNS), best (TILE_ROWS, f).
+    where there is none. Scratch: block (B, wide), B a multiple of
+    TILE_ROWS, tile (TILE_ROWS + 1, TILE_COLUMNS), best (B, f).
     """
-    wide, values = block.shape[1], tile[TILE_ROWS]
-    for first in range(0, rows.shape[0], TILE_ROWS):
-        inside = rows[first : first + TILE_ROWS]
+    wide, step, values = block.shape[1], block.shape[0], tile[TILE_ROWS]
+    for first in range(0, rows.shape[0], step):
+        inside = rows[first : first + step]
         _load(form, addresses, factors, inside, centre, block)
         best[:] = np.float32(np.inf)
         for panel in range(leaders.shape[0]):
-            tile_products(
-                block.ctypes.data,
-                wide * 4,
-                leaders.ctypes.data + panel * wide * TILE_COLUMNS * 4,
-                wide,
-                tile.ctypes.data,
-            )
-            for place in range(inside.shape[0]):
-                limit = best[place, best.shape[1] - 1]
-                if not _values(tile[place], halves[panel], limit, values):
-                    continue
-                for column in range(TILE_COLUMNS):
-                    if values[column] < limit:
-                        leader = panel * TILE_COLUMNS + column
-                        limit = _offer(best[place], found[first + place], values[column], leader)
+            columns = leaders.ctypes.data + panel * wide * TILE_COLUMNS * 4
+            for upper in range(0, inside.shape[0], TILE_ROWS):
+                tile_products(block.ctypes.data + upper * wide * 4, wide * 4, columns, wide, tile.ctypes.data)
+                for place in range(upper, min(upper + TILE_ROWS, inside.shape[0])):
+                    limit = best[place, best.shape[1] - 1]
+                    if _values(tile[place - upper], halves[panel], limit, values):
+                        _offer_panel(panel, values, limit, best[place], found[first + place])

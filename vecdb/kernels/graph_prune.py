@@ -3,7 +3,7 @@
 Ladder: `prune_rows` (kernel) <- `vecdb.indexes.graph_build` and `graph_link`. A candidate is dropped if a neighbour
 chosen before it, hence nearer, is closer to it by the factor alpha than the row itself is (Subramanya et al.,
 "DiskANN", NeurIPS 2019, algorithm 2): what is left leads in many directions. Free places are then given to the nearest
-that were dropped.
+that were dropped, as row r or, marked, as -2 - r.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64) ->
     """Write the listed rows to keys, each once and ascending, without the target and those that are gone."""
     held = 0
     for place in range(listed.shape[0]):
-        row = listed[place]
+        row = listed[place] if listed[place] >= -1 else -2 - listed[place]
         if row >= 0 and row != target and addresses[row]:
             keys[held] = np.uint64(row)
             held += 1
@@ -112,19 +112,22 @@ def _choose(keys: U64, block: F32, alpha: np.float32, most: int, chosen: I32) ->
 
 
 @helper
-def _write_down(keys: U64, rows: I32, chosen: I32, fill: bool, out: I32) -> None:
-    """Write the chosen candidates, and the nearest others if places are to be filled, nearest first; then -1."""
+def _write_down(keys: U64, rows: I32, chosen: I32, mark: bool, out: I32) -> None:
+    """Write the chosen candidates and the nearest others, nearest first, the others marked if wanted; then -1."""
     held = chosen.shape[0]
-    spare = out.shape[0] - held if fill else 0
+    spare = out.shape[0] - held
     met = written = 0
     for rank in range(keys.shape[0]):
+        row = rows[np.int64(keys[rank] & _LOW)]
         if met < held and chosen[met] == rank:
             met += 1
         elif spare > 0:
             spare -= 1
+            if mark:
+                row = -2 - row
         else:
             continue
-        out[written] = rows[np.int64(keys[rank] & _LOW)]
+        out[written] = row
         written += 1
     out[written:] = -1
 
@@ -154,7 +157,7 @@ def prune_rows(
     starts: I64,
     candidates: I32,
     alpha: np.float32,
-    fill: bool,
+    mark: bool,
     block: F32,
     keys: U64,
     numbers: I32,
@@ -163,9 +166,9 @@ def prune_rows(
     """Write the neighbours of each target, nearest first, -1 behind the last: out (t, R).
 
     form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; targets (t,); those of target i are
-    candidates (c,) from starts[i] on, starts (t + 1,), in any order, repeated or not, -1 for none; alpha, the square
-    of the factor. Scratch: block (B + 1, wide), of whose B nearest candidates the neighbours are chosen; keys (k,), k
-    at least the longest list; numbers (B + R,). Equal distances: the lower row first.
+    candidates (c,) from starts[i] on, starts (t + 1,), in any order, repeated, marked or not, -1 for none; alpha, the
+    square of the factor. Scratch: block (B + 1, wide), of whose B nearest candidates the neighbours are chosen;
+    keys (k,), k at least the longest list; numbers (B + R,). Equal distances: the lower row first.
     """
     room, most = block.shape[0] - 1, out.shape[1]
     rows, chosen = numbers[:room], numbers[room:]
@@ -178,4 +181,4 @@ def prune_rows(
         near = keys[:held]
         _rank(form, addresses, factors, near, rows, block)
         taken = _choose(near, block, alpha, most, chosen)
-        _write_down(near, rows, chosen[:taken], fill, out[place])
+        _write_down(near, rows, chosen[:taken], mark, out[place])

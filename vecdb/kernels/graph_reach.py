@@ -53,7 +53,7 @@ def spread(neighbours: I32, parents: I32, queue: I32, held: int) -> int:
 
 @kernel((read(types.int32, 2), read(types.int32), write(types.int64), write(types.int32)), twin=reference.reverse_lists)
 def reverse_lists(neighbours: I32, rows: I32, cursors: I64, sources: I32) -> None:
-    """Write who names each row: neighbours (t, R) of rows (t,); sources (edges,).
+    """Write who names each row: neighbours (t, R) of rows (t,), negative for none; sources (edges,).
 
     cursors (n,) say where the list of each row begins, and afterwards where it ends.
     """
@@ -62,7 +62,7 @@ def reverse_lists(neighbours: I32, rows: I32, cursors: I64, sources: I32) -> Non
         for rank in range(listed.shape[0]):
             other = listed[rank]
             if other < 0:
-                break
+                continue
             sources[cursors[other]] = rows[place]
             cursors[other] += 1
 

@@ -243,17 +243,19 @@ def leaf_neighbours(rows: F64, members: npt.NDArray[np.int32], most: int) -> npt
 
 
 def prune_rows(
-    rows: F64, target: int, candidates: list[int], alpha: float, fill: bool, considered: int, most: int
+    rows: F64, target: int, candidates: list[int], alpha: float, mark: bool, considered: int, most: int
 ) -> list[int]:
     """The neighbours of one target among candidates, positions in rows (n, wide), nearest first."""
-    distances = {row: float(((rows[row] - rows[target]) ** 2).sum()) for row in set(candidates) - {target, -1}}
+    named = {row if row >= -1 else -2 - row for row in candidates}
+    distances = {row: float(((rows[row] - rows[target]) ** 2).sum()) for row in named - {target, -1}}
     near = sorted(distances, key=lambda row: (np.float32(distances[row]), row))[:considered]
     chosen: list[int] = []
     for row in near:
         if all(alpha * ((rows[row] - rows[other]) ** 2).sum() > distances[row] for other in chosen):
             chosen = [*chosen, row][:most]
-    others = [row for row in near if row not in chosen][: most - len(chosen) if fill else 0]
-    return [row for row in near if row in chosen or row in others]
+    others = [row for row in near if row not in chosen][: most - len(chosen)]
+    marked = {row: -2 - row for row in others if mark}
+    return [marked.get(row, row) for row in near if row in chosen or row in others]
 
 
 def spread(neighbours: npt.NDArray[np.int32], start: list[int]) -> set[int]:
