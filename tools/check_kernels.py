@@ -26,7 +26,7 @@ FLAGS = {"fastmath", "cache", "parallel", "nogil", "error_model", "boundscheck"}
 JIT_NAMES = {"njit", "jit", "vectorize", "guvectorize", "stencil"}
 MAY_JIT = {"_jit.py", "_intrinsics.py"}
 WITHOUT_NUMBA = {"__init__.py", "bounds.py", "loader.py", "reference.py"}
-DECORATORS = {"kernel", "helper", "strict_helper"}
+DECORATORS = {"kernel", "helper", "inline_helper", "strict_helper"}
 MOST_PARAMETERS = 12
 ARRAY_ANNOTATION = re.compile(r"NDArray|F32|F64|I64|Bools")
 

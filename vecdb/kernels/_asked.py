@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.kernels._intrinsics import (
+    bits_of,
     bytes_at,
     count_bits,
     floats_at,
@@ -24,7 +25,7 @@ from vecdb.kernels._intrinsics import (
     table_sums,
     words_at,
 )
-from vecdb.kernels._jit import helper, strict_helper
+from vecdb.kernels._jit import helper, inline_helper, strict_helper
 from vecdb.kernels._lookup import LEVELS, fill_table, rotate_row
 
 __all__ = [
@@ -65,7 +66,7 @@ class Asked(NamedTuple):
 
     query (dim,) float32; turned (D,) float32, its rotated rest; table (4 D,) uint8; planes (words, 6) uint64;
     bases (cells,) float32; numbers (2,) float32, bend and size of a rounding step; totals (65,) int32, the sum of all
-    rounded components and scratch behind it.
+    rounded components and scratch behind it; raised (words, 64) uint8, the rounded components made positive.
     """
 
     query: int
@@ -79,6 +80,7 @@ class Asked(NamedTuple):
     cells: int
     numbers: int
     totals: int
+    raised: int
 
 
 class Stored(NamedTuple):
@@ -95,7 +97,7 @@ class Stored(NamedTuple):
 # --- the query --------------------------------------------------------------------------------------------
 
 
-@helper
+@inline_helper
 def _product(left: F32, right: F32) -> np.float32:
     total = np.float32(0.0)
     for place in range(left.shape[0]):
@@ -129,24 +131,25 @@ def prepare(anchors: F32, signs: F32, form: int, asked: Asked) -> None:
 def _fill_planes(asked: Asked) -> None:
     """Write the bits of the rounded components, all of them raised to be positive, as the table has them."""
     table = bytes_at(asked.table, 4 * asked.width)
-    planes = keys_at(asked.planes, PLANES * asked.words)
-    planes[:] = np.uint64(0)
+    planes, raised = keys_at(asked.planes, PLANES * asked.words), bytes_at(asked.raised, 64 * asked.words)
     total = np.int32(0)
     for place in range(asked.width):
         group = place >> 2 << 4
         rounded = (np.int32(table[group + (1 << (place & 3))]) - np.int32(table[group])) >> 1
         total += rounded
-        raised = np.uint64(rounded + LEVELS)
+        raised[place] = np.uint8(rounded + LEVELS)
+    for place in range(asked.width, 64 * asked.words):
+        raised[place] = np.uint8(0)
+    for word in range(asked.words):
         for plane in range(PLANES):
-            bit = raised >> np.uint64(plane) & np.uint64(1)
-            planes[PLANES * (place >> 6) + plane] |= bit << np.uint64(place & 63)
+            planes[PLANES * word + plane] = bits_of(asked.raised + 64 * word, plane)
     words_at(asked.totals, 1)[0] = total
 
 
 # --- exact distances --------------------------------------------------------------------------------------
 
 
-@helper
+@inline_helper
 def _half_product(left: F32, right: npt.NDArray[np.uint16]) -> np.float32:
     total = np.float32(0.0)
     for place in range(left.shape[0]):
@@ -154,7 +157,7 @@ def _half_product(left: F32, right: npt.NDArray[np.uint16]) -> np.float32:
     return total
 
 
-@helper
+@inline_helper
 def _square(left: F32, right: F32) -> np.float32:
     total = np.float32(0.0)
     for place in range(left.shape[0]):
@@ -163,7 +166,7 @@ def _square(left: F32, right: F32) -> np.float32:
     return total
 
 
-@helper
+@inline_helper
 def _half_square(left: F32, right: npt.NDArray[np.uint16]) -> np.float32:
     total = np.float32(0.0)
     for place in range(left.shape[0]):
@@ -172,7 +175,7 @@ def _half_square(left: F32, right: npt.NDArray[np.uint16]) -> np.float32:
     return total
 
 
-@helper
+@inline_helper
 def _block_of(table: I64, last: int, place: int) -> int:
     """Return the block that holds a place; blocks are mostly of one size, so a guess is near."""
     block = min(last, place * (last + 1) // max(1, table[3 * last + 5]))
@@ -183,7 +186,7 @@ def _block_of(table: I64, last: int, place: int) -> int:
     return int(block)
 
 
-@helper
+@inline_helper
 def address_of(stored: Stored, row: int, row_bytes: int) -> tuple[int, int]:
     """Return the addresses of a row's vector and of its scale; 0 for a vector that is gone."""
     place = longs_at(stored.places + 8 * row, 1)[0] if stored.places else stored.first + row
@@ -240,7 +243,7 @@ def record_estimate(asked: Asked, address: int) -> np.float32:
     return _estimate(floats_at(asked.bases, asked.cells), cell, numbers, factors[0], factors[1], np.int32(total))
 
 
-@helper
+@inline_helper
 def _block_sums(asked: Asked, codes: int) -> npt.NDArray[np.int32]:
     """Return the sums of the 32 codes of a block, less what stands for zero."""
     groups = asked.width // 4
@@ -257,7 +260,7 @@ def _block_sums(asked: Asked, codes: int) -> npt.NDArray[np.int32]:
     return sums
 
 
-@helper
+@inline_helper
 def block_estimates(asked: Asked, block: int, values: F32) -> None:
     """Write the estimated distances of the 32 neighbours of a block: ids, offsets, slopes, cells, codes."""
     sums = _block_sums(asked, block + CODES)
@@ -271,13 +274,13 @@ def block_estimates(asked: Asked, block: int, values: F32) -> None:
 # --- scratch ----------------------------------------------------------------------------------------------
 
 
-@helper
+@inline_helper
 def address_at(array: Any) -> int:
     """Return the address of an array as a signed number: mixed with unsigned ones, numba would compute in floats."""
     return int(np.int64(array.ctypes.data))
 
 
-@helper
+@inline_helper
 def filled(size: int) -> int:
     """Return a number of bytes filled up to whole cache lines."""
     return (size + LINE - 1) // LINE * LINE
@@ -291,4 +294,6 @@ def lay_out(address: int, width: int, dim: int, cells: int) -> Asked:
     planes = table + 4 * width
     bases = planes + filled(8 * PLANES * words)
     numbers = bases + filled(4 * cells)
-    return Asked(0, dim, address, width, table, planes, words, bases, cells, numbers, numbers + LINE)
+    return Asked(
+        0, dim, address, width, table, planes, words, bases, cells, numbers, numbers + LINE, numbers + 6 * LINE
+    )

@@ -28,6 +28,8 @@ __all__ = [
     "halves_at",
     "keys_at",
     "longs_at",
+    "move_words",
+    "not_above",
     "prefetch",
     "table_sums",
     "words_at",
@@ -119,6 +121,34 @@ if config.DISABLE_JIT:
         """Int8 array of `length` at `address`."""
         return np.ctypeslib.as_array((ctypes.c_int8 * length).from_address(int(address)))
 
+    def first_bit(word: np.uint64) -> int:
+        """Place of the lowest bit of `word` that is set; it is not zero."""
+        return (int(word) & -int(word)).bit_length() - 1
+
+    def bits_of(address: int, plane: int) -> np.uint64:
+        """Bit `plane` of each of 64 bytes at `address`, the first one lowest."""
+        return np.uint64(int(np.packbits(bytes_at(address, 64) >> plane & 1, bitorder="little").view(np.uint64)[0]))
+
+    def count_below(address: int, key: np.uint64) -> int:
+        """How many of 32 uint64 at `address` are less than `key`."""
+        return int((keys_at(address, 32) < key).sum())
+
+    def not_above(address: int, floor: np.float32) -> np.uint64:
+        """Which of 32 float32 at `address` are not greater than `floor`, as bits, the first one lowest; NaN is not."""
+        below = ~(floats_at(address, 32) > floor)
+        return np.uint64(int(np.packbits(below, bitorder="little").view(np.uint32)[0]))
+
+    def move_words(to: int, source: int, count: int) -> None:
+        """Copy `count` words of 8 bytes, which may overlap."""
+        keys_at(to, count)[:] = keys_at(source, count).copy()
+
+    def butterflies(address: int) -> None:
+        """Walsh-Hadamard transform of 16 float32 at `address` in place, not normalised."""
+        row = floats_at(address, 16)
+        for half in (1, 2, 4, 8):
+            pairs = row.reshape(-1, 2, half)
+            row[:] = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
+
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:
         """Int32 array of `length` at `address`."""
         return np.ctypeslib.as_array((ctypes.c_int32 * length).from_address(int(address)))
@@ -203,6 +233,90 @@ else:
         """Int8 array of `length` at `address`."""
         array: npt.NDArray[np.int8] = carray(_code_pointer(address), (length,))
         return array
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def first_bit(typing_context: Any, word: Any) -> Any:
+        """Place of the lowest bit of `word` that is set; it is not zero."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.cttz(args[0], ir.IntType(1)(1))
+
+        return types.int64(types.uint64), generate
+
+    def _splat_of(builder: Any, value: Any, count: int) -> Any:
+        """Emit a vector of one value."""
+        empty = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+        first = builder.insert_element(empty, value, ir.IntType(32)(0))
+        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), count), None))
+
+    def _vector_at(builder: Any, address: Any, scalar: Any, count: int) -> Any:
+        """Emit a load of a vector that is aligned as its components are."""
+        value = builder.load(builder.inttoptr(address, ir.VectorType(scalar, count).as_pointer()))
+        value.align = 1
+        return value
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def bits_of(typing_context: Any, address: Any, plane: Any) -> Any:
+        """Bit `plane` of each of 64 bytes at `address`, the first one lowest."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = _vector_at(builder, args[0], ir.IntType(8), 64)
+            bit = builder.shl(ir.IntType(8)(1), builder.trunc(args[1], ir.IntType(8)))
+            masked = builder.and_(values, _splat_of(builder, bit, 64))
+            return builder.bitcast(builder.icmp_unsigned("!=", masked, ir.Constant(values.type, None)), ir.IntType(64))
+
+        return types.uint64(types.int64, types.int64), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def count_below(typing_context: Any, address: Any, key: Any) -> Any:
+        """How many of 32 uint64 at `address` are less than `key`."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = _vector_at(builder, args[0], ir.IntType(64), 32)
+            below = builder.icmp_unsigned("<", values, _splat_of(builder, args[1], 32))
+            return builder.zext(builder.ctpop(builder.bitcast(below, ir.IntType(32))), ir.IntType(64))
+
+        return types.int64(types.int64, types.uint64), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def not_above(typing_context: Any, address: Any, floor: Any) -> Any:
+        """Which of 32 float32 at `address` are not greater than `floor`, as bits, the first one lowest; NaN is not."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = _vector_at(builder, args[0], ir.FloatType(), 32)
+            below = builder.fcmp_unordered("<=", values, _splat_of(builder, args[1], 32))
+            return builder.zext(builder.bitcast(below, ir.IntType(32)), ir.IntType(64))
+
+        return types.uint64(types.int64, types.float32), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def move_words(typing_context: Any, to: Any, source: Any, count: Any) -> Any:
+        """Copy `count` words of 8 bytes, which may overlap."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointers = [builder.inttoptr(each, ir.IntType(64).as_pointer()) for each in args[:2]]
+            cgutils.raw_memmove(builder, *pointers, args[2], 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def butterflies(typing_context: Any, address: Any) -> Any:
+        """Walsh-Hadamard transform of 16 float32 at `address` in place, not normalised."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = _vector_at(builder, args[0], ir.FloatType(), 16)
+            lanes = ir.VectorType(ir.IntType(32), 16)
+            for half in (1, 2, 4, 8):
+                other = builder.shuffle_vector(values, values, ir.Constant(lanes, [at ^ half for at in range(16)]))
+                both = builder.fadd(other, values), builder.fsub(other, values)
+                chosen = ir.Constant(lanes, [at + 16 if at & half else at for at in range(16)])
+                values = builder.shuffle_vector(*both, chosen)
+            target = builder.inttoptr(args[0], values.type.as_pointer())
+            builder.store(values, target).align = 4
+            return context.get_dummy_value()
+
+        return types.void(types.int64), generate
 
     @njit  # type: ignore[untyped-decorator]
     def words_at(address: int, length: int) -> npt.NDArray[np.int32]:

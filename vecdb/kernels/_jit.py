@@ -23,7 +23,19 @@ from numba.core import config
 from vecdb.kernels._cache import KernelCache, prune
 from vecdb.types import Progress
 
-__all__ = ["FASTMATH", "KERNELS", "Kernel", "Warmed", "helper", "kernel", "read", "strict_helper", "warmup", "write"]
+__all__ = [
+    "FASTMATH",
+    "KERNELS",
+    "Kernel",
+    "Warmed",
+    "helper",
+    "inline_helper",
+    "kernel",
+    "read",
+    "strict_helper",
+    "warmup",
+    "write",
+]
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 """Flags of every kernel that only nominates. Never ``True``: its nnan makes NaN checks disappear."""
@@ -145,14 +157,19 @@ def helper(python: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", _jitted(python, strict=False))
 
 
+def inline_helper(python: Callable[P, R]) -> Callable[P, R]:
+    """`helper` that is compiled into the very place of each call: small, or handing on more than a call is worth."""
+    return cast("Callable[P, R]", _jitted(python, strict=False, forceinline=True))
+
+
 def strict_helper(python: Callable[P, R]) -> Callable[P, R]:
     """`helper` without fast-math, for strict kernels."""
     return cast("Callable[P, R]", _jitted(python, strict=True))
 
 
-def _jitted(python: Callable[..., Any], strict: bool) -> Any:
+def _jitted(python: Callable[..., Any], strict: bool, **options: bool) -> Any:
     # error_model="numpy": a division by zero is an infinity, not an exception with the GIL released
-    return numba.njit(nogil=True, fastmath=False if strict else FASTMATH, error_model="numpy")(python)
+    return numba.njit(nogil=True, fastmath=False if strict else FASTMATH, error_model="numpy", **options)(python)
 
 
 def kernel_modules() -> list[str]:

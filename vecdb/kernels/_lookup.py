@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.kernels._intrinsics import butterflies
 from vecdb.kernels._jit import helper
 
 __all__ = [
@@ -34,8 +35,12 @@ LEVELS = 31
 @helper
 def walsh_hadamard(row: F32) -> None:
     """Transform a row whose length is a power of two, in place, normalised."""
-    size = row.shape[0]
-    half = 1
+    size, half = row.shape[0], 1
+    if size % 16 == 0:  # steps within a vector register are not what a compiler sees through
+        address = np.int64(row.ctypes.data)
+        for start in range(0, size, 16):
+            butterflies(address + 4 * start)
+        half = 16
     while half < size:
         for start in range(0, size, 2 * half):
             left, right = row[start : start + half], row[start + half : start + 2 * half]
@@ -72,15 +77,15 @@ def fill_table(query: F32, table: npt.NDArray[np.uint8]) -> np.float32:
     for place in range(query.shape[0]):
         largest = max(largest, abs(query[place]))
     step = largest / np.float32(LEVELS) if largest > np.float32(0.0) else np.float32(1.0)
+    inverse = np.float32(1.0) / step
     for group in range(query.shape[0] // 4):
-        entries = table[16 * group : 16 * group + 16]
-        entries[0] = np.uint8(4 * LEVELS)
-        for bit in range(4):
-            rounded = np.int32(np.rint(query[4 * group + bit] / step))
-            for code in range(1 << bit):  # without this bit the sign is -1, with it +1
-                below = np.int32(entries[code]) - rounded
-                entries[code + (1 << bit)] = np.uint8(below + 2 * rounded)
-                entries[code] = np.uint8(below)
+        part, entries = query[4 * group : 4 * group + 4], table[16 * group : 16 * group + 16]
+        first, second = np.int16(np.rint(part[0] * inverse)), np.int16(np.rint(part[1] * inverse))
+        third, fourth = np.int16(np.rint(part[2] * inverse)), np.int16(np.rint(part[3] * inverse))
+        for code in range(16):  # without its bit a component counts with -1, with it with +1
+            sum_of = (first if code & 1 else -first) + (second if code & 2 else -second)
+            sum_of += (third if code & 4 else -third) + (fourth if code & 8 else -fourth)
+            entries[code] = np.uint8(sum_of + 4 * LEVELS)
     return step
 
 

@@ -35,8 +35,19 @@ from vecdb.kernels._asked import (
     prepare,
     record_estimate,
 )
-from vecdb.kernels._intrinsics import bytes_at, floats_at, keys_at, longs_at, prefetch, words_at
-from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels._intrinsics import (
+    bytes_at,
+    count_below,
+    first_bit,
+    floats_at,
+    keys_at,
+    longs_at,
+    move_words,
+    not_above,
+    prefetch,
+    words_at,
+)
+from vecdb.kernels._jit import helper, inline_helper, kernel, read, write
 
 __all__ = ["FIELDS", "scratch_words", "search_graph"]
 
@@ -64,6 +75,8 @@ FIELDS = (
 )
 """What ``plan[0]`` and so on stand for; `beside`: whether the codes of neighbours lie beside them."""
 _SEEDS = 64
+_NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""Behind every entry: no distance has these bits."""
 
 
 class Walk(NamedTuple):
@@ -99,7 +112,7 @@ class Walk(NamedTuple):
 # --- keys -------------------------------------------------------------------------------------------------
 
 
-@helper
+@inline_helper
 def _pool_key(distance: np.float32, row: int) -> np.uint64:
     """Return a number that orders by distance, then by row; its lowest bit is free. Both zeros are one."""
     bits = np.uint64(np.float32(distance).view(np.uint32))
@@ -109,42 +122,43 @@ def _pool_key(distance: np.float32, row: int) -> np.uint64:
     return np.uint64(ordered << np.uint64(32)) | np.uint64(row << 1)
 
 
-@helper
+@inline_helper
 def _row_of(entry: np.uint64) -> int:
     return int(np.int64((entry & np.uint64(0xFFFFFFFF)) >> np.uint64(1)))
 
 
-@helper
+@inline_helper
 def _distance_of(entry: np.uint64) -> np.float32:
     bits = entry >> np.uint64(32)
     plain = bits ^ np.uint64(0x80000000) if bits >> np.uint64(31) else bits ^ np.uint64(0xFFFFFFFF)
     return np.float32(np.uint32(plain).view(np.float32))
 
 
-@helper
-def _place_of(pool: U64, size: int, entry: np.uint64) -> int:
-    """Return where an entry belongs in ascending order."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) >> 1
-        if pool[middle] < entry:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+@inline_helper
+def _clear(address: int, most: int) -> None:
+    """Fill a pool, and what is counted behind it, with what is behind every entry."""
+    keys_at(address, most + BLOCK)[:] = _NOTHING
 
 
-@helper
+@inline_helper
+def _place_of(address: int, size: int, entry: np.uint64) -> int:
+    """Return where an entry belongs in a pool: blocks are skipped, one is counted; a search by halves guesses wrong."""
+    place = 0
+    while place + BLOCK < size and keys_at(address + 8 * (place + BLOCK), 1)[0] < entry:
+        place += BLOCK
+    return place + count_below(address + 8 * place, entry)
+
+
+@inline_helper
 def _insert(address: int, most: int, size: int, entry: np.uint64) -> int:
     """Put an entry into a sorted pool, whose last falls out if it is full; return its place, -1 if it is not taken."""
-    pool = keys_at(address, most)
+    pool = keys_at(address, most + 1)
     if size == most and entry >= pool[most - 1]:
         return -1
-    place = _place_of(pool, size, entry)
-    if place < size and pool[place] >> np.uint64(1) == entry >> np.uint64(1):
+    place = _place_of(address, size, entry)
+    if pool[place] >> np.uint64(1) == entry >> np.uint64(1):
         return -1
-    for other in range(min(size, most - 1), place, -1):
-        pool[other] = pool[other - 1]
+    move_words(address + 8 * place + 8, address + 8 * place, min(size, most - 1) - place)
     pool[place] = entry
     return place
 
@@ -152,25 +166,25 @@ def _insert(address: int, most: int, size: int, entry: np.uint64) -> int:
 # --- the walk ---------------------------------------------------------------------------------------------
 
 
-@helper
+@inline_helper
 def _links_at(walk: Walk, row: int) -> int:
     shift = walk.links_shift
     return int(longs_at(walk.links + 8 * (row >> shift), 1)[0] + (row & ((1 << shift) - 1)) * walk.links_bytes)
 
 
-@helper
+@inline_helper
 def _code_at(walk: Walk, row: int) -> int:
     shift = walk.codes_shift
     return int(longs_at(walk.codes + 8 * (row >> shift), 1)[0] + (row & ((1 << shift) - 1)) * walk.codes_bytes)
 
 
-@helper
+@inline_helper
 def _prefetch(address: int, size: int) -> None:
     for offset in range(0, size, LINE):
         prefetch(address + offset)
 
 
-@helper
+@inline_helper
 def _meet(walk: Walk, row: int) -> bool:
     """Note that a row was met; return whether it was before."""
     flags = bytes_at(walk.met + (row >> 3), 1)
@@ -179,12 +193,12 @@ def _meet(walk: Walk, row: int) -> bool:
     return bool(known)
 
 
-@helper
+@inline_helper
 def _is_allowed(walk: Walk, row: int) -> bool:
     return bool(bytes_at(walk.allowed + row, 1)[0])
 
 
-@helper
+@inline_helper
 def _offer(walk: Walk, distance: np.float32, row: int) -> None:
     """Offer a row to the pool."""
     state = longs_at(walk.state, 4)
@@ -194,7 +208,7 @@ def _offer(walk: Walk, distance: np.float32, row: int) -> None:
         state[1] = min(state[1], place)
 
 
-@helper
+@inline_helper
 def _note(walk: Walk, row: int, expanded: int) -> None:
     """Keep what was read, for whoever has to prove it; the count goes on where there is no room."""
     if walk.room:
@@ -211,14 +225,14 @@ def _offer_known(walk: Walk, asked: Asked, row: int) -> None:
     _offer(walk, record_estimate(asked, _code_at(walk, row)), row)
 
 
-@helper
+@inline_helper
 def _floor(walk: Walk) -> np.float32:
     """Return the distance above which nothing is taken."""
     size = longs_at(walk.state, 4)[0]
     return _distance_of(keys_at(walk.pool, size)[size - 1]) if size == walk.effort else FAR
 
 
-@helper
+@inline_helper
 def _expand_beside(walk: Walk, asked: Asked, address: int) -> None:
     """Offer all neighbours whose codes lie beside them."""
     size = walk.links_bytes // (walk.degree // BLOCK)
@@ -227,15 +241,16 @@ def _expand_beside(walk: Walk, asked: Asked, address: int) -> None:
         ids = words_at(block, BLOCK)
         values = floats_at(walk.values, BLOCK)
         block_estimates(asked, block, values)
-        floor = _floor(walk)
-        for place in range(BLOCK):
-            if not (values[place] > floor):
-                row = int(np.int64(ids[place]))
-                if 0 <= row < walk.rows:
-                    _offer(walk, values[place], row)
+        below = not_above(walk.values, _floor(walk))
+        while below:
+            place = first_bit(below)
+            below &= below - np.uint64(1)
+            row = int(np.int64(ids[place]))
+            if 0 <= row < walk.rows:
+                _offer(walk, values[place], row)
 
 
-@helper
+@inline_helper
 def _expand_apart(walk: Walk, asked: Asked, address: int) -> None:
     """Offer all neighbours by the codes of all rows."""
     ids = words_at(address, walk.degree)
@@ -302,7 +317,7 @@ def _start(walk: Walk, asked: Asked, entries: I64) -> None:
                 break
 
 
-@helper
+@inline_helper
 def _next(walk: Walk) -> int:
     """Return the nearest row that was not expanded, marking it, and move to the one behind it; -1 if there is none."""
     state = longs_at(walk.state, 4)
@@ -316,7 +331,7 @@ def _next(walk: Walk) -> int:
     return _row_of(pool[place])
 
 
-@helper
+@inline_helper
 def _look_ahead(walk: Walk, stored: Stored, dim_bytes: int) -> None:
     """Ask for what the next row to be expanded will need."""
     state = longs_at(walk.state, 4)
@@ -326,8 +341,9 @@ def _look_ahead(walk: Walk, stored: Stored, dim_bytes: int) -> None:
     if place < size:
         row = _row_of(pool[place])
         _prefetch(_links_at(walk, row), walk.links_bytes)
-        address, _ = address_of(stored, row, dim_bytes)
+        address, scale = address_of(stored, row, dim_bytes)
         _prefetch(address, dim_bytes)
+        prefetch(scale)
 
 
 @helper
@@ -414,11 +430,11 @@ def search_graph(
     entries = maps[plan[5] + plan[8] : plan[5] + plan[8] + plan[1]]
     home = filled(address_at(scratch))
     desk = lay_out(home, signs.shape[1], queries.shape[1], anchors.shape[0] - 1)
-    state = desk.totals + 5 * LINE
+    state = desk.raised + LINE * desk.words
     values, bridges = state + LINE, state + 3 * LINE
     best = bridges + 8 * degree
-    pool = best + filled(8 * k)
-    met = pool + filled(8 * effort)
+    pool = best + filled(8 * (k + BLOCK))
+    met = pool + filled(8 * (effort + BLOCK))
     stored = Stored(
         address_at(blocks),
         blocks.shape[0] - 2,
@@ -453,6 +469,8 @@ def search_graph(
         )
         prepare(anchors, signs, plan[11], asked)
         longs_at(state, 4)[:] = 0
+        _clear(pool, effort)
+        _clear(best, k)
         if masked:
             bytes_at(met, plan[0] // 8 + 1)[:] = np.uint8(0)
         _start(going, asked, entries)
@@ -463,4 +481,4 @@ def search_graph(
 def scratch_words(width: int, cells: int, degree: int, k: int, effort: int, met: int) -> int:
     """Return the length of the scratch of a search; `met` is the number of rows if some are not allowed, else 0."""
     size = 8 * width + 8 * PLANES * (width // 64 + 1) + 4 * cells + 8 * degree + 8 * k + 8 * effort + met // 8
-    return (size + 20 * LINE) // 8
+    return (size + 40 * LINE) // 8
