@@ -16,12 +16,12 @@ import numpy.typing as npt
 from vecdb.kernels._intrinsics import (
     bits_of,
     bytes_at,
-    count_bits,
     floats_at,
     half_to_single,
     halves_at,
     keys_at,
     longs_at,
+    plane_sum,
     table_sums,
     words_at,
 )
@@ -64,7 +64,7 @@ _CHUNK = 256
 class Asked(NamedTuple):
     """One query, as addresses: tuples of numbers cost nothing to hand on, those of arrays are counted at every call.
 
-    query (dim,) float32; turned (D,) float32, its rotated rest; table (4 D,) uint8; planes (words, 6) uint64;
+    query (dim,) float32; turned (D,) float32, its rotated rest; table (4 D,) uint8; planes (6, words) uint64;
     bases (cells,) float32; numbers (2,) float32, bend and size of a rounding step; totals (65,) int32, the sum of all
     rounded components and scratch behind it; raised (words, 64) uint8, the rounded components made positive.
     """
@@ -142,7 +142,7 @@ def _fill_planes(asked: Asked) -> None:
         raised[place] = np.uint8(0)
     for word in range(asked.words):
         for plane in range(PLANES):
-            planes[PLANES * word + plane] = bits_of(asked.raised + 64 * word, plane)
+            planes[asked.words * plane + word] = bits_of(asked.raised + 64 * word, plane)
     words_at(asked.totals, 1)[0] = total
 
 
@@ -230,16 +230,9 @@ def _estimate(
 @helper
 def record_estimate(asked: Asked, address: int) -> np.float32:
     """Return the estimated distance of the row whose code lies at an address."""
-    code, planes = keys_at(address, asked.words), keys_at(asked.planes, PLANES * asked.words)
-    ones, raised = 0, 0
-    for word in range(asked.words):
-        bits = code[word]
-        ones += count_bits(bits)
-        for plane in range(PLANES):
-            raised += count_bits(bits & planes[PLANES * word + plane]) << plane
     factors, numbers = floats_at(address + 8 * asked.words, 2), floats_at(asked.numbers, 2)
     cell = int(np.int64(np.uint32(words_at(address + 8 * asked.words + 8, 1)[0])))
-    total = 2 * (raised - LEVELS * ones) - words_at(asked.totals, 1)[0]
+    total = 2 * plane_sum(address, asked.planes, asked.words) - words_at(asked.totals, 1)[0]
     return _estimate(floats_at(asked.bases, asked.cells), cell, numbers, factors[0], factors[1], np.int32(total))
 
 

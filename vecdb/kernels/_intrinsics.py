@@ -30,6 +30,7 @@ __all__ = [
     "longs_at",
     "move_words",
     "not_above",
+    "plane_sum",
     "prefetch",
     "table_sums",
     "words_at",
@@ -137,6 +138,12 @@ if config.DISABLE_JIT:
         """Which of 32 float32 at `address` are not greater than `floor`, as bits, the first one lowest; NaN is not."""
         below = ~(floats_at(address, 32) > floor)
         return np.uint64(int(np.packbits(below, bitorder="little").view(np.uint32)[0]))
+
+    def plane_sum(code: int, planes: int, words: int) -> int:
+        """Sum of the numbers whose bits lie in planes, over the bits of a code; see `make_plane_sum`."""
+        bits = keys_at(code, words)
+        found = [int(np.bitwise_count(bits & keys_at(planes + 8 * words * plane, words)).sum()) for plane in range(6)]
+        return sum(count << plane for plane, count in enumerate(found)) - 31 * int(np.bitwise_count(bits).sum())
 
     def move_words(to: int, source: int, count: int) -> None:
         """Copy `count` words of 8 bytes, which may overlap."""
@@ -288,6 +295,76 @@ else:
             return builder.zext(builder.bitcast(below, ir.IntType(32)), ir.IntType(64))
 
         return types.uint64(types.int64, types.float32), generate
+
+    @njit  # type: ignore[untyped-decorator]
+    def _plane_sum_by_words(code: int, planes: int, words: int) -> int:
+        """`plane_sum` for CPUs that count the bits of one word at a time."""
+        bits, of = keys_at(code, words), keys_at(planes, 6 * words)
+        total = 0
+        for word in range(words):
+            for plane in range(6):
+                total += count_bits(bits[word] & of[words * plane + word]) << plane
+            total -= 31 * count_bits(bits[word])
+        return total
+
+    def _emit_plane_sum(builder: Any, args: Any) -> Any:
+        """Emit a loop over eight words at a time; what is behind the last is not read."""
+        code, planes, words = args
+        eight, lanes = ir.VectorType(ir.IntType(64), 8), ir.IntType(64)
+        load = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(eight, [eight.as_pointer(), ir.IntType(32), ir.VectorType(ir.IntType(1), 8), eight]),
+            "llvm.masked.load.v8i64.p0v8i64",
+        )
+        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(eight, [eight]), "llvm.ctpop.v8i64")
+        reduce_function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(lanes, [eight]), "llvm.vector.reduce.add.v8i64"
+        )
+        total = cgutils.alloca_once_value(builder, ir.Constant(eight, None))
+        places = ir.Constant(eight, list(range(8)))
+        steps = builder.lshr(builder.add(words, lanes(7)), lanes(3))
+        with cgutils.for_range(builder, steps) as loop:
+            first = builder.mul(loop.index, lanes(8))
+            there = builder.icmp_unsigned(
+                "<", builder.add(places, _splat_of(builder, first, 8)), _splat_of(builder, words, 8)
+            )
+
+            def at(address: Any) -> Any:
+                pointer = builder.inttoptr(builder.add(address, builder.mul(first, lanes(8))), eight.as_pointer())
+                return builder.call(load, [pointer, ir.IntType(32)(8), there, ir.Constant(eight, None)])
+
+            bits = at(code)
+            ones = builder.call(count, [bits])
+            sums = builder.sub(ones, builder.shl(ones, _splat(lanes, 5, 8)))
+            for plane in range(6):
+                offset = builder.mul(words, lanes(8 * plane))
+                found = builder.call(count, [builder.and_(bits, at(builder.add(planes, offset)))])
+                sums = builder.add(sums, builder.shl(found, _splat(lanes, plane, 8)))
+            builder.store(builder.add(builder.load(total), sums), total)
+        return builder.call(reduce_function, [builder.load(total)])
+
+    def make_plane_sum(wide: bool) -> Any:
+        """Return the function that adds up numbers that lie in bit planes, over the bits of a code.
+
+        ``plane_sum(code, planes, words)``: addresses of words of 64 bits, and of six planes of as many words, the
+        lowest bits first; a number is what its six bits say, less 31. Bits of the code that belong to no number are 0.
+
+        Parameters
+        ----------
+        wide : bool
+            Whether the CPU counts the bits of eight words at once.
+        """
+        if not wide:
+            return _plane_sum_by_words
+
+        @intrinsic  # type: ignore[untyped-decorator]
+        def by_eight(typing_context: Any, code: Any, planes: Any, words: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                return _emit_plane_sum(builder, args)
+
+            return types.int64(types.int64, types.int64, types.int64), generate
+
+        return by_eight
 
     @intrinsic  # type: ignore[untyped-decorator]
     def move_words(typing_context: Any, to: Any, source: Any, count: Any) -> Any:
@@ -451,3 +528,4 @@ else:
         builder.store(builder.shuffle_vector(*parts, mixed), target).align = 4
 
     table_sums = make_table_sums(shuffle_width())
+    plane_sum = make_plane_sum("avx512vpopcntdq" in _compiled_for())

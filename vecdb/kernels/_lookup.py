@@ -37,7 +37,7 @@ def walsh_hadamard(row: F32) -> None:
     """Transform a row whose length is a power of two, in place, normalised."""
     size, half = row.shape[0], 1
     if size % 16 == 0:  # steps within a vector register are not what a compiler sees through
-        address = np.int64(row.ctypes.data)
+        address = int(np.int64(row.ctypes.data))
         for start in range(0, size, 16):
             butterflies(address + 4 * start)
         half = 16

@@ -75,6 +75,7 @@ FIELDS = (
 )
 """What ``plan[0]`` and so on stand for; `beside`: whether the codes of neighbours lie beside them."""
 _SEEDS = 64
+_NOWHERE = np.float32(np.inf)
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Behind every entry: no distance has these bits."""
 
@@ -258,10 +259,18 @@ def _expand_apart(walk: Walk, asked: Asked, address: int) -> None:
         row = int(np.int64(ids[place]))
         if 0 <= row < walk.rows:
             _prefetch(_code_at(walk, row), walk.codes_bytes)
-    for place in range(walk.degree):
-        row = int(np.int64(ids[place]))
-        if 0 <= row < walk.rows:
-            _offer_known(walk, asked, row)
+            prefetch(_code_at(walk, row) + walk.codes_bytes - 1)
+    for first in range(0, walk.degree, BLOCK):
+        values = floats_at(walk.values, BLOCK)
+        for place in range(BLOCK):
+            row = int(np.int64(ids[first + place]))
+            known = 0 <= row < walk.rows
+            values[place] = record_estimate(asked, _code_at(walk, row)) if known else _NOWHERE
+        below = not_above(walk.values, _floor(walk))
+        while below:
+            place = first_bit(below)
+            below &= below - np.uint64(1)
+            _offer(walk, values[place], int(np.int64(ids[first + place])))
 
 
 @helper
