@@ -15,6 +15,7 @@ from vecdb.kernels import reference
 from vecdb.kernels._intrinsics import floats_at, table_sums, words_at
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._lookup import LEVELS, fill_table, score_key, score_of, select, sift_down, smallest, sort_down
+from vecdb.kernels._scores import block_scores, lowest_bit
 from vecdb.kernels.code_queries import Ready
 
 __all__ = ["nominate", "probe_lists"]
@@ -26,6 +27,8 @@ Keys = npt.NDArray[np.uint64]
 
 _CHUNK = 256
 """Groups whose sums fit 16 bits."""
+_WARM = 8
+"""Lists that are looked at nearest first before all the others, so that few rows of these are held to be good."""
 _ALL = np.empty(0, np.bool_)
 
 
@@ -41,11 +44,14 @@ def _block_sums(block: int, table: int, groups: int, sums: npt.NDArray[np.int32]
 
 
 @helper
-def _fill_bases(first: int, chosen: int, starts: I64, bases: F32, out: F32) -> None:
-    """Write the base of each of the 32 rows from row `first` on; one of them at least is of the chosen list."""
+def _fill_bases(first: int, chosen: int, starts: I64, bases: F32, out: F32) -> int:
+    """Write the base of each of the 32 rows from row `first` on, of which one at least is of the chosen list.
+
+    Returns the row up to which they stay the same; not behind these 32 rows where these are of several lists.
+    """
     if starts[chosen] <= first and first + 32 <= starts[chosen + 1]:
         out[:] = bases[chosen]
-        return
+        return int(starts[chosen + 1])
     number = chosen
     while starts[number] > first:
         number -= 1
@@ -53,27 +59,7 @@ def _fill_bases(first: int, chosen: int, starts: I64, bases: F32, out: F32) -> N
         while number + 1 < bases.shape[0] and starts[number + 1] <= first + place:
             number += 1
         out[place] = bases[number]
-
-
-@helper
-def _estimates(
-    sums: npt.NDArray[np.int32],
-    offsets: F32,
-    slopes: F32,
-    bases: F32,
-    bend: np.float32,
-    step: np.float32,
-    middle: np.int32,
-    floor: np.float32,
-    out: F32,
-) -> int:
-    """Turn sums of a block of 32 into estimated scores; return how many are not below the floor, NaN among them."""
-    above = np.int32(0)
-    for place in range(32):  # a fixed number, and counting instead of a maximum: both let it be vectorised
-        value = bases[place] + bend * offsets[place] + slopes[place] * (step * np.float32(sums[place] - middle))
-        out[place] = value
-        above += np.int32(not (value <= floor))
-    return int(above)
+    return first
 
 
 @helper
@@ -187,35 +173,43 @@ def probe_lists(
         held, seen, left = 0, 0, heap.shape[0]
         floor = np.float32(np.nan)  # above nothing: until the keys are cut, every row is taken
         done[:] = False
+        swept = False
         _nearest_first(nearness[number], heap)
-        while left and seen < wanted:
-            chosen = _take_nearest(heap, left)
+        while not swept and left and seen < wanted:
+            if wanted >= count and heap.shape[0] - left == _WARM:
+                chosen, first, last, swept = 0, 0, count, True
+            else:
+                chosen = _take_nearest(heap, left)
+                first, last = starts[chosen], starts[chosen + 1]
             left -= 1
-            first, last = starts[chosen], starts[chosen + 1]
+            sole = 0
             seen += 0 if masked else last - first
             for block in range(first // 32, (last + 31) // 32):
-                if done[block] and not masked:
+                if done[block] and (swept or not masked):
                     continue
                 address = table[block >> shift] + (block & inside) * row_bytes
                 names = words_at(address + groups * 16 + 256, 32)
-                if masked:
+                if masked and wanted < count:
                     usable = _may(names, count, allowed, may)
                     seen += _between(may, first - 32 * block, last - 32 * block)
                     if not usable or done[block]:
                         continue
                 done[block] = True
                 _block_sums(address, entries.ctypes.data, groups, sums)
-                _fill_bases(32 * block, chosen, starts, bases[number], known)
-                offsets, slopes = floats_at(address + groups * 16, 32), floats_at(address + groups * 16 + 128, 32)
-                if not _estimates(sums, offsets, slopes, known, bend, step, middle, floor, values):
-                    continue
-                if not masked:
-                    _may(names, count, allowed, may)
-                for place in range(32):
-                    value = values[place]
-                    if may[place] and not (value <= floor):
-                        score = value if value == value else np.float32(-np.inf)
-                        keys[held] = score_key(score, int(names[place]))
+                while starts[chosen + 1] <= 32 * block:
+                    chosen += 1
+                if 32 * block + 32 > sole:
+                    sole = _fill_bases(32 * block, chosen, starts, bases[number], known)
+                good = block_scores(
+                    sums.ctypes.data, address + groups * 16, known.ctypes.data, bend, step, middle, floor, values.ctypes.data
+                )
+                while good:
+                    place = lowest_bit(good)
+                    good &= good - 1
+                    name = np.int64(names[place])
+                    if 0 <= name < count and (not masked or allowed[name]) and not (values[place] <= floor):
+                        score = values[place] if values[place] == values[place] else np.float32(-np.inf)
+                        keys[held] = score_key(score, int(name))
                         held += 1
                         if held == keys.shape[0]:
                             floor = _cut(keys, held, most)
