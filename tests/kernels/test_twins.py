@@ -281,7 +281,43 @@ def probe_lists(kernel, twin, metric, dtype):
                         assert set(found.tolist()) <= set(reached.tolist()) and len(found) == min(most, may.sum())
 
 
+def refine_codes(kernel, twin, metric, dtype):
+    rng = np.random.default_rng(17)
+    for count, width, cells, most in ((1, 64, 1, 1), (40, 64, 3, 5), (200, 112, 9, 20), (33, 1_040, 2, 33)):
+        for bits in (2, 4, 8):
+            codes = rng.integers(0, 1 << bits, (count, width)).astype(np.uint8)
+            size = width * bits // 8
+            rows = np.zeros((count, size + 16), np.uint8)
+            for turn in range(8 // bits):
+                rows[:, :size] |= codes[:, turn * size : (turn + 1) * size] << np.uint8(bits * turn)
+            factors = rng.standard_normal((2, count)).astype("<f4")
+            chosen = rng.integers(0, cells, count).astype("<i4")
+            for place, values in enumerate((*factors, chosen)):
+                rows[:, size + 4 * place : size + 4 * place + 4] = values.view(np.uint8).reshape(-1, 4)
+            queries, bends, bases = (
+                frozen(rng.standard_normal(shape).astype("f")) for shape in ((Q, width), Q, (Q, cells))
+            )
+            points = 2 * codes.astype(np.int64) - ((1 << bits) - 1)
+            expected = twin(queries, bends, bases[:, chosen], points, factors)
+            nominated = np.full((Q, count + 2), -1, np.int64)
+            for row, held in enumerate((count, 0, count // 2)):
+                nominated[row, :held] = rng.permutation(count)[:held]
+            positions, scores = np.empty((Q, most), np.int64), np.empty((Q, most), np.float32)
+            table, keys = frozen(np.array([rows.ctypes.data])), np.empty(count + 2, np.uint64)
+            kernel(queries, bends, bases, table, 62, bits, frozen(nominated), keys, positions, scores)
+            for row in range(Q):
+                given = nominated[row][nominated[row] >= 0]
+                found = positions[row][positions[row] >= 0]
+                assert len(found) == min(most, len(given)) and set(found.tolist()) <= set(given.tolist())
+                assert len(set(found.tolist())) == len(found) and (scores[row, len(found) :] == -np.inf).all()
+                np.testing.assert_allclose(scores[row, : len(found)], expected[row, found], rtol=1e-3, atol=0.05)
+                assert (np.diff(scores[row, : len(found)]) <= 0).all()
+                best = np.sort(expected[row, given])[::-1][: len(found)]
+                np.testing.assert_allclose(scores[row, : len(found)], best, rtol=1e-3, atol=0.05)
+
+
 CASES = {
+    "code_refine.refine_codes": refine_codes,
     "code_queries.prepare": prepare,
     "list_scan.probe_lists": probe_lists,
     "candidates.first_fault": first_fault,

@@ -31,7 +31,7 @@ def vectors(count=600, dim=40, seed=0):
 def build(rows, metric="dot", seed=0, cancel=lambda: False, **params):
     view = MemoryView(rows, metric=metric)
     told = []
-    given = {"lists": 0, **params}
+    given = {"lists": 0, "bits": 1, **params}
     index = IvfType().build(view, given, seed=seed, progress=lambda *at: told.append(at), cancel=cancel)
     assert told[-1] == (len(rows), len(rows))
     return view, index
@@ -179,7 +179,7 @@ def test_lists_of_another_number_or_width_are_refused():
     for other in (MemoryView(vectors(199, 20), metric="dot"), MemoryView(vectors(200, 21), metric="dot")):
         with pytest.raises(CorruptionError):
             IvfType().load(blobs, other, {})
-    assert IvfType().load(blobs, view, {}).lists.count == 200
+    assert IvfType().load(blobs, view, {}).coded.count == 200
 
 
 def ask(blobs, view):
@@ -211,6 +211,7 @@ def changed(blobs, name, dtype, change):
         ("curve", "<f8", 1, 1.5),
         ("curve", "<f8", 2, np.nan),
         ("head", "u1", 0, 0),
+        ("head", "u1", 8, 3),
         ("head", "u1", 12, 255),
     ],
 )
@@ -224,7 +225,7 @@ def test_impossible_numbers_are_refused_when_they_are_loaded(name, dtype, place,
 @pytest.mark.parametrize("value", [0, 199, 200, -1, -(1 << 31), (1 << 31) - 1])
 def test_a_position_that_stands_twice_or_outside_is_refused_before_it_is_followed(value):
     view, index, blobs = stored()
-    blocks = index.lists.blocks.array().copy()
+    blocks = index.coded.lists.blocks.array().copy()
     names = blocks[:, -128:].copy().view("<i4")
     assert names[0, 0] != value
     names[0, 0] = value
@@ -237,7 +238,7 @@ def test_a_position_that_stands_twice_or_outside_is_refused_before_it_is_followe
 @pytest.mark.parametrize("which", [-384, -256])
 def test_a_factor_that_is_no_number_is_refused(which, value):
     view, index, blobs = stored()
-    blocks = index.lists.blocks.array().copy()
+    blocks = index.coded.lists.blocks.array().copy()
     blocks[1, which : which + 4] = np.frombuffer(np.float32(value).tobytes(), np.uint8)
     with pytest.raises(CorruptionError):
         ask(blobs.forged("blocks", blocks.tobytes()), view)
@@ -265,7 +266,7 @@ def test_a_segment_is_put_into_the_lists_of_the_index():
     view, blobs = MemoryView(more, metric="l2"), MemoryBlobs()
     index.encode_segment(view, blobs)
     part = IvfType().load(blobs, view, {})
-    assert np.array_equal(part.book.centres, index.book.centres) and part.rule == index.rule
+    assert np.array_equal(part.coded.book.centres, index.coded.book.centres) and part.rule == index.rule
     found = part.search(more[:20], 1, allowed=None, effort=None, view=view)
     assert all(place in row for place, row in enumerate(found.positions.tolist()))
 

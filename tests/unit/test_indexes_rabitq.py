@@ -28,11 +28,11 @@ def vectors(count=600, dim=40, seed=0, centre=0.0):
     return (rng.standard_normal((count, dim)) + centre).astype(np.float32)
 
 
-def build(rows, metric="dot", seed=0):
+def build(rows, metric="dot", seed=0, bits=1):
     view = MemoryView(rows, metric=metric)
     told = []
     index = RabitqType().build(
-        view, {}, seed=seed, progress=lambda done, total: told.append((done, total)), cancel=lambda: False
+        view, {"bits": bits}, seed=seed, progress=lambda done, total: told.append((done, total)), cancel=lambda: False
     )
     assert told[-1] == (len(rows), len(rows))
     return view, index
@@ -149,7 +149,7 @@ def test_codes_of_another_number_or_width_are_refused():
     for other in (MemoryView(vectors(99, 20), metric="dot"), MemoryView(vectors(100, 21), metric="dot")):
         with pytest.raises(CorruptionError):
             RabitqType().load(blobs, other, {})
-    assert RabitqType().load(blobs, view, {}).codes.count == 100
+    assert RabitqType().load(blobs, view, {}).coded.count == 100
 
 
 def test_a_cancelled_build_stops():

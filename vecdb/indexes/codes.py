@@ -212,11 +212,11 @@ def _transform(rows: F32) -> None:
     """Walsh-Hadamard transform of each row in place, normalised."""
     size, half = rows.shape[1], 1
     while half < size:
-        for start in range(0, size, 2 * half):
-            left, right = rows[:, start : start + half], rows[:, start + half : start + 2 * half]
-            difference = left - right
-            left += right
-            right[...] = difference
+        pairs = rows.reshape(len(rows), -1, 2, half)  # parts of an axis whose items follow each other: a view
+        left, right = pairs[:, :, 0], pairs[:, :, 1]
+        difference = left - right
+        left += right
+        right[...] = difference
         half *= 2
     rows *= np.float32(1 / np.sqrt(size))
 

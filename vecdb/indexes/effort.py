@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.indexes.codes import CodeBook, Codes, Prepared, prepare_queries, rotated_queries, unit_rows
+from vecdb.indexes.codes import CodeBook, Prepared, Sketch, prepare_queries, rotated_queries, unit_rows
+from vecdb.indexes.fine import fine_slopes, levels, points
 
-__all__ = ["EffortGauge"]
+__all__ = ["CodeGauge", "kept_of"]
 
 F32 = npt.NDArray[np.float32]
 
@@ -24,6 +25,7 @@ NEIGHBOURS: Final = 10
 MOST: Final = 2_048
 WANTED: Final = 0.99
 LEAST: Final = 48
+KEPT: Final = 0.998
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ class _Best:
     top: F32
 
 
-class EffortGauge:
+class CodeGauge:
     """Measures the effort that some of the encoded vectors need.
 
     Parameters
@@ -45,10 +47,13 @@ class EffortGauge:
         Vectors of the index, asked for their neighbours.
     places : ndarray of int64, shape (q,)
         Their positions: a vector is not its own neighbour.
+    bits : int
+        Of the codes whose estimates are looked at.
     """
 
-    def __init__(self, book: CodeBook, asked: F32, places: npt.NDArray[np.int64]) -> None:
+    def __init__(self, book: CodeBook, asked: F32, places: npt.NDArray[np.int64], bits: int = 1) -> None:
         self._book = book
+        self._bits = bits
         self._rows = unit_rows(asked) if book.metric == "cosine" else asked
         self._places = places
         self._asked: Prepared = prepare_queries(book, self._rows)
@@ -60,10 +65,10 @@ class EffortGauge:
             np.full((count, 0), -np.inf, np.float32),
         )
 
-    def see(self, first: int, rows: F32, codes: Codes, signs: npt.NDArray[np.bool_]) -> None:
-        """Take in encoded rows, float32 (n, dim), that begin at position `first`; signs (n, width) are their codes."""
+    def see(self, first: int, rows: F32, made: Sketch) -> None:
+        """Take in rows, float32 (n, dim), that begin at position `first`, and what was made of them."""
         exact = self._exact(rows)
-        estimates = self._estimates(codes, signs)
+        estimates = self._estimates(made)
         inside = np.flatnonzero((self._places >= first) & (self._places < first + len(rows)))
         exact[inside, self._places[inside] - first] = -np.inf
         estimates[inside, self._places[inside] - first] = -np.inf
@@ -83,14 +88,26 @@ class EffortGauge:
             scores = 2 * scores - np.einsum("ij,ij->i", rows, rows)
         return scores
 
-    def _estimates(self, codes: Codes, signs: npt.NDArray[np.bool_]) -> F32:
-        offsets, slopes = codes.factors
-        sums = self._turned @ (signs.astype(np.float32) * 2 - 1).T
-        estimates: F32 = self._asked.bases[:, codes.cells] + self._asked.bends[:, None] * offsets + slopes * sums
+    def _estimates(self, made: Sketch) -> F32:
+        offsets, slopes = made.factors
+        if self._bits == 1:
+            rounded = np.where(made.turned > 0, np.float32(1), np.float32(-1))
+        else:
+            rounded = points(levels(made.turned, self._bits), self._bits)
+            slopes = fine_slopes(self._book, made.turned, rounded)
+        sums = self._turned @ rounded.T
+        estimates: F32 = self._asked.bases[:, made.cells] + self._asked.bends[:, None] * offsets + slopes * sums
         return estimates
 
     def effort(self) -> int:
         """Return how many rows must be nominated to hold the wanted share of the true neighbours."""
+        return int(min(MOST, max(LEAST, self._needed(WANTED))))
+
+    def kept(self) -> int:
+        """Return how many rows must be scored exactly to hold nearly all of the true ten: at least these ten."""
+        return int(min(MOST, max(NEIGHBOURS, self._needed(KEPT))))
+
+    def _needed(self, share: float) -> int:
         top = np.sort(self._best.top, axis=1)[:, ::-1]
         ranks = np.concatenate(
             [
@@ -98,5 +115,9 @@ class EffortGauge:
                 for best, estimates, exact in zip(top, self._best.estimates, self._best.exact, strict=True)
             ]
         )
-        needed = np.quantile(ranks, WANTED, method="higher") if len(ranks) else 0
-        return int(min(MOST, max(LEAST, needed)))
+        return int(np.quantile(ranks, share, method="higher")) if len(ranks) else 0
+
+
+def kept_of(kept: int, k: int, most: int) -> int:
+    """Return how many of `most` selected rows are scored exactly for `k` neighbours; more for more effort."""
+    return min(most, max(k, -(-kept * k // NEIGHBOURS), most // 8))

@@ -29,7 +29,7 @@ from vecdb.indexes.graph_gauge import default_effort, measure
 from vecdb.indexes.graph_layout import LAYOUTS, Layout, StoredGraph, link_rows, make_records, read_graph, write_graph
 from vecdb.indexes.graph_link import link
 from vecdb.indexes.graph_walk import Habit, walk_graph
-from vecdb.indexes.rabitq import RabitqIndex
+from vecdb.indexes.scanned import ScannedCodes
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
 
@@ -87,7 +87,7 @@ class GraphType:
         steps.end()
         return GraphIndex(graph)
 
-    def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> GraphIndex | RabitqIndex:
+    def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> GraphIndex | ScannedCodes:
         if "records" in blobs.names():
             return GraphIndex(read_graph(blobs, view.metric, view.dim, view.count))
         return CodesOfGraph(*read_codes(blobs, view.metric, view.dim, view.count))
@@ -146,7 +146,7 @@ class GraphIndex:
         return [f"{len(lost)} vectors cannot be reached, position {int(lost[0])} for one"] if len(lost) else []
 
 
-class CodesOfGraph(RabitqIndex):
+class CodesOfGraph(ScannedCodes):
     """What `GraphIndex.encode_segment` wrote: codes alone, which are scanned."""
 
     def effort_curve(self) -> EffortCurve | None:

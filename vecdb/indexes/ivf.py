@@ -3,7 +3,8 @@
 The codes and estimates are those of `rabitq`; a list is a cell. A search takes lists in the order of what a good member
 would score (`vecdb.indexes.lists`) until it has seen as many rows as the effort asks for, by a rule that was measured
 when the index was built (`vecdb.indexes.measure`). With `allowed`, rows are counted that are allowed, so a selective
-filter looks at more lists. Sources: Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search", PAMI
+filter looks at more lists. With `bits`, finer codes order what was found, and the best of it alone is scored exactly
+(`vecdb.indexes.fine`). Sources: Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search", PAMI
 2011, for inverted lists with residual codes; Gao & Long, "RaBitQ", SIGMOD 2024, for the codes.
 """
 
@@ -21,11 +22,13 @@ from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.effort import MAX_POINTS, EffortCurve
 from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
 from vecdb.contracts.params import Param
-from vecdb.errors import CancelledError, CorruptionError
+from vecdb.errors import CorruptionError
 from vecdb.indexes import measure
-from vecdb.indexes.codes import CodeBook, code_width, make_book, read_book, sketch, write_book
+from vecdb.indexes.coded import BITS_PARAM, Coded, encode_view, read_coded, write_coded
+from vecdb.indexes.codes import Sketch, make_book
+from vecdb.indexes.effort import ASKED, CodeGauge, kept_of
 from vecdb.indexes.flat import exact_candidates
-from vecdb.indexes.lists import Lists, Spread, bits_of, chained, join_lists, list_traits, read_lists, write_lists
+from vecdb.indexes.lists import chained
 from vecdb.indexes.measure import Rule, Truth
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
@@ -35,9 +38,8 @@ __all__ = ["IvfIndex", "IvfType"]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
-_HEAD: Final = struct.Struct("<4sIIIIQQ")
-_MAGIC: Final = b"IVF1"
-_PIECE: Final = 8_192
+_HEAD: Final = struct.Struct("<4sIIIIIQQ")
+_MAGIC: Final = b"IVF2"
 _MOST_LISTS: Final = 65_536
 _ASKED: Final = 1_000
 _ROWS_A_LIST: Final = 32
@@ -59,7 +61,8 @@ _PARAMETERS: Final = {
         "Number of lists; 0 takes four times the square root of the number of vectors.",
         low=0,
         high=_MOST_LISTS,
-    )
+    ),
+    "bits": BITS_PARAM,
 }
 
 
@@ -68,7 +71,7 @@ class IvfType:
     """Codes in lists."""
 
     name: str = "ivf"
-    version: int = 1
+    version: int = 2
     capabilities: IndexCapabilities = _CAPABILITIES
     parameters: Mapping[str, Param] = field(default_factory=lambda: dict(_PARAMETERS))
 
@@ -79,14 +82,28 @@ class IvfType:
         asked, sample = _draw(view, min(lists, _MOST_LISTS), seed)
         book = make_book(view.metric, view.gather(sample), view.count, seed, cells=lists, cancel=cancel)
         book = replace(book, centres=chained(book.centres))
-        truth = Truth(view.metric, view.gather(asked), asked)
-        made, spread, cells = _encode_all(book, view, truth, progress, cancel)
-        lengths = spread.lengths()
-        index = IvfIndex(book, lengths, list_traits(book, lengths), made, Rule((), ()), None, 0)
-        return index.measured(truth, cells)
+        truth, bits = Truth(view.metric, view.gather(asked), asked), int(params["bits"])
+        few = asked[:: max(1, len(asked) // ASKED)]
+        gauges = [CodeGauge(book, view.gather(few), few, bits)] if bits > 1 else []
+        watched = _Watched(truth, [])
+        coded = encode_view(book, view, bits, (watched, *gauges), progress, cancel)
+        kept = gauges[0].kept() if gauges else 0
+        return IvfIndex(coded, Rule((), ()), None, 0, kept).measured(truth, np.concatenate(watched.cells))
 
     def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> IvfIndex:
         return _read(blobs, view)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """Shows vectors to those who seek their neighbours, and notes their lists."""
+
+    truth: Truth
+    cells: list[I64]
+
+    def see(self, first: int, rows: F32, made: Sketch) -> None:
+        self.truth.see(first, rows)
+        self.cells.append(made.cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +112,21 @@ class IvfIndex:
 
     Attributes
     ----------
-    book : CodeBook
-        A cell of it is a list.
-    lengths : ndarray of float32, shape (lists,)
-        Root mean square distance of the members of a list from its centre.
-    traits : ndarray of float32, shape (3, lists)
-        What follows from them for the order of lists.
-    lists : Lists
+    coded : Coded
     rule : Rule
+        How many rows to look at for an effort.
     curve : EffortCurve or None
     effort : int
         The default.
+    kept : int
+        Rows that are left for exact scoring once finer codes put them in order.
     """
 
-    book: CodeBook
-    lengths: F32
-    traits: F32
-    lists: Lists
+    coded: Coded
     rule: Rule
     curve: EffortCurve | None
     effort: int
+    kept: int
 
     def search(
         self, queries: F32, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
@@ -122,69 +134,55 @@ class IvfIndex:
         if not loader.ready():  # the vectors themselves answer while kernels are loaded
             loader.request()
             return exact_candidates(queries, k, allowed, view)
-        self.lists.prove()
-        count = self.lists.count
+        count = self.coded.count
         most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))
-        return Candidates(*self._nominate(queries, allowed, self.rule.rows_for(most, count), most)[:2])
-
-    def _nominate(
-        self, queries: F32, allowed: npt.NDArray[np.bool_] | None, rows: int, most: int
-    ) -> tuple[I64, F32, F32]:
-        """Return positions and scores of the best estimates among so many rows, and the nearness of all lists."""
-        from vecdb.kernels import code_queries, list_scan  # numba is loaded by now, never by importing this module
-
-        book, blocks = self.book, self.lists.blocks
-        ready = code_queries.prepared(
-            queries, book.mean, book.centres, self.traits, book.signs, squared=book.metric == "l2", ordered=True
-        )
-        found = list_scan.nominate(ready, blocks.table, blocks.shift, self.lists.starts, allowed, rows, most)
-        return *found, ready.nearness
+        rows = self.rule.rows_for(most, count)
+        return Candidates(*self.coded.nominate(queries, allowed, rows, most, kept_of(self.kept, k, most))[:2])
 
     def measured(self, truth: Truth, cells: I64) -> IvfIndex:
         """Return this index with a rule, a curve and a default effort; `cells` has the list of every position.
 
         Measuring needs the compiled kernels; without them every list is looked at.
         """
-        count = self.lists.count
+        count = self.coded.count
         rule, curve = Rule((), ()), None
         loader.request()
         if len(truth.asked) and loader.wait():
-            found, _, nearness = self._nominate(truth.asked, None, count, min(count, measure.MOST + 1))
+            plain = replace(self.coded, fine=None)
+            found, _, nearness = plain.nominate(truth.asked, None, count, min(count, measure.MOST + 1), 0)
             ranks = measure.ranks_of(found, truth)
-            before = measure.rows_before(nearness, np.diff(self.lists.starts), cells, truth)
+            before = measure.rows_before(nearness, np.diff(self.coded.lists.starts), cells, truth)
             rule = measure.measure_rule(ranks, before)
             curve = measure.measure_curve(ranks, before, rule, count)
-        effort = measure.default_effort(curve, count)
-        return IvfIndex(self.book, self.lengths, self.traits, self.lists, rule, curve, effort)
+        return IvfIndex(self.coded, rule, curve, measure.default_effort(curve, count), self.kept)
 
     def effort_curve(self) -> EffortCurve | None:
         return self.curve
 
     def dump(self, blobs: BlobWriter) -> None:
-        self._write(blobs, self.lists)
+        self._write(blobs, self.coded)
 
     def encode_segment(self, view: VectorView, blobs: BlobWriter) -> None:
-        truth = Truth(view.metric, np.empty((0, view.dim), np.float32), np.empty(0, np.int64))
-        self._write(blobs, _encode_all(self.book, view, truth, lambda done, total: None, lambda: False)[0])
+        self._write(blobs, encode_view(self.coded.book, view, self.coded.bits, (), lengths=self.coded.lengths))
 
-    def _write(self, blobs: BlobWriter, lists: Lists) -> None:
+    def _write(self, blobs: BlobWriter, coded: Coded) -> None:
         asked = 0 if self.curve is None else self.curve.queries
-        head = (self.book.dim, self.book.width, len(self.lengths), self.effort, asked, lists.count)
-        blobs.write("head", _HEAD.pack(_MAGIC, *head))
-        write_book(blobs, self.book)
-        blobs.write("lengths", self.lengths)
+        numbers = (coded.book.dim, coded.bits, len(coded.lengths), self.effort, self.kept, asked, coded.count)
+        blobs.write("head", _HEAD.pack(_MAGIC, *numbers))
         blobs.write("rule", np.array([self.rule.efforts, self.rule.rows], np.int64))
         blobs.write("curve", _table_of(self.curve))
-        write_lists(blobs, lists)
+        write_coded(blobs, coded)
 
     def stats(self) -> Mapping[str, int | float | str]:
+        count = self.coded.count
         return {
-            "vectors": self.lists.count,
-            "lists": len(self.lengths),
-            "bits": self.book.width,
+            "vectors": count,
+            "lists": len(self.coded.lengths),
+            "bits": self.coded.bits,
             "effort": self.effort,
-            "rows_looked_at": min(self.lists.count, self.rule.rows_for(self.effort, self.lists.count)),
-            "code_bytes": self.lists.blocks.nbytes,
+            "rescored": kept_of(self.kept, 10, self.effort) if self.kept else self.effort,
+            "rows_looked_at": min(count, self.rule.rows_for(min(count, self.effort), count)),
+            "code_bytes": self.coded.nbytes,
         }
 
 
@@ -199,24 +197,6 @@ def _draw(view: VectorView, lists: int, seed: int) -> tuple[I64, I64]:
     return asked, others[spread]
 
 
-def _encode_all(
-    book: CodeBook, view: VectorView, truth: Truth, progress: Progress, cancel: CancelCheck
-) -> tuple[Lists, Spread, I64]:
-    """Return the lists of a view, how far their members are from the centres, and the list of every position."""
-    parts, spread = [], Spread.of(len(book.centres))
-    for start in range(0, view.count, _PIECE):
-        if cancel():
-            raise CancelledError("building an ivf index was cancelled")
-        stop = min(view.count, start + _PIECE)
-        rows = view.gather(np.arange(start, stop))
-        made = sketch(book, rows)
-        spread.see(made)
-        parts.append((made.cells, bits_of(made), made.factors))
-        truth.see(start, rows)
-        progress(stop, view.count)
-    return join_lists(parts, len(book.centres)), spread, np.concatenate([cells for cells, _, _ in parts])
-
-
 def _table_of(curve: EffortCurve | None) -> npt.NDArray[np.float64]:
     """Return a curve as float64 of shape (m, 3): efforts, recalls, deviations."""
     if curve is None:
@@ -227,17 +207,12 @@ def _table_of(curve: EffortCurve | None) -> npt.NDArray[np.float64]:
 
 def _read(blobs: BlobReader, view: VectorView) -> IvfIndex:
     head = blobs.read("head")
-    width = code_width(view.dim)
-    lists, effort, asked = _HEAD.unpack(head)[3:6] if len(head) == _HEAD.size else (0, 0, 0)
-    if head != _HEAD.pack(_MAGIC, view.dim, width, lists, effort, asked, view.count) or not 1 <= lists <= _MOST_LISTS:
+    numbers = _HEAD.unpack(head)[2:7] if len(head) == _HEAD.size else (0, 0, 0, 0, 0)
+    bits, lists, effort, kept, asked = numbers
+    if head != _HEAD.pack(_MAGIC, view.dim, *numbers, view.count) or lists > _MOST_LISTS:
         raise CorruptionError("the lists of an index are of another form or number", what="index blob", where="head")
-    book = read_book(blobs, view.metric, view.dim, lists)
-    lengths = blobs.array("lengths", "<f4", (lists,))
-    if not ((lengths >= 0) & (lengths < 1e18)).all():
-        raise CorruptionError("the numbers of an index are impossible", what="index blob", where="lengths")
-    made = read_lists(blobs, width, lists, view.count)
-    rule, curve = _read_rule(blobs, asked), _read_curve(blobs, asked)
-    return IvfIndex(book, lengths, list_traits(book, lengths), made, rule, curve, max(1, effort))
+    coded = read_coded(blobs, view, lists, bits)
+    return IvfIndex(coded, _read_rule(blobs, asked), _read_curve(blobs, asked), max(1, effort), kept)
 
 
 def _read_rule(blobs: BlobReader, asked: int) -> Rule:

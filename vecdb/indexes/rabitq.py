@@ -1,15 +1,18 @@
 """`rabitq`: a scan of 1-bit codes that nominates rows for exact scoring; nothing is linked, only cells are found.
 
-Reads a thirtieth of what an exact scan reads: 48 bytes, a cell and two factors of a 384-dimensional vector. Deletions
-and ``where`` are a mask. `effort` is the number of rows nominated for each query; its default is measured while the
-index is built (`vecdb.indexes.effort`) and grows with k. Sources: Gao & Long, "RaBitQ", SIGMOD 2024, for the codes; the
-scan is described in `vecdb.kernels.code_scan`.
+Reads a thirtieth of what an exact scan reads: 48 bytes, two factors and a position of a 384-dimensional vector. The
+nearest cells are scanned first, so that little of the rest is held to be good. Deletions and ``where`` are a mask.
+`effort` is the number of rows that the scan selects for each query; its default is measured while the index is built
+(`vecdb.indexes.effort`) and grows with k. With `bits`, finer codes order what was selected, and only the best of it is
+scored exactly; how many that are is measured, too. Sources: `vecdb.indexes.codes`, `vecdb.indexes.fine`; the scan is
+described in `vecdb.kernels.list_scan`.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,16 +21,19 @@ import numpy.typing as npt
 from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
 from vecdb.contracts.params import Param
-from vecdb.errors import CancelledError
-from vecdb.indexes.codes import CodeBook, Codes, encode, make_book, prepare_queries, read_codes, write_codes
-from vecdb.indexes.effort import ASKED, EffortGauge
+from vecdb.errors import CorruptionError
+from vecdb.indexes.coded import BITS_PARAM, Coded, encode_view, read_coded, write_coded
+from vecdb.indexes.codes import MAX_CELLS, make_book
+from vecdb.indexes.effort import ASKED, CodeGauge, kept_of
 from vecdb.indexes.flat import exact_candidates
+from vecdb.indexes.lists import chained
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
 
 __all__ = ["RabitqIndex", "RabitqType"]
 
-_PIECE: Final = 8_192
+_HEAD: Final = struct.Struct("<4sIIIIIIQ")
+_MAGIC: Final = b"RBQ2"
 _SAMPLE: Final = 16_384
 _CAPABILITIES = IndexCapabilities(
     metrics=frozenset(METRICS),
@@ -44,30 +50,47 @@ class RabitqType:
     """The scan of 1-bit codes."""
 
     name: str = "rabitq"
-    version: int = 1
+    version: int = 2
     capabilities: IndexCapabilities = _CAPABILITIES
-    parameters: Mapping[str, Param] = field(default_factory=dict)
+    parameters: Mapping[str, Param] = field(default_factory=lambda: {"bits": BITS_PARAM})
 
     def build(
         self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
     ) -> RabitqIndex:
-        book = make_book(view.metric, view.gather(_spread(view.count, _SAMPLE)), view.count, seed)
-        places = _spread(view.count, ASKED)
-        gauge = EffortGauge(book, view.gather(places), places)
-        codes = _encode_all(book, view, gauge, progress, cancel)
-        return RabitqIndex(book, codes, gauge.effort())
+        book = make_book(view.metric, view.gather(_spread(view.count, _SAMPLE)), view.count, seed, cancel=cancel)
+        book, bits, places = (
+            replace(book, centres=chained(book.centres)),
+            int(params["bits"]),
+            _spread(view.count, ASKED),
+        )
+        gauges = [CodeGauge(book, view.gather(places), places, each) for each in sorted({1, bits})]
+        coded = encode_view(book, view, bits, gauges, progress, cancel)
+        return RabitqIndex(coded, gauges[0].effort(), gauges[-1].kept() if bits > 1 else 0)
 
     def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> RabitqIndex:
-        return RabitqIndex(*read_codes(blobs, view.metric, view.dim, view.count))
+        head = blobs.read("head")
+        cells, effort, kept, bits = _HEAD.unpack(head)[3:7] if len(head) == _HEAD.size else (0, 0, 0, 0)
+        if head != _HEAD.pack(_MAGIC, view.dim, 0, cells, effort, kept, bits, view.count) or cells > MAX_CELLS:
+            raise CorruptionError("the codes of an index are of another form", what="index blob", where="head")
+        return RabitqIndex(read_coded(blobs, view, cells, bits), max(1, effort), kept)
 
 
 @dataclass(frozen=True, slots=True)
 class RabitqIndex:
-    """A code of every vector of a view."""
+    """A code of every vector of a view.
 
-    book: CodeBook
-    codes: Codes
+    Attributes
+    ----------
+    coded : Coded
+    effort : int
+        The default: rows that the scan selects for ten neighbours.
+    kept : int
+        Rows that are left of them for exact scoring once they were put in order by finer codes.
+    """
+
+    coded: Coded
     effort: int
+    kept: int
 
     def search(
         self,
@@ -81,46 +104,31 @@ class RabitqIndex:
         if not loader.ready():  # the vectors themselves answer while kernels are loaded
             loader.request()
             return exact_candidates(queries, k, allowed, view)
-        from vecdb.kernels import code_scan  # numba is loaded by now, never by importing this module
-
-        most = min(self.codes.count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))
-        asked, codes = prepare_queries(self.book, queries), self.codes
-        code_scan.rotate(asked.turned, self.book.signs)
-        found = code_scan.nominate(
-            asked.turned, asked.bends, asked.bases, codes.packed, codes.cells, codes.factors, allowed, most
-        )
-        return Candidates(*found)
+        count = self.coded.count
+        most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))
+        return Candidates(*self.coded.nominate(queries, allowed, count, most, kept_of(self.kept, k, most))[:2])
 
     def dump(self, blobs: BlobWriter) -> None:
-        write_codes(blobs, self.book, self.codes, self.effort)
-
-    def stats(self) -> Mapping[str, int | float | str]:
-        size = self.codes.packed.nbytes + self.codes.factors.nbytes
-        return {"vectors": self.codes.count, "bits": self.book.width, "effort": self.effort, "code_bytes": size}
+        self._write(blobs, self.coded)
 
     def encode_segment(self, view: VectorView, blobs: BlobWriter) -> None:
-        codes = _encode_all(self.book, view, None, lambda done, total: None, lambda: False)
-        write_codes(blobs, self.book, codes, self.effort)
+        self._write(blobs, encode_view(self.coded.book, view, self.coded.bits, (), lengths=self.coded.lengths))
+
+    def _write(self, blobs: BlobWriter, coded: Coded) -> None:
+        numbers = (coded.book.dim, 0, len(coded.lengths), self.effort, self.kept, coded.bits, coded.count)
+        blobs.write("head", _HEAD.pack(_MAGIC, *numbers))
+        write_coded(blobs, coded)
+
+    def stats(self) -> Mapping[str, int | float | str]:
+        return {
+            "vectors": self.coded.count,
+            "bits": self.coded.bits,
+            "effort": self.effort,
+            "rescored": kept_of(self.kept, 10, self.effort) if self.kept else self.effort,
+            "code_bytes": self.coded.nbytes,
+        }
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
     """Return at most so many positions spread evenly over a view, so that the order of arrival does not matter."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _encode_all(
-    book: CodeBook, view: VectorView, gauge: EffortGauge | None, progress: Progress, cancel: CancelCheck
-) -> Codes:
-    """Encode a view in pieces of whole blocks, so that their codes follow each other."""
-    parts = []
-    for start in range(0, view.count, _PIECE):
-        if cancel():
-            raise CancelledError("building a rabitq index was cancelled")
-        stop = min(view.count, start + _PIECE)
-        rows = view.gather(np.arange(start, stop))
-        codes, signs = encode(book, rows)
-        parts.append(codes)
-        if gauge is not None:
-            gauge.see(start, rows, codes, signs)
-        progress(stop, view.count)
-    return Codes.join(parts)

@@ -7,7 +7,6 @@ nothing here checks an address.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import llvmlite.ir as ir
@@ -16,6 +15,8 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+from vecdb.kernels._intrinsics import floats_at, words_at
+
 __all__ = ["block_scores", "lowest_bit"]
 
 _HALF = 16
@@ -23,17 +24,13 @@ _HALF = 16
 if config.DISABLE_JIT:
 
     def block_scores(
-        sums: int, factors: int, bases: int, bend: float, step: float, middle: int, floor: float, out: int
+        sums: int, factors: int, bases: int, bend: Any, step: Any, middle: Any, floor: Any, out: int
     ) -> int:
         """Write scores and return which are not below the floor; see the compiled form."""
-
-        def at(kind: Any, address: int, length: int) -> Any:
-            return np.ctypeslib.as_array((kind * length).from_address(int(address)))
-
-        offsets, slopes = at(ctypes.c_float, factors, 64).reshape(2, 32)
-        centred = (at(ctypes.c_int32, sums, 32) - np.int32(middle)).astype(np.float32) * np.float32(step)
-        values = at(ctypes.c_float, out, 32)
-        values[:] = at(ctypes.c_float, bases, 32) + np.float32(bend) * offsets + slopes * centred
+        numbers = floats_at(factors, 64)
+        centred = (words_at(sums, 32) - np.int32(middle)).astype(np.float32) * np.float32(step)
+        values = floats_at(out, 32)
+        values[:] = floats_at(bases, 32) + np.float32(bend) * numbers[:32] + numbers[32:] * centred
         good = ~(values <= np.float32(floor))
         return int(np.packbits(good, bitorder="little").view("<u4")[0])
 

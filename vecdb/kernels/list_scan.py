@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import types
 
 from vecdb.kernels import reference
-from vecdb.kernels._intrinsics import floats_at, table_sums, words_at
+from vecdb.kernels._intrinsics import table_sums, words_at
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._lookup import LEVELS, fill_table, score_key, score_of, select, sift_down, smallest, sort_down
 from vecdb.kernels._scores import block_scores, lowest_bit
@@ -52,13 +52,13 @@ def _fill_bases(first: int, chosen: int, starts: I64, bases: F32, out: F32) -> i
     if starts[chosen] <= first and first + 32 <= starts[chosen + 1]:
         out[:] = bases[chosen]
         return int(starts[chosen + 1])
-    number = chosen
+    number, place = chosen, 0
     while starts[number] > first:
         number -= 1
-    for place in range(32):
-        while number + 1 < bases.shape[0] and starts[number + 1] <= first + place:
-            number += 1
-        out[place] = bases[number]
+    while place < 32:
+        end = min(starts[number + 1] - first, 32) if number + 1 < bases.shape[0] else 32
+        out[place:end] = bases[number]
+        place, number = max(place, end), number + 1
     return first
 
 
@@ -162,6 +162,7 @@ def probe_lists(
     """
     groups, most, count = queries.shape[1] // 4, positions.shape[1], starts[starts.shape[0] - 1]
     masked = allowed.shape[0] > 0
+    counting = masked and wanted < count
     middle = np.int32(4 * LEVELS * groups)
     row_bytes, inside = groups * 16 + 384, (1 << shift) - 1
     entries, sums = np.empty(16 * groups, np.uint8), np.empty(64, np.int32)
@@ -185,11 +186,11 @@ def probe_lists(
             sole = 0
             seen += 0 if masked else last - first
             for block in range(first // 32, (last + 31) // 32):
-                if done[block] and (swept or not masked):
+                if done[block] and not counting:
                     continue
                 address = table[block >> shift] + (block & inside) * row_bytes
                 names = words_at(address + groups * 16 + 256, 32)
-                if masked and wanted < count:
+                if counting:
                     usable = _may(names, count, allowed, may)
                     seen += _between(may, first - 32 * block, last - 32 * block)
                     if not usable or done[block]:
@@ -201,7 +202,14 @@ def probe_lists(
                 if 32 * block + 32 > sole:
                     sole = _fill_bases(32 * block, chosen, starts, bases[number], known)
                 good = block_scores(
-                    sums.ctypes.data, address + groups * 16, known.ctypes.data, bend, step, middle, floor, values.ctypes.data
+                    sums.ctypes.data,
+                    address + groups * 16,
+                    known.ctypes.data,
+                    bend,
+                    step,
+                    middle,
+                    floor,
+                    values.ctypes.data,
                 )
                 while good:
                     place = lowest_bit(good)

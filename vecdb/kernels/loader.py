@@ -43,6 +43,7 @@ SEARCH_MODULES = (
     "code_scan",
     "code_queries",
     "list_scan",
+    "code_refine",
     "candidates",
     "graph_search",
 )
@@ -57,6 +58,7 @@ def _load_steps() -> Iterator[Callable[[], object]]:
     yield lambda: importlib.import_module("vecdb.kernels.screen")
     yield lambda: importlib.import_module("vecdb.kernels.code_scan")
     yield lambda: importlib.import_module("vecdb.kernels.list_scan")
+    yield lambda: importlib.import_module("vecdb.kernels.code_refine")
     yield lambda: importlib.import_module("vecdb.kernels.candidates")
     yield lambda: importlib.import_module("vecdb.kernels.graph_search")
     kernels = importlib.import_module("vecdb.kernels._jit").KERNELS

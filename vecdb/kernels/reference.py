@@ -191,6 +191,22 @@ def probe_lists(estimates: F64, nearness: F64, lists: npt.NDArray[np.int64], wan
     return places[np.argsort(-estimates[places], kind="stable")]
 
 
+def refine_codes(
+    queries: npt.NDArray[np.float32],
+    bends: npt.NDArray[np.float32],
+    known: npt.NDArray[np.float32],
+    points: npt.NDArray[np.int64],
+    factors: npt.NDArray[np.float32],
+) -> F64:
+    """Estimated scores (q, n) of rows whose codes stand for the odd numbers points (n, D).
+
+    bends (q,); known (q, n), the base of each row's cell; factors (2, n), slope and offset.
+    """
+    slopes, offsets = factors.astype(np.float64)
+    products = queries.astype(np.float64) @ points.T
+    return np.asarray(known + bends[:, None].astype(np.float64) * offsets + slopes * products)
+
+
 def first_fault(
     positions: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
