@@ -55,6 +55,14 @@ def test_the_rotation_keeps_products(dim):
     np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dim", [17, 64, 100, 384, 1_024, 1_025])
+def test_many_rows_are_rotated_as_few_are(dim):
+    rows = vectors(2 * codes.code_width(dim), dim)
+    book = codes.make_book("dot", rows[:100], 100, 0)
+    few = np.concatenate([codes.rotated(book, rows[place : place + 64]) for place in range(0, len(rows), 64)])
+    np.testing.assert_allclose(codes.rotated(book, rows), few, rtol=1e-4, atol=1e-4)
+
+
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 100), groups=st.integers(1, 8), seed=st.integers(0, 9))
 def test_packed_signs_are_found_where_the_layout_says(count, groups, seed):

@@ -45,8 +45,8 @@ _BATCH: Final = 128
 _MOST_EFFORT: Final = 1 << 16
 _SOON: Final = 0.5
 """The ladder begins at the last effort whose recall is below this..."""
-_ENOUGH: Final = 0.9995
-"""...and ends with the first that reaches this."""
+_ENOUGH: Final = 0.998
+"""...and ends with the first that reaches this: who asks for more is answered by a scan."""
 _NEIGHBOURS: Final = 100
 _LEAST_NEIGHBOURS: Final = 20
 
@@ -265,11 +265,13 @@ def _truth(blocks: VectorBlocks, queries: F32, own: Positions, mask: npt.NDArray
 
 
 def _recall(blocks: VectorBlocks, truth: _Truth, place: int, there: Positions, k: int) -> float:
-    scores = truth.found[place][1][:k]
+    positions, scores = truth.found[place][0][:k], truth.found[place][1][:k]
     if not len(scores):
         return 1.0
     if not len(there):
         return 0.0
+    if np.isin(positions, there).all():  # else a candidate that ties with the last may count
+        return 1.0
     _, found = exact.rescore(blocks, truth.queries[place], there, min(k, len(there)))
     return min(1.0, float(np.count_nonzero(found >= scores[-1])) / len(scores))
 

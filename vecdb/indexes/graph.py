@@ -230,7 +230,7 @@ def _linked(
     if not len(left_out):
         return made, None
     bare = _stored(book, records, made, "compact", None)
-    curve = measure(bare, view, left_out)
+    curve = measure(bare, view, left_out, _threads())
     near = walk_graph(bare, view.gather(left_out), min(_NEAR, view.count), None, min(_POOL, view.count), view)
     whole = link(
         made,

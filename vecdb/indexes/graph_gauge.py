@@ -7,6 +7,7 @@ that the curve holds for queries like the vectors, not for the vectors themselve
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,8 @@ WANTED: Final = 0.98
 LEAST: Final = 32
 UNMEASURED: Final = 128
 _EFFORTS: Final = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048)
-_ENOUGH: Final = 0.9995
+_ENOUGH: Final = 0.998
+"""The ladder ends with the first effort that finds so much: who asks for more is answered by a scan."""
 _TOLERANCE: Final = 1e-5
 
 
@@ -76,7 +78,7 @@ def _tenth(view: VectorView, queries: F32, places: Positions) -> npt.NDArray[np.
     return worst
 
 
-def measure(graph: StoredGraph, view: VectorView, left_out: Positions) -> EffortCurve | None:
+def measure(graph: StoredGraph, view: VectorView, left_out: Positions, threads: int = 1) -> EffortCurve | None:
     """Return recall@10 by effort of queries that are no part of a graph; None without any.
 
     Parameters
@@ -86,6 +88,8 @@ def measure(graph: StoredGraph, view: VectorView, left_out: Positions) -> Effort
     view : VectorView
     left_out : ndarray of int64, shape (h,)
         The rows that are asked for their neighbours.
+    threads : int, default 1
+        They share the queries; what is found does not depend on them.
     """
     if not len(left_out):
         return None
@@ -97,13 +101,25 @@ def measure(graph: StoredGraph, view: VectorView, left_out: Positions) -> Effort
     told: list[tuple[int, float, float]] = []
     for effort in _EFFORTS:
         most = min(effort, graph.count)
-        found = walk_graph(graph, queries, min(NEIGHBOURS, graph.count), None, most, view)
-        recalls = (found.scores >= floor[:, None]).sum(axis=1) / wanted
+        scores = _walks(graph, queries, most, view, threads)
+        recalls = (scores >= floor[:, None]).sum(axis=1) / wanted
         told.append((effort, float(np.minimum(recalls, 1).mean()), float(np.minimum(recalls, 1).std())))
         if told[-1][1] >= _ENOUGH or effort >= graph.count:
             break
     efforts, means, spreads = (np.array(part) for part in zip(*told, strict=True))
     return EffortCurve(efforts.astype(np.int64), means, len(queries), NEIGHBOURS, spreads)
+
+
+def _walks(graph: StoredGraph, queries: F32, effort: int, view: VectorView, threads: int) -> F32:
+    """Return the scores that walks of one effort find, shape (q, k)."""
+
+    def walk(part: F32) -> F32:
+        return walk_graph(graph, part, min(NEIGHBOURS, graph.count), None, effort, view).scores
+
+    if threads == 1:
+        return walk(queries)
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(walk, np.array_split(queries, threads))))
 
 
 def default_effort(curve: EffortCurve | None) -> int:
