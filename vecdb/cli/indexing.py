@@ -16,7 +16,7 @@ from vecdb.cli.output import Output
 
 __all__ = ["COMMANDS"]
 
-_COLUMNS = ("space", "kind", "coverage", "parts", "bytes", "available", "provided_by")
+_COLUMNS = ("space", "kind", "automatic", "coverage", "parts", "bytes", "available", "provided_by")
 
 
 @command(
@@ -88,6 +88,9 @@ def _show(indexes: list[vecdb.IndexInfo], out: Output) -> None:
     for each in indexes:
         if each.reason:
             out.line(each.reason)
+        for name, value in each.stats.items():
+            if name.startswith(("recall@", "local_dimension")):
+                out.line(f"{each.space} {each.kind}: {name.replace('_', ' ')}: {value}")
 
 
 @command("vecdb optimize news.vecdb", "vecdb optimize news.vecdb docs --json")
