@@ -232,7 +232,7 @@ class VectorBlocks:
         checked = np.ascontiguousarray(positions, dtype=np.int64)
         if checked.ndim != 1:
             raise _layout_error("positions", f"{checked.ndim} axes")
-        if checked.size and (int(checked.min()) < 0 or int(checked.max()) >= self.count):
+        if checked.size and np.maximum.reduce(checked.view(np.uint64)) >= self.count:  # negative: large
             raise CorruptionError(
                 f"a candidate position lies outside the {self.count} rows of the space"
                 f" (positions {int(checked.min())} to {int(checked.max())}).",

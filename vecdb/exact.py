@@ -152,9 +152,11 @@ def rescore_each(
     k, path
         As in `rescore`.
     """
+    if len(positions) == 1:
+        return [rescore(blocks, queries[0], positions[0], k, path)]
     queries = _checked(blocks, queries, k)
-    everything = positions[0] if len(positions) == 1 else np.concatenate(positions) if len(positions) else positions
-    blocks.checked_positions(np.asarray(everything, np.int64))
+    if len(positions):
+        blocks.checked_positions(np.concatenate(positions))
     if path == "numba" or (path == "auto" and loader.ready()):
         from vecdb.kernels import canonical  # as in `rescore`
 

@@ -46,11 +46,12 @@ class Recorder:
             kept = self._kept.setdefault(space, [])
         count = len(queries)
         for query in queries if count <= MOST_OF_A_BATCH else queries[:: -(-count // MOST_OF_A_BATCH)]:
-            if len(kept) < MOST and len(kept) * query.nbytes < MOST_BYTES:
+            known = len(kept)
+            if known < MOST and known * query.nbytes < MOST_BYTES:
                 kept.append(query.copy())
             else:  # threads may overwrite each other's, which loses one query and nothing else
                 seen = self._seen[space] = self._seen.get(space, 0) + 1
-                kept[seen * _STRIDE % len(kept)] = query.copy()
+                kept[seen * _STRIDE % known][:] = query
 
     def queries(self, space: int) -> F32 | None:
         """Return what was recorded, shape (q, dim); None while that are fewer than `RECORDED_FROM`."""

@@ -261,7 +261,13 @@ def top_k(
     metric: Metric, query: npt.NDArray[np.float32], blocks: VectorBlocks, positions: npt.ArrayLike, k: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the best k of the rows at `positions`: `scan_numpy.top_k`, compiled, with the same bits."""
-    return top_k_each(metric, query.reshape(1, -1), blocks, [blocks.checked_positions(positions)], k)[0]
+    pool = blocks.checked_positions(positions).reshape(1, -1).copy()
+    count = pool.shape[1]
+    states, bounds = np.array([[count, 0, 0]], dtype=np.int64), np.empty((1, 3, count), dtype=np.float32)
+    scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
+    shown = query.reshape(1, -1)
+    rank_pools(METRIC_CODES[metric], blocks.kind, shown, blocks.any_table, pool, states, scratch, bounds)
+    return pool[0, :k], bounds[0, 2, :k]
 
 
 def top_k_each(

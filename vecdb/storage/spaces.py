@@ -43,6 +43,8 @@ _OFTEN = 8
 """Random accesses to a block after which checking the rest of it costs less than asking each time."""
 _FEW = 64
 """Positions for each block up to which they are looked up one by one: for so few, plain Python beats arrays."""
+_HABIT = 256
+"""Searches of one state after which it knows the record row of every vector: eight bytes each, read once."""
 
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint64]
@@ -230,8 +232,10 @@ class SpaceView:
         self.death_seqs: Numbers = np.empty(0, np.uint64)
         self._dead: Bools | None = None
         self._rows: Numbers | None = None
+        self._looked_up = 0
         self._opened: list[Block] | None = None
         self._sound: Bools | None = None
+        self._sound_known = -1
         self._all_sound = False
         self._lock = threading.Lock()
         self.derived: dict[str, Any] = {}
@@ -275,9 +279,11 @@ class SpaceView:
 
     def _sound_blocks(self) -> Bools:
         """Return which blocks were verified as a whole, and behind them the tail, which is checked when it is read."""
-        if self._sound is None or not self._sound.all():
+        known = len(self.cache.sound)  # blocks of this view only join it
+        if self._sound is None or self._sound_known != known:
             sound = self.cache.sound
             self._sound = np.array([*(ref.id in sound for ref in self.refs), True], np.bool_)
+            self._sound_known = known
         return self._sound
 
     def _by_block(self, tx: Tx, positions: Places) -> Iterable[tuple[Block, Places]]:
@@ -376,6 +382,9 @@ class SpaceView:
 
     def row_list(self, tx: Tx, positions: Places) -> list[int]:
         """Return the record rows at `positions`, quickly where there are few: what a search asks."""
+        self._looked_up += 1
+        if self._looked_up == _HABIT:
+            self.rows(tx)
         if self._rows is not None or len(positions) > _FEW * (len(self.refs) + 1):
             found: list[int] = self.rows_at(tx, positions).tolist()
             return found
