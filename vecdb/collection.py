@@ -544,9 +544,12 @@ class Collection:
         like : str or int, optional
             Instead of `q`: search from this record's own vector; the record itself is not returned.
         exact : bool, default False
+            Scan, whatever indexes there are.
         recall : float in (0, 1], optional
+            Share of the true neighbours to be found, on average over queries: an index is asked with the smallest
+            effort that was measured to reach it, and what was not measured is scanned. 1.0 is the same as `exact`.
         effort : int, optional
-            How an index may be used. Without an index every search is exact, and the three change nothing.
+            Candidates that an index examines; it goes before `recall`. Without an index every search is exact.
         offset : int, default 0
             Skip so many of the best.
         min_score : float, optional
@@ -636,7 +639,8 @@ class Collection:
         """Seal what is small, rewrite what is mostly dead, bring indexes up to date.
 
         An index takes in what was written since it was built, is rebuilt where more than 30 % of it is dead or its
-        stored form is damaged or of another version, and is left alone where its type is not installed.
+        stored form is damaged or of another version, is measured on recorded queries once there are 200, and is left
+        alone where its type is not installed. A large space without an index gets one, unless one was dropped.
 
         Returns
         -------
@@ -646,7 +650,7 @@ class Collection:
         Raises
         ------
         PluginError
-            An index type failed; what it had stored before stays.
+            An index type failed; what it had stored before stays, and the other indexes are done.
         """
         database = self._database
         useful = housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
@@ -670,7 +674,8 @@ class Collection:
         ----------
         space : str
         kind : str
-            Name of a registered index type, or "auto" to let plugins choose. ``vecdb plugins`` lists them.
+            Name of a registered index type, or "auto": what plugins choose, else what suits the number of vectors.
+            ``vecdb plugins`` lists them.
         seed : int, default 0
             For types that use randomness: the same vectors and seed give the same index where the type promises it.
         progress, cancel : callable, optional
