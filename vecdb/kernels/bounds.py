@@ -28,6 +28,9 @@ l2, direct      -D            -v**2                     D = fl(sum (q - x)**2): 
                                                         D for its exact value: 1 / (1 - g). Bound ``c D``
 ==============  ============  ========================  =============================================================
 
+Rows of int8 stand for ``x = fl(code * step)``. Where a scan multiplies the codes by the query and the sum by the step
+(cosine, dot), the roundings of x and of the last product are 1 more each: sums of 7.1 and 6.1 where 16.3 are paid for.
+
 Underflow, gradual or flushed to zero, of inputs, products and sums adds absolute terms in eta = 2**-126: each flushed
 component of x costs at most |q_i| eta, of q |x_i| eta, each product and sum eta. They are the tiny summands below;
 where they matter (cosine rows of norm below 1e-30) they are multiplied by ``s`` like the score itself. A cosine row

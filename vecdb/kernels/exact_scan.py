@@ -18,7 +18,8 @@ from numba import types
 
 from vecdb.blocks import KINDS
 from vecdb.kernels import reference
-from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halves_at, prefetch
+from vecdb.kernels._int8 import dequantise, int8_size, multiply_codes
+from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels.bounds import FORM_CODES
 
@@ -249,31 +250,30 @@ def _squares_half(address: int, rows: int, query: F32, ahead: int, out: F32) -> 
 def _size(form: int, d: int) -> int:
     """Return the bytes of a stored row."""
     if form >= INT8:
-        return (d + 3) // 4 * 4 + 4
+        return int8_size(d)
     return d * (2 if form >= HALF else 4)
 
 
 @helper
-def _dequantise(address: int, d: int, out: F32) -> None:
-    """Write the float32 components of an int8 row: products rounded once, as everybody else has them.
-
-    They go through memory, so that no product is contracted with what is computed of it: bounds are about these rows.
-    """
-    codes, step = codes_at(address, d), floats_at(address + _size(INT8, d) - 4, 1)[0]
-    for j in range(d):
-        out[j] = np.float32(codes[j]) * step
-
-
-@helper
-def _measure_codes(form: int, address: int, rows: int, query: F32, ahead: int, out: F32, room: F32) -> None:
-    """`_measure` for int8 rows; room (d,) takes one of them at a time."""
-    d = query.shape[0]
-    size = _size(form, d)
+def _products_codes(address: int, rows: int, query: F32, ahead: int, out: F32) -> None:
+    """`_products_single` for int8 rows: of the codes, times the step."""
+    size = int8_size(query.shape[0])
     for row in range(rows):
         place = address + size * row
         _prefetch(place + ahead, size)
-        _dequantise(place, d, room)
-        out[row] = _square_single(room, query) if form == _DIRECT + INT8 else _dot_single(room, query)
+        out[row] = multiply_codes(place, query)
+
+
+@helper
+def _squares_codes(address: int, rows: int, query: F32, ahead: int, out: F32, room: F32) -> None:
+    """`_squares_single` for int8 rows; room (d,) takes one of them at a time."""
+    d = query.shape[0]
+    size = int8_size(d)
+    for row in range(rows):
+        place = address + size * row
+        _prefetch(place + ahead, size)
+        dequantise(place, d, room)
+        out[row] = _square_single(room, query)
 
 
 @helper
@@ -283,9 +283,11 @@ def _measure(form: int, address: int, rows: int, query: F32, ahead: int, out: F3
     `ahead` is how many bytes further on memory is asked for; the address need not exist. The strip has room behind the
     query for one row.
     """
-    if form >= INT8:
-        d = query.shape[0]
-        _measure_codes(form, address, rows, query, ahead, out, strip[STRIP + d : STRIP + 2 * d])
+    d = query.shape[0]
+    if form == _DIRECT + INT8:
+        _squares_codes(address, rows, query, ahead, out, strip[STRIP + d : STRIP + 2 * d])
+    elif form >= INT8:
+        _products_codes(address, rows, query, ahead, out)
     elif form == _DIRECT:
         _squares_single(address, rows, query, ahead, out)
     elif form == _DIRECT + HALF:
