@@ -68,6 +68,15 @@ def load_rows(kernel, twin, metric, dtype):
     assert not out[0].any()
 
 
+def number_rows(kernel, twin, metric, dtype):
+    rng, rows, _ = geometry(metric, dtype)
+    wanted = frozen(rng.integers(0, N, 30).astype(np.int32))
+    out = np.zeros(30, np.uint64)
+    kernel(*rows.head, wanted, np.empty(rows.wide, np.float32), out)
+    assert out.tolist() == twin(loaded(rows).astype(np.float32)[wanted])
+    assert len(set(out.tolist())) == len(set(wanted.tolist()))
+
+
 def nearest_leaders(kernel, twin, metric, dtype):
     rng, rows, _ = geometry(metric, dtype)
     exact = loaded(rows)

@@ -331,6 +331,7 @@ CASES = {
     "graph_assign.nearest_leaders": graph_cases.nearest_leaders,
     "graph_leaf.leaf_neighbours": graph_cases.leaf_neighbours,
     "graph_load.load_rows": graph_cases.load_rows,
+    "graph_load.number_rows": graph_cases.number_rows,
     "graph_prune.prune_rows": graph_cases.prune_rows,
     "graph_reach.insert_edge": graph_cases.insert_edge,
     "graph_reach.reverse_lists": graph_cases.reverse_lists,

@@ -63,8 +63,8 @@ def test_few_rows_and_all_widths(count, dim):
         graph = built(view_of(rows, metric), degree=32)
         check_form(graph, rows, metric)
         check_order(graph, rows, metric)
-        if count <= 11:
-            assert ((graph.neighbours >= 0).sum(axis=1) == count - 1).all()  # few rows all name each other
+        if count <= 11 and dim > 1:  # of one coordinate, rows are equal under cosine
+            assert ((graph.neighbours >= 0).sum(axis=1) == count - 1).all()
 
 
 @pytest.mark.parametrize("dim", [1_024, 4_096])

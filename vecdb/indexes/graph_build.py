@@ -1,10 +1,10 @@
 """Construction of a proximity graph by overlapping leaves and products of rows, not by n insertions.
 
-Steps: leaves (`graph_partition`), the nearest of each row in each of its leaves (`kernels.graph_leaf`), robust pruning,
-reverse edges, pruning again (`kernels.graph_prune`), entries, and the repair of what cannot be reached
-(`graph_reach`). Memory: the candidates, ``4 * slots * near`` bytes a row, and twice the graph; vectors are read where
-they lie. Invariant: the graph follows from the vectors, the degree and the seed, whatever the number of threads; each
-row is reachable from the entries.
+Steps: one of each group of equal rows (`graph_equal`), leaves (`graph_partition`), the nearest of each row in each of
+its leaves (`kernels.graph_leaf`), robust pruning, reverse edges, pruning again (`kernels.graph_prune`), entries, and
+the repair of what cannot be reached (`graph_reach`). Memory: the candidates, ``4 * slots * near`` bytes a row, or three
+times the graph; vectors are read where they lie. Invariant: the graph follows from the vectors, the degree and the
+seed, whatever the number of threads; each row is reachable from the entries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from vecdb.contracts.index import VectorView
 from vecdb.indexes.codes import find_centres
+from vecdb.indexes.graph_equal import group_equal, hang_equal
 from vecdb.indexes.graph_lists import Tuning, joined_lists, leaf_candidates, prune, reversed_lists, table_lists
-from vecdb.indexes.graph_partition import make_leaves
+from vecdb.indexes.graph_partition import Leaves, make_leaves
 from vecdb.indexes.graph_reach import reached, repair
 from vecdb.indexes.graph_rows import Rows, lend_rows
 from vecdb.indexes.graph_work import Work
@@ -92,22 +93,30 @@ def build_graph(
     """
     tuning = tuning or Tuning()
     chosen = np.setdiff1d(np.arange(view.count), left_out if left_out is not None else []).astype(np.int32)
-    work, tuning = Work(threads, progress, cancel, 3 * len(chosen) + 1), tuning.fit(len(chosen))
+    work = Work(threads, progress, cancel, 3 * len(chosen) + 1)
     work.check()
     with lend_rows(view) as rows:
-        leaves = make_leaves(rows, chosen, tuning.shape, seed, work)
-        candidates = leaf_candidates(rows, leaves, tuning, work)
-        forward = _forward(rows, chosen, leaves.order(), candidates, degree, tuning, work)
-        del candidates
-        both = joined_lists(forward.__getitem__, chosen, *reversed_lists(chosen, forward, rows.count))
-        linked = np.empty_like(forward)
-        prune(rows, chosen, leaves.order(), both, linked, tuning=tuning, mark=False, work=work)
-        neighbours = np.full((rows.count, degree), -1, np.int32)
-        neighbours[chosen] = linked
-        entries = _entries(rows, chosen, seed)
+        groups = group_equal(rows, chosen)
+        neighbours, entries = _connect(rows, groups.firsts(), degree, seed, tuning, work)
+        hang_equal(groups, neighbours)
+        work.check()
         repair(rows, neighbours, entries, chosen)
     work.finish()
     return Graph(neighbours, entries)
+
+
+def _connect(rows: Rows, chosen: I32, degree: int, seed: int, tuning: Tuning, work: Work) -> tuple[I32, I32]:
+    """Return neighbours (n, degree) and entries (e,) of the chosen rows, no two of them equal."""
+    tuning = tuning.fit(len(chosen))
+    leaves = make_leaves(rows, chosen, tuning.shape, seed, work)
+    order = leaves.order()
+    forward = _forward(rows, chosen, leaves, degree, tuning, work)
+    both = joined_lists(forward.__getitem__, chosen, *reversed_lists(chosen, forward, rows.count))
+    linked = np.empty_like(forward)
+    prune(rows, chosen, order, both, linked, tuning=tuning, mark=False, work=work)
+    neighbours = np.full((rows.count, degree), -1, np.int32)
+    neighbours[chosen] = linked
+    return neighbours, _entries(rows, chosen, seed)
 
 
 def unreachable(graph: Graph) -> npt.NDArray[np.int64]:
@@ -115,10 +124,11 @@ def unreachable(graph: Graph) -> npt.NDArray[np.int64]:
     return np.flatnonzero(~reached(graph.neighbours, graph.entries))
 
 
-def _forward(rows: Rows, chosen: I32, order: I32, candidates: I32, degree: int, tuning: Tuning, work: Work) -> I32:
+def _forward(rows: Rows, chosen: I32, leaves: Leaves, degree: int, tuning: Tuning, work: Work) -> I32:
     """Return the pruned candidates of the chosen rows, fillers marked, int32 of shape (c, degree)."""
+    candidates = table_lists(leaf_candidates(rows, leaves, tuning, work))
     forward = np.empty((len(chosen), degree), np.int32)
-    prune(rows, chosen, order, table_lists(candidates), forward, tuning=tuning, mark=True, work=work)
+    prune(rows, chosen, leaves.order(), candidates, forward, tuning=tuning, mark=True, work=work)
     return forward
 
 

@@ -240,6 +240,18 @@ def load_rows(rows: F64, wanted: npt.NDArray[np.int32]) -> F64:
     return rows[wanted]
 
 
+def number_rows(rows: npt.NDArray[np.float32]) -> list[int]:
+    """A 64-bit number for each loaded row (r, wide)."""
+    numbers = []
+    for bits in (rows + np.float32(0.0)).view(np.uint32).tolist():
+        number = 0x9E3779B97F4A7C15
+        for value in bits:
+            number = (number ^ (0 if value == 1 << 31 else value)) * 0xBF58476D1CE4E5B9 % (1 << 64)
+            number ^= number >> 32
+        numbers.append(number)
+    return numbers
+
+
 def nearest_leaders(rows: F64, leaders: F64, fan: int) -> npt.NDArray[np.int64]:
     """The places of the `fan` nearest leaders (m, wide) of each row (r, wide), nearest first."""
     return np.argsort(_squares(rows, leaders), axis=1, kind="stable")[:, :fan]
