@@ -126,6 +126,40 @@ def test_each_failpoint(tmp_path, name, how):
         done = verify(path, max(done, outcome.acknowledged))
 
 
+@pytest.mark.parametrize("layout", ["compact", "fast"])
+def test_kills_around_a_graph(tmp_path, layout):
+    """Graphs are built, dropped and built again while the process is killed: records stay, and walks answer."""
+    path = tmp_path / "killed.vecdb"
+    make(path)
+
+    def build(acknowledge):
+        with opened(path) as db:
+            c = db.collection("c")
+            number = max(c.scan(), key=lambda record: record.id).id // KEPT
+            for place in range(number + 1, number + 40):
+                ids = list(range(KEPT * place, KEPT * place + KEPT))
+                c.upsert(ids, {"s": rows(ids)}, metadata=[{"step": place}] * KEPT, trust=True)
+                c.delete(where={"step": {"$lt": place}})
+                for info in c.indexes:
+                    c.drop_index("s", info.kind)
+                c.create_index("s", "graph", layout=layout)
+                acknowledge(place)
+
+    done = 0
+    for name, visit in (("index.stored", 1), ("commit.before", 3), ("commit.after", 4), ("index.stored", 3)):
+        outcome = run_child(build, Kill(failpoint=name, visit=visit))
+        assert outcome.killed and outcome.error == ""
+        with opened(path) as db:
+            c = db.collection("c")
+            assert db.check().ok
+            newest = max(record.id for record in c.scan()) // KEPT
+            assert newest in (done + outcome.acknowledged, outcome.acknowledged, outcome.acknowledged + 1)
+            done = max(done, newest)
+            for query in rows([3, 7]):
+                found, wanted = c.search(query, 9, effort=1_000), c.search(query, 9, exact=True)
+                assert found.ids == wanted.ids and found.scores.tobytes() == wanted.scores.tobytes()
+
+
 def test_an_error_while_a_part_is_stored_changes_nothing(tmp_path):
     path = tmp_path / "killed.vecdb"
     make(path)
