@@ -1,5 +1,7 @@
 """Index types through drawn lives, and the strategies that draw them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,12 +11,34 @@ from tests.conformance.plain import PlainIndex, PlainType
 from tests.conformance.projected import ProjectedType
 from vecdb.errors import PluginContractError
 from vecdb.indexes import FlatType, IvfType, RabitqType
+from vecdb.kernels import loader
 from vecdb.testing import datasets
 from vecdb.testing.index_life import Ask, Grow, Reload, Remove, live
 from vecdb.testing.strategies import index_steps, queries_for, spaces, vectors
 from vecdb.types import METRICS, Space
 
-TYPES = [FlatType(), RabitqType(), IvfType(), PlainType(), PlainType().able(add=False, remove=False), ProjectedType()]
+
+def by_default(index_type, **values):
+    """The type with other defaults: what is drawn has no parameters."""
+    changed = {name: replace(index_type.parameters[name], default=value) for name, value in values.items()}
+    return replace(index_type, parameters={**index_type.parameters, **changed})
+
+
+CODES = [
+    RabitqType(),
+    by_default(RabitqType(), bits=4),
+    IvfType(),
+    by_default(IvfType(), lists=3, bits=2),
+    by_default(IvfType(), bits=8),
+]
+TYPES = [FlatType(), *CODES, PlainType(), PlainType().able(add=False, remove=False), ProjectedType()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels():
+    """Codes are searched by kernels; while these are loaded, the vectors answer."""
+    loader.request()
+    assert loader.wait() or not loader.enabled()
 
 
 @pytest.mark.parametrize("index_type", TYPES, ids=lambda index_type: index_type.name)

@@ -26,7 +26,9 @@ TYPES = (
     CopiesType("acme.all", able("exact", "filtered", "complete", "add", "remove", "encodes_segments")),
     CopiesType("acme.half", able("filtered", "add", "remove", "encodes_segments"), half=True),
 )
-KINDS = ("flat", *(each.name for each in TYPES))
+OWN = ("flat", "ivf", "rabitq")
+"""Without kernels, vecdb's own types answer from the vectors, so their lives are told apart by nothing but errors."""
+KINDS = (*OWN, *(each.name for each in TYPES))
 REGISTRY = registry(*TYPES)
 IDS = st.lists(st.integers(0, 60), min_size=1, max_size=20, unique=True)
 SEEDS = st.integers(0, 40)
@@ -119,7 +121,7 @@ class Indexes(RuleBasedStateMachine):
         try:
             info = self.things.create_index(space, kind, seed=3)
         except vecdb.errors.UnknownNameError:
-            assert self.db.plugins is NONE
+            assert self.db.plugins is NONE and kind not in OWN
             return
         assert (info.space, info.kind, info.available) == (space, kind, True)
 
@@ -206,7 +208,7 @@ class Indexes(RuleBasedStateMachine):
             infos = self.things.indexes
             for info in infos:
                 assert 0.0 <= info.coverage <= 1.0
-                assert info.available == (info.kind == "flat" or self.db.plugins is REGISTRY)
+                assert info.available == (info.kind in OWN or self.db.plugins is REGISTRY)
 
     def teardown(self):
         if hasattr(self, "db"):

@@ -137,6 +137,16 @@ def test_what_was_dumped_answers_alike_and_so_does_a_segment(kind, bits):
     assert all(place in row for place, row in enumerate(found.positions.tolist()))
 
 
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 33])
+def test_very_few_vectors_are_all_found(kind, bits, count):
+    """Fewer than ten leave nothing out to be asked."""
+    view, index = build(kind, datasets.gaussian(count, 3, 1), "l2", bits)
+    found = index.search(np.ones((2, 3), np.float32), 50, allowed=None, effort=None, view=view)
+    assert [sorted(row.tolist()) for row in found.positions] == [list(range(count))] * 2
+
+
 def stored(kind):
     view, index = build(kind, datasets.gaussian(200, 20, 4))
     blobs = MemoryBlobs()

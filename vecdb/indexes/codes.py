@@ -217,7 +217,9 @@ def _transform(rows: F32) -> None:
     """Walsh-Hadamard transform of each row in place, normalised."""
     size, half = rows.shape[1], 1
     while half < size:
-        pairs = rows.reshape(len(rows), -1, 2, half)  # parts of an axis whose items follow each other: a view
+        pairs = rows.reshape(
+            len(rows), size // (2 * half), 2, half
+        )  # parts of an axis whose items follow each other: a view
         left, right = pairs[:, :, 0], pairs[:, :, 1]
         difference = left - right
         left += right

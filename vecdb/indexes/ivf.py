@@ -84,10 +84,10 @@ class IvfType:
         book = replace(book, centres=chained(book.centres))
         truth, bits = Truth(view.metric, view.gather(asked), asked), int(params["bits"])
         few = asked[:: max(1, len(asked) // ASKED)]
-        gauges = [CodeGauge(book, view.gather(few), few, bits)] if bits > 1 else []
+        gauges = [CodeGauge(book, view.gather(few), few, bits)] if bits > 1 and len(few) else []
         watched = _Watched(truth, [])
         coded = encode_view(book, view, bits, (watched, *gauges), progress, cancel)
-        kept = gauges[0].kept() if gauges else 0
+        kept = gauges[0].kept() if gauges else measure.NEIGHBOURS if bits > 1 else 0
         return IvfIndex(coded, Rule((), ()), None, 0, kept).measured(truth, np.concatenate(watched.cells))
 
     def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> IvfIndex:
