@@ -141,7 +141,7 @@ class NoSevens(Answering):
         return said
 
 
-@breaks("check_more_effort")
+@breaks("check_more_effort", "check_curve_holds")
 class OverworkedIsBad(Answering):
     def spoil(self, said, queries, k, allowed, effort):
         if effort is None or effort < COUNT:
@@ -210,7 +210,7 @@ class CurveGoesBack(PlainIndex):
         return EffortCurve(np.array([len(self.rows) + 1, 1]), np.ones(2), 30)
 
 
-@breaks("check_curve")
+@breaks("check_curve", "check_curve_holds")
 class CurveOfShares(PlainIndex):
     def effort_curve(self):
         return EffortCurve(np.array([1, 2]), np.array([0.5, 100.0]), 30)
@@ -222,13 +222,13 @@ class TellsNothing(PlainIndex):
         return None
 
 
-@breaks("check_curve")
+@breaks("check_curve", "check_curve_holds", "check_curve_is_kept")
 class CurveOfWords(PlainIndex):
     def effort_curve(self):
         return {"efforts": [1]}
 
 
-@breaks("check_curve_holds", able={"exact": False, "complete": False, "min_recall_at_10": 0.5})
+@breaks("check_curve_holds", "check_few_vectors", able={"exact": False, "complete": False, "min_recall_at_10": 0.5})
 class Boasts(PlainIndex):
     """Says that it finds everything, and finds seven of ten."""
 
