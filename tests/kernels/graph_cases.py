@@ -7,8 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from tests.kernels.oracle import cut
+from vecdb.blocks import VectorBlocks
 from vecdb.contracts.index import InPlace
 from vecdb.indexes.graph_rows import rows_of
+from vecdb.int8rows import dequantise, quantise
 from vecdb.kernels import graph_load
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS
 
@@ -63,6 +65,11 @@ def load_rows(kernel, twin, metric, dtype):
     kernel(*rows.head, wanted, out)
     # The additional coordinate of the longest rows is the root of a difference of nearly equal numbers.
     np.testing.assert_allclose(out, twin(expected, wanted), atol=1e-3 if metric == "dot" else 1e-6)
+    plain = rng.standard_normal((N, D)).astype(np.float32)
+    stored = quantise(plain)
+    floats = rows_of(InPlace(cut(metric, dequantise(stored, D), rng), None, 0), N)
+    codes = rows_of(InPlace(VectorBlocks.from_parts(metric, D, [stored[:30], stored[30:]]), None, 0), N)
+    np.testing.assert_allclose(loaded(codes), loaded(floats), rtol=1e-6, atol=1e-3 if metric == "dot" else 1e-7)
     _, rows, expected = geometry(metric, dtype, gone=[3])
     kernel(*rows.head, frozen(np.array([3], np.int32)), out)
     assert not out[0].any()

@@ -115,6 +115,19 @@ def test_a_search_finds_what_is_near(metric):
     assert recall(graph, rows, queries, metric, effort=100) > 0.97
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_copies_and_near_copies_crowd_nobody_out(noise):
+    """A hundred rows of each kind, so that the nearest of each are all of its own kind."""
+    rng = np.random.default_rng(0)
+    kinds = gaussian(60, 12)
+    rows = kinds[rng.integers(0, 60, 3_000)] + (noise * rng.standard_normal((3_000, 12))).astype(np.float32)
+    graph = built(view_of(rows), degree=32, tuning=SMALL)
+    check_form(graph, rows, "l2")
+    queries = kinds + np.float32(0.2) * gaussian(60, 12, seed=4)
+    if noise:
+        assert recall(graph, rows, queries, "l2", effort=250) > 0.8
+
+
 def test_a_search_finds_its_island():
     """Each query is answered from the cluster it belongs to, though nothing lies between clusters."""
     everything = islands(2_560, number=128)

@@ -9,7 +9,7 @@ seed, whatever the number of threads; each row is reachable from the entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,10 @@ F32 = npt.NDArray[np.float32]
 
 _MOST_ENTRIES = 64
 _SAMPLE = 4_096
+_THINNING, _LEAST_THINNED = 8, 64
+_SHARE = 4
+"""Of the places of a list, one in so many is for far rows."""
+_FAR_FANS = (4, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +111,42 @@ def build_graph(
 
 def _connect(rows: Rows, chosen: I32, degree: int, seed: int, tuning: Tuning, work: Work) -> tuple[I32, I32]:
     """Return neighbours (n, degree) and entries (e,) of the chosen rows, no two of them equal."""
+    neighbours = np.full((rows.count, degree), -1, np.int32)
+    neighbours[chosen] = _linked(rows, chosen, degree, seed, tuning, work)
+    if degree >= _SHARE:
+        _add_far_ones(rows, chosen, neighbours, seed, tuning, work)
+    return neighbours, _entries(rows, chosen, seed)
+
+
+def _linked(rows: Rows, chosen: I32, degree: int, seed: int, tuning: Tuning, work: Work) -> I32:
+    """Return the neighbours of the chosen rows among each other, int32 of shape (c, degree)."""
     tuning = tuning.fit(len(chosen))
     leaves = make_leaves(rows, chosen, tuning.shape, seed, work)
-    order = leaves.order()
     forward = _forward(rows, chosen, leaves, degree, tuning, work)
     both = joined_lists(forward.__getitem__, chosen, *reversed_lists(chosen, forward, rows.count))
     linked = np.empty_like(forward)
-    prune(rows, chosen, order, both, linked, tuning=tuning, mark=False, work=work)
-    neighbours = np.full((rows.count, degree), -1, np.int32)
-    neighbours[chosen] = linked
-    return neighbours, _entries(rows, chosen, seed)
+    prune(rows, chosen, leaves.order(), both, linked, tuning=tuning, mark=False, work=work)
+    return linked
+
+
+def _add_far_ones(rows: Rows, chosen: I32, neighbours: I32, seed: int, tuning: Tuning, work: Work) -> None:
+    """Link ever fewer rows with each other, in the last places of their lists.
+
+    The nearest rows of a row in a tight cluster are all of that cluster, and a search would never leave it. Among one
+    row in eight, one in 64, and so on, whole clusters are few rows, whose nearest are in others.
+    """
+    degree = neighbours.shape[1]
+    rng = np.random.default_rng(seed + 2)
+    coarse = replace(tuning, shape=replace(tuning.shape, fans=_FAR_FANS))
+    sample = chosen
+    while len(sample) >= _LEAST_THINNED:
+        sample = np.sort(rng.choice(sample, len(sample) // _THINNING, replace=False))
+        far = _linked(rows, sample, degree // _SHARE, seed, coarse, work)
+        both = np.concatenate([neighbours[sample, : degree - far.shape[1]], far], axis=1)
+        ordered, order = np.empty((len(sample), degree), np.int32), np.arange(len(sample), dtype=np.int32)
+        keep_all = replace(tuning, alpha=0.0)
+        prune(rows, sample, order, table_lists(both), ordered, tuning=keep_all, mark=False, work=work)
+        neighbours[sample] = ordered
 
 
 def unreachable(graph: Graph) -> npt.NDArray[np.int64]:

@@ -30,7 +30,7 @@ class Rows:
     Attributes
     ----------
     form : ndarray of int64, shape (2,)
-        1 for float16, and the stored width.
+        The place of the dtype in `blocks.KINDS`, and the width.
     addresses : ndarray of int64, shape (n,)
     factors : ndarray of float32, shape (n, 2)
         What a row is multiplied by, and its additional coordinate.
@@ -70,11 +70,11 @@ def rows_of(here: InPlace, count: int) -> Rows:
     there = places >= 0
     at = np.where(there, places, 0)
     block = np.searchsorted(blocks.starts, at, side="right") - 1
-    table, row_bytes = blocks.scan_table, blocks.dim * blocks.dtype.itemsize
+    table, row_bytes = blocks.any_table, blocks.row_bytes - 4  # without the scale, which lies elsewhere
     addresses = np.where(there, table[block, 0] + (at - table[block, 2]) * row_bytes, 0)
     factors = _factors(blocks, np.concatenate([*blocks.scales, np.zeros(1, np.float32)])[at])
     wide = -(-(blocks.dim + (blocks.metric == "dot")) // _LANES) * _LANES
-    return Rows(np.array([int(blocks.half), blocks.dim], np.int64), addresses, factors, wide, blocks)
+    return Rows(np.array([blocks.kind, blocks.dim], np.int64), addresses, factors, wide, blocks)
 
 
 def _factors(blocks: VectorBlocks, scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Rows of a space as the construction of a graph sees them, shared by the kernels that link rows.
 
-A row is read where it lies, widened to float32, multiplied by a factor of its own (one over its length for cosine),
+A row is read where it lies, turned into float32, multiplied by a factor of its own (one over its length for cosine),
 extended by one coordinate for dot, and filled up with zeros to a multiple of 16, so that squared distances between
 such rows order neighbours in every metric. Invariant: nothing here checks an address or a position; the caller's
 `vecdb.indexes.graph_rows.Rows` proved them. An address of 0 says that the row is gone.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.kernels._int8 import dequantise
 from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at
 from vecdb.kernels._jit import helper
 
@@ -34,9 +35,12 @@ def _scale(values: F32, factor: np.float32, out: F32) -> None:
 
 @helper
 def load_row(form: I64, addresses: I64, factors: F32, position: int | np.int64, out: F32) -> None:
-    """Write the row at `position` to out (wide,): form (2,), 1 for float16 and the stored width; factors (n, 2)."""
+    """Write the row at `position` to out (wide,): form (2,), place in `blocks.KINDS` and width; factors (n, 2)."""
     dim = form[1]
-    if form[0]:
+    if form[0] == 2:
+        dequantise(addresses[position], dim, out)
+        _scale(out[:dim], factors[position, 0], out[:dim])
+    elif form[0] == 1:
         _widen(halves_at(addresses[position], dim), factors[position, 0], out[:dim])
     else:
         _scale(floats_at(addresses[position], dim), factors[position, 0], out[:dim])

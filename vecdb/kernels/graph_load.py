@@ -31,7 +31,7 @@ U64 = npt.NDArray[np.uint64]
 def load_rows(form: I64, addresses: I64, factors: F32, wanted: I32, out: F32) -> None:
     """Write the rows at wanted (r,) to out (r, wide), zeros where a row is gone.
 
-    form (2,): 1 for float16, and the stored width; addresses (n,); factors (n, 2).
+    form (2,): the place of the dtype in `blocks.KINDS`, and the width; addresses (n,); factors (n, 2).
     """
     for place in range(wanted.shape[0]):
         row = np.int64(wanted[place])
