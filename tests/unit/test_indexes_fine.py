@@ -137,6 +137,18 @@ def test_what_was_dumped_answers_alike_and_so_does_a_segment(kind, bits):
     assert all(place in row for place, row in enumerate(found.positions.tolist()))
 
 
+@pytest.mark.parametrize("bits", [2, 8])
+def test_the_curve_of_lists_with_finer_codes_is_that_of_their_searches(bits):
+    rows, queries = np.split(datasets.low_dimensional(3_060, 24, 1), [3_000])
+    view, index = build("ivf", rows, "l2", bits)
+    truth = [set(datasets.best(each, 10).tolist()) for each in datasets.oracle_scores("l2", queries, rows)]
+    curve = index.effort_curve()
+    for effort, bound in zip(curve.efforts.tolist(), curve.lower_bounds().tolist(), strict=True):
+        found = index.search(queries, 10, allowed=None, effort=effort, view=view).positions
+        shared = [len(one & set(row.tolist())) / 10 for one, row in zip(truth, found, strict=True)]
+        assert np.mean(shared) >= bound - 0.08
+
+
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("count", [1, 2, 9, 10, 33])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vecdb.contracts.effort import EffortCurve
 from vecdb.indexes import measure
 from vecdb.indexes.measure import Rule, Truth
 from vecdb.testing import datasets
@@ -127,3 +128,13 @@ def test_the_default_is_the_most_there_is_where_nothing_was_measured_or_nothing_
     curve = measure.measure_curve(ranks, before, measure.measure_rule(ranks, before), 10_000)
     assert curve.recalls[-1] < 0.99 and measure.default_effort(curve, 10_000) == curve.efforts[-1]
     assert measure.default_effort(None, 300) == 300 and measure.default_effort(None, 10**6) == measure.MOST
+
+
+def test_a_curve_of_searches_counts_what_they_found():
+    truth = Truth("dot", np.zeros((2, 2), np.float32), np.array([90, 91]))
+    truth.positions = np.array([[*range(10)], [0, 1, 2, 3, -1, -1, -1, -1, -1, -1]])
+    curve = EffortCurve(np.array([10, 20]), np.zeros(2), 2)
+    answers = {10: [[90, 0, 1, -1], [50, 51, 52, -1]], 20: [[*range(10)], [91, 3, 2, 1, 0, 5, 6, 7, -1, -1]]}
+    found = measure.searched_curve(curve, truth, lambda effort: np.array(answers[effort]))
+    assert found.recalls.tolist() == [0.1, 1.0] and found.deviations.tolist() == [0.1, 0.0]
+    assert found.efforts.tolist() == [10, 20] and (found.queries, found.k) == (2, 10)

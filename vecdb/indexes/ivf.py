@@ -154,6 +154,13 @@ class IvfIndex:
             before = measure.rows_before(nearness, np.diff(self.coded.lists.starts), cells, truth)
             rule = measure.measure_rule(ranks, before)
             curve = measure.measure_curve(ranks, before, rule, count)
+            if curve is not None and self.coded.fine is not None:
+
+                def search(effort: int) -> I64:  # one more, for the one that asks
+                    kept = kept_of(self.kept, measure.NEIGHBOURS, effort) + 1
+                    return self.coded.nominate(truth.asked, None, rule.rows_for(effort, count), effort + 1, kept)[0]
+
+                curve = measure.searched_curve(curve, truth, search)
         return IvfIndex(self.coded, rule, curve, measure.default_effort(curve, count), self.kept)
 
     def effort_curve(self) -> EffortCurve | None:

@@ -9,6 +9,7 @@ From the quantiles of both come the rule how many rows to look at for an effort,
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -20,7 +21,7 @@ from vecdb.contracts.effort import EffortCurve
 from vecdb.indexes.codes import unit_rows
 from vecdb.types import Metric
 
-__all__ = ["Rule", "Truth", "default_effort", "measure_curve", "measure_rule"]
+__all__ = ["Rule", "Truth", "default_effort", "measure_curve", "measure_rule", "searched_curve"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -170,6 +171,19 @@ def measure_curve(ranks: I64, before: I64, rule: Rule, count: int) -> EffortCurv
     return EffortCurve(
         np.array(efforts, np.int64), shares.mean(axis=1), len(ranks), NEIGHBOURS, np.minimum(1.0, shares.std(axis=1))
     )
+
+
+def searched_curve(curve: EffortCurve, truth: Truth, search: Callable[[int], I64]) -> EffortCurve:
+    """Return the curve that searches have, where more than ranks and rows decides what is found.
+
+    `search` returns the positions found for all that are asked at an effort, shape (a, m), themselves among them.
+    """
+    real = truth.positions >= 0
+    shares = np.empty((len(curve.efforts), len(real)))
+    for place, effort in enumerate(curve.efforts.tolist()):
+        same = search(effort)[:, :, None] == truth.positions[:, None, :]
+        shares[place] = (same.any(axis=1) & real).sum(axis=1) / np.maximum(1, real.sum(axis=1))
+    return EffortCurve(curve.efforts, shares.mean(axis=1), curve.queries, curve.k, np.minimum(1.0, shares.std(axis=1)))
 
 
 def default_effort(curve: EffortCurve | None, count: int) -> int:
