@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecdb.contracts import Param
+from vecdb.contracts.params import settle_stored
 from vecdb.errors import ParameterError
 
 
@@ -65,3 +66,10 @@ def test_what_is_not_allowed_is_refused_by_name(kind, text, bounds):
     with pytest.raises(ParameterError, match="parameter 'size' of its owner") as caught:
         read(kind, text, **bounds)
     assert caught.value.name == "size"
+
+
+def test_stored_parameters_of_another_version_are_settled_by_what_is_declared_now():
+    """One is new, one is not allowed any more, one is not declared any more."""
+    declared = {"m": Param("int", 3, "A number.", low=1, high=9), "bits": Param("int", 1, "Bits.", low=1, high=8)}
+    assert settle_stored("x", declared, {"m": 5, "gone": 1}) == {"m": 5, "bits": 1}
+    assert settle_stored("x", declared, {"m": 50, "bits": "4"}) == {"m": 3, "bits": 1}

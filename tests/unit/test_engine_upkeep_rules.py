@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.indextypes import CopiesType, able, fail, rows
+from vecdb.contracts import Param
 from vecdb.engine import encoding, measuring, upkeep
 from vecdb.engine.upkeep import MAX_CODED, MAX_PARTS, Condition, Step, due
 from vecdb.errors import PluginError
@@ -284,3 +285,18 @@ def test_vectors_that_died_are_not_asked_for(measured):
     measured.c.delete(list(range(0, 150)))
     measured.c.optimize()
     assert measured.c.search(rows(1)[0], 5, recall=0.2, explain=True).plan["method"] == "index"
+
+
+def test_a_newer_version_of_a_type_may_have_other_parameters(case):
+    given = []
+    it = case(CopiesType())
+    it.c.create_index("s", "acme.copies", m=5)
+    newer = CopiesType(
+        version=2, parameters={"m": Param("int", 3, "A number.", low=1), "n": Param("int", 7, "New.", low=1)}
+    )
+    newer.faults["build"] = lambda params, **more: given.append(dict(params))
+    it.reopen(newer)
+    it.c.optimize()
+    assert given == [{"m": 5, "n": 7}] and it.c.indexes[0].params == {"m": 5, "n": 7}
+    assert it.c.indexes[0].available
+    it.same()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,3 +136,17 @@ def settle_params(owner: str, declared: Mapping[str, Param], given: Mapping[str,
         name: param.check(owner, name, given[name]) if name in given else param.default
         for name, param in declared.items()
     }
+
+
+def settle_stored(owner: str, declared: Mapping[str, Param], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every declared parameter with its stored value, or its default where there is none that is allowed.
+
+    The version of a type that stored them may have declared others.
+    """
+    settled = {}
+    for name, param in declared.items():
+        settled[name] = param.default
+        if name in stored:
+            with contextlib.suppress(ParameterError):
+                settled[name] = param.check(owner, name, stored[name])
+    return settled

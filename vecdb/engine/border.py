@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vecdb.contracts.blobs import BlobReader
 from vecdb.contracts.effort import EffortCurve, curve_problems
 from vecdb.contracts.index import Index, VectorView
+from vecdb.contracts.params import settle_stored
 from vecdb.engine.blobstore import BlobCollector
 from vecdb.engine.views import VectorsMovedError
 from vecdb.errors import (
@@ -107,9 +108,15 @@ def build(
     progress: Progress,
     cancel: CancelCheck,
 ) -> Index:
-    """Let a plugin build an index over `view`."""
+    """Let a plugin build an index over `view`, with parameters that are given or were stored."""
     with guarded(provided, "build"):
-        return _checked(provided, provided.thing.build(view, params, seed=seed, progress=progress, cancel=cancel))
+        settled = _settled(provided, params)
+        return _checked(provided, provided.thing.build(view, settled, seed=seed, progress=progress, cancel=cancel))
+
+
+def _settled(provided: Provided, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every parameter that the type declares now, whatever it declared when they were stored."""
+    return settle_stored(f"index type {provided.name!r}", provided.thing.parameters, params)
 
 
 def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> Index:
@@ -124,7 +131,7 @@ def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mappin
     """
     try:
         with guarded(provided, "load"):
-            return _checked(provided, provided.thing.load(blobs, view, params))
+            return _checked(provided, provided.thing.load(blobs, view, _settled(provided, params)))
     except (*_OURS, PluginContractError):
         raise
     except PluginError as error:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.index import IndexCapabilities
+from vecdb.contracts.params import settle_stored
 from vecdb.engine import border, measuring
 from vecdb.engine.blobstore import StoredBlobs
 from vecdb.engine.encoding import style_of
@@ -267,7 +268,10 @@ def _replace(shop: Workshop, found: _Found, built: Built | None, kept: int) -> I
         new = () if built is None else (built.store(write, found.provided),)
         parts = (*known[:kept], *new)
         behind = [part for part in current.parts[len(known) :] if part.first >= (parts[-1].stop if parts else 0)]
-        stored.append(replace(current, parts=(*parts, *behind), owner=owner_of(found.provided)))
+        params = current.params
+        if not kept:  # nothing is left that was built with others
+            params = settle_stored(found.provided.name, found.provided.thing.parameters, params)
+        stored.append(replace(current, params=params, parts=(*parts, *behind), owner=owner_of(found.provided)))
         put_index(write, entry.name, stored[0])
         return True
 
