@@ -1,6 +1,6 @@
 """`rabitq`: a scan of 1-bit codes that nominates rows for exact scoring; nothing is linked, only cells are found.
 
-Reads a thirtieth of what an exact scan reads: 48 bytes, two factors and a position of a 384-dimensional vector. The
+Reads 60 bytes of a vector of 384 dimensions, where an exact scan reads 1,536: code, two factors and a position. The
 nearest cells are scanned first, so that little of the rest is held to be good. Deletions and ``where`` are a mask.
 `effort` is the number of rows that the scan selects for each query; its default is measured while the index is built
 (`vecdb.indexes.effort`) and grows with k. With `bits`, finer codes order what was selected, and only the best of it is
