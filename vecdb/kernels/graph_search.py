@@ -234,76 +234,67 @@ def _floor(walk: Walk) -> np.float32:
 
 
 @inline_helper
-def _expand_beside(walk: Walk, asked: Asked, address: int) -> None:
-    """Offer all neighbours whose codes lie beside them."""
-    size = walk.links_bytes // (walk.degree // BLOCK)
+def _apart_estimates(walk: Walk, asked: Asked, ids: I32, values: F32) -> None:
+    """Write the estimated distances of 32 rows whose codes lie where all codes do; where there is none, infinity."""
+    for place in range(BLOCK):
+        row = int(np.int64(ids[place]))
+        if 0 <= row < walk.rows:
+            _prefetch(_code_at(walk, row), walk.codes_bytes)
+            prefetch(_code_at(walk, row) + walk.codes_bytes - 1)
+    for place in range(BLOCK):
+        row = int(np.int64(ids[place]))
+        known = 0 <= row < walk.rows
+        values[place] = record_estimate(asked, _code_at(walk, row)) if known else _NOWHERE
+
+
+@inline_helper
+def _expand(walk: Walk, asked: Asked, address: int) -> None:
+    """Offer the neighbours near enough for the pool; those that are not allowed are bridges to their neighbours."""
+    found, held, bridges = 0, 0, longs_at(walk.bridges, walk.degree)
+    size = _block_bytes(walk)
     for number in range(walk.degree // BLOCK):
         block = address + number * size
-        ids = words_at(block, BLOCK)
-        values = floats_at(walk.values, BLOCK)
-        block_estimates(asked, block, values)
+        ids, values = words_at(block, BLOCK), floats_at(walk.values, BLOCK)
+        if walk.beside:
+            block_estimates(asked, block, values)
+        else:
+            _apart_estimates(walk, asked, ids, values)
         below = not_above(walk.values, _floor(walk))
         while below:
             place = first_bit(below)
             below &= below - np.uint64(1)
             row = int(np.int64(ids[place]))
             if 0 <= row < walk.rows:
-                _offer(walk, values[place], row)
+                if not walk.allowed or _is_allowed(walk, row):
+                    _offer(walk, values[place], row)
+                    found += 1
+                elif not _meet(walk, row):
+                    bridges[held] = row
+                    held += 1
+                    _prefetch(_links_at(walk, row), 4 * BLOCK)
+    if held:
+        _cross(walk, asked, held, found)
 
 
 @inline_helper
-def _expand_apart(walk: Walk, asked: Asked, address: int) -> None:
-    """Offer all neighbours by the codes of all rows."""
-    ids = words_at(address, walk.degree)
-    for place in range(walk.degree):
-        row = int(np.int64(ids[place]))
-        if 0 <= row < walk.rows:
-            _prefetch(_code_at(walk, row), walk.codes_bytes)
-            prefetch(_code_at(walk, row) + walk.codes_bytes - 1)
-    for first in range(0, walk.degree, BLOCK):
-        values = floats_at(walk.values, BLOCK)
-        for place in range(BLOCK):
-            row = int(np.int64(ids[first + place]))
-            known = 0 <= row < walk.rows
-            values[place] = record_estimate(asked, _code_at(walk, row)) if known else _NOWHERE
-        below = not_above(walk.values, _floor(walk))
-        while below:
-            place = first_bit(below)
-            below &= below - np.uint64(1)
-            _offer(walk, values[place], int(np.int64(ids[first + place])))
+def _block_bytes(walk: Walk) -> int:
+    """Return the bytes from one block of 32 neighbours to the next."""
+    return walk.links_bytes // (walk.degree // BLOCK)
 
 
 @helper
-def _ids_of(walk: Walk, address: int, place: int) -> int:
-    """Return a neighbour by its place in a row of links, of either layout; -1 if there is none."""
-    block = walk.links_bytes // (walk.degree // BLOCK) if walk.beside else 4 * BLOCK
-    row = np.int64(words_at(address + place // BLOCK * block + 4 * (place % BLOCK), 1)[0])
-    return int(row) if 0 <= row < walk.rows else -1
-
-
-@helper
-def _expand_allowed(walk: Walk, asked: Asked, address: int) -> None:
-    """Offer the allowed neighbours, and through those that are not their allowed neighbours, until it is a block."""
-    found, held, bridges = 0, 0, longs_at(walk.bridges, walk.degree)
-    for place in range(walk.degree):
-        row = _ids_of(walk, address, place)
-        if row < 0 or _meet(walk, row):
-            continue
-        if _is_allowed(walk, row):
-            _offer_known(walk, asked, row)
-            found += 1
-        else:
-            bridges[held] = row
-            held += 1
-            _prefetch(_links_at(walk, row), 4 * BLOCK)
+def _cross(walk: Walk, asked: Asked, held: int, found: int) -> None:
+    """Offer the allowed neighbours of bridges, until it is a block."""
+    bridges, size = longs_at(walk.bridges, walk.degree), _block_bytes(walk)
     for number in range(held):
         if found >= BLOCK:
             break
-        bridge = _links_at(walk, bridges[number])
+        address = _links_at(walk, bridges[number])
         _note(walk, bridges[number], 0)
         for place in range(walk.degree):
-            row = _ids_of(walk, bridge, place)
-            if row >= 0 and _is_allowed(walk, row) and not _meet(walk, row):
+            at = address + place // BLOCK * size + 4 * (place % BLOCK)
+            row = int(np.int64(words_at(at, 1)[0]))
+            if 0 <= row < walk.rows and _is_allowed(walk, row) and not _meet(walk, row):
                 _offer_known(walk, asked, row)
                 found += 1
 
@@ -314,15 +305,14 @@ def _start(walk: Walk, asked: Asked, entries: I64) -> None:
     masked = walk.allowed != 0
     for place in range(entries.shape[0]):
         row = entries[place]
-        if 0 <= row < walk.rows and not (masked and (not _is_allowed(walk, row) or _meet(walk, row))):
+        if 0 <= row < walk.rows and (not masked or _is_allowed(walk, row)):
             _offer_known(walk, asked, row)
     if not masked:
         return
     for seed in range(_SEEDS):
         for row in range(seed * walk.rows // _SEEDS, (seed + 1) * walk.rows // _SEEDS):
             if _is_allowed(walk, row):
-                if not _meet(walk, row):
-                    _offer_known(walk, asked, row)
+                _offer_known(walk, asked, row)
                 break
 
 
@@ -370,12 +360,7 @@ def _run(walk: Walk, asked: Asked, stored: Stored) -> None:
             if _insert(walk.best, walk.k, state[2], found) >= 0:
                 state[2] = min(state[2] + 1, walk.k)
         links = _links_at(walk, row)
-        if walk.allowed:
-            _expand_allowed(walk, asked, links)
-        elif walk.beside:
-            _expand_beside(walk, asked, links)
-        else:
-            _expand_apart(walk, asked, links)
+        _expand(walk, asked, links)
         row = _next(walk)
 
 

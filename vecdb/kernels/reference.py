@@ -356,36 +356,40 @@ def search_graph(
             pool.sort(key=lambda each: (estimates[each], each))
             del pool[effort:]
 
-    def met_before(row: int) -> bool:
-        known = row in met
-        met.add(row)
-        return known
+    def may(row: int) -> bool:
+        return allowed is None or bool(allowed[row])
 
-    def linked(row: int) -> list[int]:
-        return [other for other in neighbours[row].tolist() if 0 <= other < count]
+    def linked(row: int, first: int = 0, last: int = neighbours.shape[1]) -> list[int]:
+        return [other for other in neighbours[row, first:last].tolist() if 0 <= other < count]
 
     def expand(row: int) -> None:
-        if allowed is None:
-            for other in linked(row):
-                offer(other)
-            return
-        fresh = [other for other in linked(row) if not met_before(other)]
-        found = [other for other in fresh if allowed[other]]
-        for bridge in (other for other in fresh if not allowed[other]):
-            if len(found) >= 32:
+        found, bridges = 0, []
+        for first in range(0, neighbours.shape[1], 32):
+            floor = estimates[pool[-1]] if len(pool) == effort else np.inf
+            for other in linked(row, first, first + 32):
+                if estimates[other] <= floor and may(other):
+                    offer(other)
+                    found += 1
+                elif estimates[other] <= floor and other not in met:
+                    met.add(other)
+                    bridges.append(other)
+        for bridge in bridges:
+            if found >= 32:
                 break
-            found += [other for other in linked(bridge) if allowed[other] and not met_before(other)]
-        for other in found:
-            offer(other)
+            for other in linked(bridge):
+                if may(other) and other not in met:
+                    met.add(other)
+                    offer(other)
+                    found += 1
 
     for row in entries.tolist():
-        if 0 <= row < count and (allowed is None or (allowed[row] and not met_before(row))):
+        if 0 <= row < count and may(row):
             offer(row)
     for seed in range(64 if allowed is not None else 0):
-        spread = range(seed * count // 64, (seed + 1) * count // 64)
-        chosen = next((row for row in spread if allowed is not None and allowed[row]), None)
-        if chosen is not None and not met_before(chosen):
-            offer(chosen)
+        for row in range(seed * count // 64, (seed + 1) * count // 64):
+            if may(row):
+                offer(row)
+                break
     while todo := [row for row in pool if row not in expanded]:
         expanded.add(todo[0])
         expand(todo[0])
