@@ -11,6 +11,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+# Before numpy is loaded: threads of a BLAS wait for each other by spinning, and those of several test processes on few
+# cores hold each other up for seconds, in the middle of a read that keeps pages of the file from being used again.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_SHARED = os.environ.get("VECDB_REQUIRE_SHARED") == "1"
 

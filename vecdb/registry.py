@@ -33,7 +33,6 @@ from vecdb.errors import (
 __all__ = ["PluginInfo", "PluginRegistry", "Provided", "default_registry"]
 
 ENVIRONMENT = "VECDB_PLUGINS"
-_FORK_PATIENCE = 2.0
 LOAD_TIMEOUT = 30.0
 """Seconds that importing one plugin may take."""
 _BUILT_IN = {"index type": "vecdb.indexes", "transform": "vecdb.transforms"}
@@ -353,32 +352,25 @@ class PluginRegistry:
 # --- forks ------------------------------------------------------------------------------------------------
 
 _registries: weakref.WeakSet[PluginRegistry] = weakref.WeakSet()
-_held_for_fork: list[Any] = []
-
-
-def _before_fork() -> None:
-    """Let registrations of other threads end: the child would have half of one, and a lock that nobody gives back."""
-    locks: list[Any] = [_default_lock, *(registry._lock for registry in list(_registries))]
-    for lock in locks:
-        if lock.acquire(timeout=_FORK_PATIENCE):  # not for ever: a plugin that forks while it is imported holds it
-            _held_for_fork.append(lock)
-
-
-def _after_fork_in_parent() -> None:
-    while _held_for_fork:
-        _held_for_fork.pop().release()
 
 
 def _after_fork_in_child() -> None:
+    """Replace locks that threads which are not here hold; what such a thread was loading is loaded anew.
+
+    The fork itself waits for nobody: a thread that loads plugins may wait for what the fork holds already.
+    """
     global _default_lock
-    _held_for_fork.clear()
     _default_lock = threading.Lock()
     for registry in list(_registries):
-        registry._lock = threading.RLock()
+        if registry._lock.acquire(blocking=False):
+            registry._lock.release()
+        else:
+            registry._lock = threading.RLock()
+            registry._loaded = not registry._entry_points or registry._allow == frozenset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _default: dict[str | None, PluginRegistry] = {}
 _default_lock = threading.Lock()

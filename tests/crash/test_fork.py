@@ -61,6 +61,11 @@ def both(db, name="child"):
         return child.result()
 
 
+def opened(path):
+    """Return the database, opened with patience: others write all the time, and their disk may be slow."""
+    return vecdb.open(path, timeout=PATIENCE)
+
+
 def in_own_process(scenario):
     assert call_in_child(scenario, timeout=2 * PATIENCE) == "done"
 
@@ -96,7 +101,7 @@ class Busy:
 
 def test_both_sides_go_on(path):
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             read(db)
             both(db)
             assert {"child", "parent of child"} <= {record.id for record in db.collection("docs").scan()}
@@ -108,7 +113,7 @@ def test_both_sides_go_on(path):
 
 def test_twenty_forks_in_a_row(path):
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             for turn in range(20):
                 both(db, f"child {turn}")
             assert len(db.collection("docs")) == 640
@@ -121,7 +126,7 @@ def test_twenty_forks_in_a_row(path):
 
 def test_a_child_of_a_child(path):
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
 
             def middle(_):
                 both(db, "grandchild")
@@ -139,7 +144,7 @@ def test_a_child_of_a_child(path):
 @pytest.mark.parametrize("what", ["read", "write", "scan", "optimize", "compact", "open and close", "open others"])
 def test_while_another_thread_works(path, what):
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             docs = db.collection("docs")
 
             def reopen(turn):
@@ -181,7 +186,7 @@ def test_while_another_thread_is_in_a_transaction(path):
     """The fork waits for the transaction's end; the transaction commits, and the child sees it."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             docs = db.collection("docs")
             inside, forking = threading.Event(), threading.Event()
 
@@ -210,7 +215,7 @@ def test_while_another_threads_transaction_opens_and_closes_databases(path):
     """Neither the fork nor the transaction waits for what the other holds."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             inside, forking = threading.Event(), threading.Event()
 
             def transact():
@@ -237,7 +242,7 @@ def test_a_transaction_from_before_the_fork(path):
     """It raises in the child, whatever is done with it there, and commits in the parent."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             docs = db.collection("docs")
             kinds = []
 
@@ -264,7 +269,7 @@ def test_the_block_of_a_transaction_left_in_the_child_raises_there(path):
     """The child of a fork inside ``with db.transaction()`` gets `ForkedError` at its end, and can write afterwards."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             docs = db.collection("docs")
             receive, send = os.pipe()
             said = b""
@@ -296,7 +301,7 @@ def test_the_block_of_a_transaction_left_in_the_child_raises_there(path):
 
 def test_an_iterator_from_before_the_fork(path):
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             scan = db.collection("docs").scan(vectors="s")
             first = next(scan)
 
@@ -319,7 +324,7 @@ def test_an_iterator_at_the_end_of_its_chunk_is_refused_in_the_child_too(path):
     """Also where the next record would have to be read from the file first."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             scan = db.collection("docs").scan()
             for _ in range(512):
                 next(scan)
@@ -343,7 +348,7 @@ def test_the_end_of_a_child_does_not_disturb_the_parent(path, end):
     def scenario():
         import gc
 
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             docs = db.collection("docs")
             scan = docs.scan(vectors="s")
             next(scan)
@@ -389,7 +394,7 @@ def test_closing_in_the_child_leaves_the_parents_locks(path):
     """Another process is still refused when it wants the file for itself."""
 
     def scenario():
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             read(db)
 
             def child(_):
@@ -419,7 +424,7 @@ def test_closing_in_the_child_leaves_the_parents_locks(path):
 
 def _worker(arguments):
     path, number = arguments
-    with vecdb.open(path) as db:
+    with opened(path) as db:
         write(db, f"worker {number}")
         return read(db) >= 601
 
@@ -427,7 +432,7 @@ def _worker(arguments):
 def test_multiprocessing_with_fork(path):
     def scenario():
         context = multiprocessing.get_context("fork")
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             read(db)
             with context.Pool(3) as pool:
                 assert all(pool.map(_worker, [(str(path), number) for number in range(12)]))
@@ -442,7 +447,7 @@ def test_while_the_kernels_load(path, with_kernels):
 
     def scenario():
         os.environ.pop("VECDB_KERNELS", None)
-        with vecdb.open(path) as db:
+        with opened(path) as db:
             read(db)  # the first search asks for the kernels
             for turn in range(3):
                 both(db, f"child {turn}")
