@@ -87,6 +87,21 @@ def test_the_child_of_a_fork_has_a_pool_of_its_own():
     assert pool.share([lambda: 1] * 3) == [1, 1, 1]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_no_thread_of_the_pool_is_there_at_a_fork():
+    pool.share([lambda: 1] * 3)
+    assert any(thread.name.startswith("vecdb-search") for thread in threading.enumerate())
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not any(thread.name.startswith("vecdb-search") for thread in threading.enumerate())
+
+
+def test_a_fork_out_of_the_pool_does_not_wait_for_itself():
+    assert pool.share([lambda: 1, lambda: pool._rest() or 2]) == [1, 2]
+
+
 @pytest.mark.parametrize("threads", [0, -1, 65, 1.5, "2", True])
 def test_a_number_of_threads_that_cannot_be(tmp_path, threads):
     with pytest.raises(ParameterError, match="threads is"):

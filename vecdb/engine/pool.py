@@ -111,6 +111,15 @@ def _executor(helpers: int) -> ThreadPoolExecutor:
         return _pool
 
 
+def _rest() -> None:
+    """Before a fork: end idle threads, which the child would not have; whoever needs some later makes new ones."""
+    global _pool, _size
+    with _lock:
+        old, _pool, _size = _pool, None, 0
+    if old is not None and not getattr(_working, "busy", False):
+        old.shutdown(wait=True)
+
+
 def _forget() -> None:
     """In the child of a fork there are no threads but this one."""
     global _lock, _pool, _size, _working
@@ -118,4 +127,4 @@ def _forget() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(before=_rest, after_in_child=_forget)
