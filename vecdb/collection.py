@@ -36,13 +36,14 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.database import Database
+    from vecdb.engine import automatic, describing, housekeeping, indexing, inspection, operations, spaces
     from vecdb.engine import batch as batching
-    from vecdb.engine import describing, housekeeping, indexing, inspection, operations, spaces
     from vecdb.engine import where as conditions
     from vecdb.storage.writer import Transaction
 else:  # what a first search does without
     batching = LazyModule("vecdb.engine.batch")
     conditions = LazyModule("vecdb.engine.where")
+    automatic = LazyModule("vecdb.engine.automatic")
     describing = LazyModule("vecdb.engine.describing")
     housekeeping = LazyModule("vecdb.engine.housekeeping")
     indexing = LazyModule("vecdb.engine.indexing")
@@ -654,7 +655,8 @@ class Collection:
         """
         database = self._database
         useful = housekeeping.optimize(database._writable(), [self._entry()], database._timeout, progress, cancel)
-        return useful + database._keep_indexes(self._key, cancel, progress)
+        with automatic.by_hand(database._keeper):
+            return useful + database._keep_indexes(self._key, cancel, progress)
 
     # --- indexes ---
 
@@ -706,8 +708,9 @@ class Collection:
         """
         database = self._database
         shop = database._workshop(self._key, progress, cancel)
-        shop.maintain(housekeeping.sealing(self._entry(), space))
-        number = indexing.create_index(shop, space, kind, params, seed)
+        with automatic.by_hand(database._keeper):
+            shop.maintain(housekeeping.sealing(self._entry(), space))
+            number = indexing.create_index(shop, space, kind, params, seed)
         made = self._describe(number)
         if not made:
             raise StateError(f"index {kind!r} of space {space!r} was dropped as soon as it was made")

@@ -516,8 +516,9 @@ class Database:
         with self._read() as snapshot:
             entries = list(snapshot.state.catalog.collections.values())
         useful = housekeeping.optimize(store, entries, self._timeout, progress, cancel)
-        for entry in entries:
-            useful += self._keep_indexes(encoding.collection_key(entry), cancel, progress)
+        with automatic.by_hand(self._keeper):
+            for entry in entries:
+                useful += self._keep_indexes(encoding.collection_key(entry), cancel, progress)
         return useful
 
     def _workshop(

@@ -212,6 +212,23 @@ def test_searches_and_writes_do_not_wait_and_closing_ends_it(case, eager):
     assert it.c.indexes == [] and it.db.check().ok
 
 
+def test_what_is_made_by_hand_is_not_made_twice(case, eager):
+    started = threading.Event()
+    it = case(waiting_type(started), CopiesType("acme.hand"))
+    it.registry.register(Chooser(("acme.slow", {})))
+    seal(it)
+    it.write([400])
+    assert started.wait(20)
+    it.index("acme.hand")
+    assert kinds(it) == [("acme.hand", False)] and it.db._keeper._thread is None
+    built = it.types[0].calls["build"]
+    it.write(range(1000, 1300))
+    seal(it)
+    it.write([1300])
+    assert settled(it, lambda: it.c.indexes[0].coverage > 0.9)
+    assert it.types[0].calls["build"] == built and kinds(it) == [("acme.hand", False)]
+
+
 def test_compaction_ends_it_and_it_goes_on_later(case, eager):
     started = threading.Event()
     it = case(waiting_type(started))

@@ -92,7 +92,7 @@ def fill(
 
 def store(path: Path, rows: F32, **how: Any) -> Path:
     """Write a new database of `rows` and return its path."""
-    with vecdb.open(path, "x", durability="relaxed") as db:
+    with vecdb.open(path, "x", durability="relaxed", automatic=False) as db:
         fill(db, rows, **how)
         db.optimize()
     return path

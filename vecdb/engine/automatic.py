@@ -7,11 +7,12 @@ it gives to a space is in the catalog like any other, marked; once somebody drop
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -194,6 +195,18 @@ class Keeper:
         self._thread = None
         self._seen.clear()
         self._wanted.clear()
+
+
+@contextlib.contextmanager
+def by_hand(keeper: Keeper | None) -> Iterator[None]:
+    """For the block, leave indexes to the caller, who makes or updates them: nothing is built twice."""
+    if keeper is not None:
+        keeper.stop()
+    try:
+        yield
+    finally:
+        if keeper is not None:
+            keeper.go_on()
 
 
 def _before_fork() -> None:

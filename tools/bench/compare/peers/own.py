@@ -34,7 +34,7 @@ class Own(Peer):
     def store(self, rows: F32, attributes: Attributes) -> None:
         import vecdb
 
-        with vecdb.open(self.folder / "a.vecdb", "x", durability="relaxed") as db:
+        with vecdb.open(self.folder / "a.vecdb", "x", durability="relaxed", automatic=False) as db:
             docs = db.create_collection("docs")
             docs.add_space("m", dim=rows.shape[1], metric="cosine")
             for first, part in pieces(rows, _BATCH):
