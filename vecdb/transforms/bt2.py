@@ -2,7 +2,7 @@
 
 Zhou et al., "BT^2: Backward-compatible training with basis transformation" (ICCV 2023), section 3, after the fact and
 on stored vectors: a contraction from the new columns to the old ones, dilated to a map that keeps every inner product
-of the new model (`dilation`). Formulas and measurements: docs/reference/transforms.md.
+of the new model (`dilation`). Formulas: docs/reference/transforms.md.
 """
 
 from __future__ import annotations

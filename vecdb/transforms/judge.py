@@ -2,7 +2,7 @@
 
 Criterion: the new model's nearest record must come first in the bridged ranking, too (mean reciprocal rank, ties
 counted against the map). It needs no answers, only what the new model itself says; among proxies without answers the
-nearest neighbour alone follows real queries best (docs/reference/transforms.md). Real queries are asked where there
+nearest neighbour alone follows real queries best. Real queries are asked where there
 are any, else the kept-back records themselves, each without itself.
 """
 
