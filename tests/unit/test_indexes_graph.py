@@ -241,3 +241,20 @@ def test_a_collection_answers_through_a_graph_and_grows(tmp_path, monkeypatch, l
         docs = db.collection("docs")
         assert docs.search(queries, k=10).ids == docs.search(queries, k=10).ids
         assert docs.indexes[0].kind == "graph"
+
+
+@pytest.mark.parametrize("width", [64, 80, 384, 1_024, 1_104, 2_048, 4_096])
+@pytest.mark.parametrize(
+    ("cells", "degree", "k", "effort", "met"), [(1, 32, 1, 1, 0), (64, 128, 10, 500, 9), (3, 64, 333, 2_047, 70_001)]
+)
+def test_the_scratch_of_a_walk_holds_all_that_is_laid_out_in_it(width, cells, degree, k, effort, met):
+    """It has no bounds of its own: a byte too few is somebody else's memory."""
+    from vecdb.kernels import graph_search
+    from vecdb.kernels._asked import LINE, lay_out
+
+    room = 8 * graph_search.scratch_words(width, cells, degree, k, effort, met)
+    for start in range(4_096, 4_096 + LINE, 8):
+        desk = lay_out(start + -start % LINE, width, width - 3, cells)
+        laid = graph_search.lay_walk(desk.raised + LINE * desk.words, degree, k, effort)
+        end = laid[-1] + (met // 8 + 1 if met else 0)
+        assert start + room >= end > start + room - 16 * LINE

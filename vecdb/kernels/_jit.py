@@ -40,9 +40,6 @@ __all__ = [
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 """Flags of every kernel that only nominates. Never ``True``: its nnan makes NaN checks disappear."""
 
-_UNWRAPPED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Helpers are not called from Python: what would let them be is a third of the time that it takes to compile them."""
-
 P = ParamSpec("P")
 R = TypeVar("R")
 Signature: TypeAlias = tuple[Any, ...]
@@ -157,17 +154,17 @@ def kernel(
 
 def helper(python: Callable[P, R]) -> Callable[P, R]:
     """Declare a function that kernels of the same file call, or of any if its own is private; compiled into them."""
-    return cast("Callable[P, R]", _jitted(python, strict=False, **_UNWRAPPED))
+    return cast("Callable[P, R]", _jitted(python, strict=False))
 
 
 def inline_helper(python: Callable[P, R]) -> Callable[P, R]:
     """`helper` that is compiled into the very place of each call: small, or handing on more than a call is worth."""
-    return cast("Callable[P, R]", _jitted(python, strict=False, forceinline=True, **_UNWRAPPED))
+    return cast("Callable[P, R]", _jitted(python, strict=False, forceinline=True))
 
 
 def strict_helper(python: Callable[P, R]) -> Callable[P, R]:
     """`helper` without fast-math, for strict kernels."""
-    return cast("Callable[P, R]", _jitted(python, strict=True, **_UNWRAPPED))
+    return cast("Callable[P, R]", _jitted(python, strict=True))
 
 
 def _jitted(python: Callable[..., Any], strict: bool, **options: bool) -> Any:

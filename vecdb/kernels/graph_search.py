@@ -49,7 +49,7 @@ from vecdb.kernels._intrinsics import (
 )
 from vecdb.kernels._jit import helper, inline_helper, kernel, read, write
 
-__all__ = ["FIELDS", "scratch_words", "search_graph"]
+__all__ = ["FIELDS", "lay_walk", "scratch_words", "search_graph"]
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -374,6 +374,15 @@ def _answer(walk: Walk, positions: I64, scores: F32) -> None:
         scores[place] = -_distance_of(best[place]) if inside else np.float32(-np.inf)
 
 
+@helper
+def lay_walk(address: int, degree: int, k: int, effort: int) -> tuple[int, int, int, int, int, int]:
+    """Lay the scratch of a walk out from an address on: state, values, bridges, best, pool, and what was met."""
+    bridges = address + 3 * LINE
+    best = bridges + 8 * degree
+    pool = best + filled(8 * (k + BLOCK))
+    return address, address + LINE, bridges, best, pool, pool + filled(8 * (effort + BLOCK))
+
+
 @kernel(
     (
         read(types.float32, 2),
@@ -424,11 +433,7 @@ def search_graph(
     entries = maps[plan[5] + plan[8] : plan[5] + plan[8] + plan[1]]
     home = filled(address_at(scratch))
     desk = lay_out(home, signs.shape[1], queries.shape[1], anchors.shape[0] - 1)
-    state = desk.raised + LINE * desk.words
-    values, bridges = state + LINE, state + 3 * LINE
-    best = bridges + 8 * degree
-    pool = best + filled(8 * (k + BLOCK))
-    met = pool + filled(8 * (effort + BLOCK))
+    state, values, bridges, best, pool, met = lay_walk(desk.raised + LINE * desk.words, degree, k, effort)
     stored = Stored(
         address_at(blocks),
         blocks.shape[0] - 2,
@@ -474,5 +479,7 @@ def search_graph(
 
 def scratch_words(width: int, cells: int, degree: int, k: int, effort: int, met: int) -> int:
     """Return the length of the scratch of a search; `met` is the number of rows if some are not allowed, else 0."""
-    size = 8 * width + 8 * PLANES * (width // 64 + 1) + 4 * cells + 8 * degree + 8 * k + 8 * effort + met // 8
-    return (size + 40 * LINE) // 8
+    words = (width + 63) // 64
+    query = 8 * width + (8 * PLANES + LINE) * words + 4 * cells + 9 * LINE
+    walk = 8 * (degree + k + effort + 2 * BLOCK) + met // 8 + 1 + 5 * LINE
+    return (query + walk + LINE) // 8 + 1
