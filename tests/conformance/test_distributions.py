@@ -130,8 +130,9 @@ def test_codes_and_lists_of_faiss(tmp_path, factory):
         assert recall(docs, where={"n": {"$lt": 300}}, effort=300) > 0.9
 
 
-def test_filters_and_deletions_go_through_the_index(tmp_path, kind):
-    """More allowed vectors than the engine scans: the index filters, or is asked for more."""
+def test_filters_and_deletions_go_through_the_index(tmp_path, kind, monkeypatch):
+    """Where a scan would cost more, the index filters, or is asked for more."""
+    monkeypatch.setattr("vecdb.engine.costs.STEP", 1.0)
     noise = np.random.default_rng(3).standard_normal((4 * len(VECTORS), VECTORS.shape[1])) * 0.02
     rows = (np.tile(VECTORS, (4, 1)) + noise).astype(np.float32)
     with opened(tmp_path / "p.vecdb", kind) as db:
