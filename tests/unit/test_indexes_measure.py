@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vecdb.contracts.effort import EffortCurve
 from vecdb.indexes import measure
 from vecdb.indexes.measure import Rule, Truth
+from vecdb.indexes.samples import spread_positions
 from vecdb.testing import datasets
 
 METRICS = ("cosine", "dot", "l2")
@@ -138,3 +139,10 @@ def test_a_curve_of_searches_counts_what_they_found():
     found = measure.searched_curve(curve, truth, lambda effort: np.array(answers[effort]))
     assert found.recalls.tolist() == [0.1, 1.0] and found.deviations.tolist() == [0.1, 0.0]
     assert found.efforts.tolist() == [10, 20] and (found.queries, found.k) == (2, 10)
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 1), (1, 9), (9, 9), (10, 3), (1_000, 64), (3, 2)])
+def test_positions_are_spread_from_the_first_to_the_last(count, most):
+    found = spread_positions(count, most)
+    assert len(found) == min(count, most) and found[0] == 0 and (most == 1 or found[-1] == count - 1)
+    assert (np.diff(found) > 0).all() and (len(found) < 3 or np.ptp(np.diff(found)) <= 1)

@@ -29,6 +29,7 @@ from vecdb.indexes.graph_gauge import default_effort, measure
 from vecdb.indexes.graph_layout import LAYOUTS, Layout, StoredGraph, link_rows, make_records, read_graph, write_graph
 from vecdb.indexes.graph_link import link
 from vecdb.indexes.graph_walk import Habit, walk_graph
+from vecdb.indexes.samples import spread_positions
 from vecdb.indexes.scanned import ScannedCodes
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
@@ -77,9 +78,8 @@ class GraphType:
     def build(
         self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
     ) -> GraphIndex:
-        book = make_book(
-            view.metric, view.gather(_spread(view.count, _SAMPLE)), min(view.count, _CELLS * _ROWS_A_CELL), seed
-        )
+        sample = view.gather(spread_positions(view.count, _SAMPLE))
+        book = make_book(view.metric, sample, min(view.count, _CELLS * _ROWS_A_CELL), seed)
         steps = _Steps(view.count, progress, cancel)
         records = _encode(book, view, steps)
         made, curve = _linked(book, records, view, params["degree"], seed, steps)
@@ -178,11 +178,6 @@ class _Steps:
 
     def end(self) -> None:
         self._progress(5 * self._count, 5 * self._count)
-
-
-def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return at most so many positions spread evenly over a view, so that the order of arrival does not matter."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def _threads() -> int:

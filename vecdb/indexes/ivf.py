@@ -30,6 +30,7 @@ from vecdb.indexes.effort import ASKED, CodeGauge, kept_of
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.lists import chained
 from vecdb.indexes.measure import Rule, Truth
+from vecdb.indexes.samples import spread_positions
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
 
@@ -200,7 +201,7 @@ def _draw(view: VectorView, lists: int, seed: int) -> tuple[I64, I64]:
     asked = np.sort(rng.choice(count, min(_ASKED, count // 10), replace=False)).astype(np.int64)
     others = np.setdiff1d(np.arange(count, dtype=np.int64), asked, assume_unique=True)
     most = min(max(lists, _SAMPLE_BYTES // (4 * view.dim)), _ROWS_A_LIST * lists)
-    spread = np.unique(np.linspace(0, len(others) - 1, min(len(others), most)).astype(np.int64))
+    spread = spread_positions(len(others), most)
     return asked, others[spread]
 
 

@@ -27,6 +27,7 @@ from vecdb.indexes.codes import MAX_CELLS, make_book
 from vecdb.indexes.effort import ASKED, CodeGauge, kept_of
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.lists import chained
+from vecdb.indexes.samples import spread_positions
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
 
@@ -57,11 +58,13 @@ class RabitqType:
     def build(
         self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
     ) -> RabitqIndex:
-        book = make_book(view.metric, view.gather(_spread(view.count, _SAMPLE)), view.count, seed, cancel=cancel)
+        book = make_book(
+            view.metric, view.gather(spread_positions(view.count, _SAMPLE)), view.count, seed, cancel=cancel
+        )
         book, bits, places = (
             replace(book, centres=chained(book.centres)),
             int(params["bits"]),
-            _spread(view.count, ASKED),
+            spread_positions(view.count, ASKED),
         )
         gauges = [CodeGauge(book, view.gather(places), places, each) for each in sorted({1, bits})]
         coded = encode_view(book, view, bits, gauges, progress, cancel)
@@ -127,8 +130,3 @@ class RabitqIndex:
             "rescored": kept_of(self.kept, 10, self.effort) if self.kept else self.effort,
             "code_bytes": self.coded.nbytes,
         }
-
-
-def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return at most so many positions spread evenly over a view, so that the order of arrival does not matter."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

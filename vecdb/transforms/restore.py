@@ -2,7 +2,7 @@
 
 In a space whose mean is long (.90 of 1 for e5) the mean then decides every score. `flattened` evens out the singular
 values, `finished` brings residuals back to the length that the target's have, and drops the mean of a mapped query:
-against stored vectors it would only favour those near the centre. Measured: docs/reference/transforms.md.
+against stored vectors it would only favour those near the centre.
 """
 
 from __future__ import annotations
