@@ -1,4 +1,4 @@
-"""Helpers that kernels over codes share: rotation, the table of a query, keys that order by score, and their heap.
+"""Helpers that several kernels share: rotation, the table of a query, keys that order by score, heaps and lists of them.
 
 Compiled into each kernel that calls them; nothing here is a kernel. A key is one uint64 whose upper half orders as the
 score does, so that pools and heaps compare and move one machine word an entry. Source of the table: Gao & Long,
@@ -16,6 +16,7 @@ from vecdb.kernels._jit import helper
 __all__ = [
     "LEVELS",
     "fill_table",
+    "offer_nearer",
     "rotate_row",
     "score_key",
     "score_of",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
 
 LEVELS = 31
 """Largest magnitude of a rounded query component: four of them, shifted to be positive, fill a byte of the table."""
@@ -161,3 +163,16 @@ def sort_down(heap: npt.NDArray[np.uint64], count: int) -> None:
     for last in range(count - 1, 0, -1):
         heap[0], heap[last] = heap[last], heap[0]
         sift_down(heap, 0, last)
+
+
+@helper
+def offer_nearer(values: F32, rows: I32, value: np.float32, row: int) -> np.float32:
+    """Put a row into a full list sorted by value, behind equal ones, for the last; return the new largest value."""
+    place = values.shape[0] - 1
+    while place > 0 and values[place - 1] > value:
+        values[place] = values[place - 1]
+        rows[place] = rows[place - 1]
+        place -= 1
+    values[place] = value
+    rows[place] = row
+    return np.float32(values[values.shape[0] - 1])

@@ -11,6 +11,7 @@ from numba import types
 
 from vecdb.kernels import reference
 from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels._lookup import offer_nearer
 from vecdb.kernels._rows import load_row
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, tile_products
 
@@ -33,24 +34,11 @@ def _values(products: F32, halves: F32, limit: np.float32, out: F32) -> int:
 
 
 @helper
-def _offer(best: F32, places: I32, value: np.float32, leader: int) -> np.float32:
-    """Put a leader into a list sorted by value, behind equal ones; return the largest value of the list."""
-    place = best.shape[0] - 1
-    while place > 0 and best[place - 1] > value:
-        best[place] = best[place - 1]
-        places[place] = places[place - 1]
-        place -= 1
-    best[place] = value
-    places[place] = leader
-    return np.float32(best[best.shape[0] - 1])
-
-
-@helper
 def _offer_panel(panel: int, values: F32, limit: np.float32, best: F32, places: I32) -> None:
     """Offer the leaders of a panel to a row."""
     for column in range(TILE_COLUMNS):
         if values[column] < limit:
-            limit = _offer(best, places, values[column], panel * TILE_COLUMNS + column)
+            limit = offer_nearer(best, places, values[column], panel * TILE_COLUMNS + column)
 
 
 @helper

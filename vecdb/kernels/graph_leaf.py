@@ -14,6 +14,7 @@ from numba import types
 
 from vecdb.kernels import reference
 from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels._lookup import offer_nearer
 from vecdb.kernels._rows import load_row
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, tile_products
 
@@ -65,19 +66,6 @@ def _distances(products: F32, norms: F32, limits: F32, norm: np.float32, limit: 
 
 
 @helper
-def _offer(distances: F32, listed: I32, distance: np.float32, row: int) -> np.float32:
-    """Put a row into a list sorted by distance, full of infinities at first; return the new limit."""
-    place = distances.shape[0] - 1
-    while place > 0 and distances[place - 1] > distance:
-        distances[place] = distances[place - 1]
-        listed[place] = listed[place - 1]
-        place -= 1
-    distances[place] = distance
-    listed[place] = row
-    return np.float32(distances[distances.shape[0] - 1])
-
-
-@helper
 def _offer_row(
     row: int, first: int, found: F32, members: I32, homes: I32, limits: F32, distances: F32, candidates: I32
 ) -> None:
@@ -87,9 +75,9 @@ def _offer_row(
         if members[place] == members[row]:
             continue  # a leaf made of several small ones may name a row twice
         if distance < limits[row]:
-            limits[row] = _offer(distances[row], candidates[homes[row]], distance, members[place])
+            limits[row] = offer_nearer(distances[row], candidates[homes[row]], distance, members[place])
         if distance < limits[place]:
-            limits[place] = _offer(distances[place], candidates[homes[place]], distance, members[row])
+            limits[place] = offer_nearer(distances[place], candidates[homes[place]], distance, members[row])
 
 
 @helper
