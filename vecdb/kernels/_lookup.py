@@ -1,4 +1,4 @@
-"""Helpers that several kernels share: rotation, the table of a query, keys that order by score, heaps and lists of them.
+"""Helpers that several kernels share: rotation, the table of a query, keys that order by score, heaps and lists.
 
 Compiled into each kernel that calls them; nothing here is a kernel. A key is one uint64 whose upper half orders as the
 score does, so that pools and heaps compare and move one machine word an entry. Source of the table: Gao & Long,
