@@ -1,0 +1,148 @@
+"""How sure a mean, a difference or a ratio is: resampling queries by cluster, and predictions for queries to come.
+
+An interval for queries that were asked says nothing about those to come, whose mean varies as well: its variance is
+that of the sample times ``1 + n1 / n2`` for n2 new ones. What a refit on other pairs would change is added. Clusters
+are resampled whole (Efron and Tibshirani, 1993, section 8.5), and both sides of a comparison together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RESAMPLES", "Estimate", "paired", "predict_mean", "predict_ratio"]
+
+Values = npt.NDArray[np.float64]
+Clusters = npt.NDArray[np.int64]
+
+RESAMPLES = 1_000
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and the interval in which it is expected.
+
+    Attributes
+    ----------
+    value, low, high : float
+        NaN where nothing was measured.
+    queries : int
+        On how many it was measured.
+    """
+
+    value: float
+    low: float
+    high: float
+    queries: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def as_dict(self) -> dict[str, float]:
+        """Return value, low, high and queries."""
+        return {"value": self.value, "low": self.low, "high": self.high, "queries": self.queries}
+
+
+def paired(one: Values, other: Values, clusters: Clusters, *, seed: int = 0, level: float = 0.95) -> Estimate:
+    """Return the mean difference ``one - other`` over the same queries, with a percentile interval.
+
+    Parameters
+    ----------
+    one, other : ndarray of float64, shape (q,)
+        NaN in either: the query is left out.
+    clusters : ndarray of int64, shape (q,)
+        Queries of one cluster are resampled together.
+    seed : int, default 0
+    level : float, default 0.95
+    """
+    known = ~(np.isnan(one) | np.isnan(other))
+    difference = (one - other)[known]
+    if not len(difference):
+        return _nothing()
+    drawn = _resampled(np.column_stack([difference, np.ones(len(difference))]), clusters[known], seed)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1.0 - tail])
+    return Estimate(float(difference.mean()), float(low), float(high), len(difference))
+
+
+def predict_ratio(
+    upper: Values, lower: Values, clusters: Clusters, *, new: int | None = None, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """Return the ratio of two means, with the interval in which that of new queries will lie.
+
+    Parameters
+    ----------
+    upper, lower : ndarray of float64, shape (q,) or (splits, q)
+        What the compared rankings are worth for each query; with several splits of the pairs, of each refit. NaN in
+        any: the query is left out.
+    clusters : ndarray of int64, shape (q,)
+    new : int, optional
+        How many queries the prediction is for; default: as many as there are.
+    seed, level
+        As in `paired`.
+
+    Returns
+    -------
+    Estimate
+        The interval is symmetric in the logarithm; NaN where the lower mean is 0.
+    """
+    above, below, known = _shaped(upper, lower)
+    if not above.shape[1] or below.mean() <= _LEAST:
+        return _nothing()
+    means = np.column_stack([above.mean(0), below.mean(0)])
+    drawn = _resampled(means, clusters[known], seed)
+    logs = np.log(np.maximum(drawn[:, 0], _LEAST)) - np.log(np.maximum(drawn[:, 1], _LEAST))
+    refits = np.log(np.maximum(above.mean(1), _LEAST)) - np.log(np.maximum(below.mean(1), _LEAST))
+    value = float(means[:, 0].mean() / means[:, 1].mean())
+    reach = math.exp(_reach(logs, refits, above.shape[1], new, level))
+    return Estimate(value, value / reach, value * reach, above.shape[1])
+
+
+def predict_mean(
+    values: Values, clusters: Clusters, *, new: int | None = None, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """Return a mean, with the interval in which that of new queries will lie; parameters as in `predict_ratio`."""
+    each, _, known = _shaped(values, values)
+    if not each.shape[1]:
+        return _nothing()
+    mean = each.mean(0)
+    drawn = _resampled(np.column_stack([mean, np.ones(len(mean))]), clusters[known], seed)
+    reach = _reach(drawn[:, 0] / drawn[:, 1], each.mean(1), each.shape[1], new, level)
+    value = float(mean.mean())
+    return Estimate(value, max(value - reach, 0.0), min(value + reach, 1.0), each.shape[1])
+
+
+def _shaped(upper: Values, lower: Values) -> tuple[Values, Values, npt.NDArray[np.bool_]]:
+    above, below = np.atleast_2d(upper), np.atleast_2d(lower)
+    splits = max(len(above), len(below))
+    above = np.broadcast_to(above, (splits, above.shape[1]))
+    below = np.broadcast_to(below, (splits, below.shape[1]))
+    known: npt.NDArray[np.bool_] = ~np.isnan(above + below).any(axis=0)
+    return above[:, known], below[:, known], known
+
+
+def _resampled(values: Values, clusters: Clusters, seed: int) -> Values:
+    """Return sums over resampled clusters, shape (RESAMPLES, columns)."""
+    _, numbers = np.unique(clusters, return_inverse=True)
+    numbers = numbers.reshape(-1)
+    count = int(numbers.max()) + 1
+    sums = np.column_stack([np.bincount(numbers, weights=column, minlength=count) for column in values.T])
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=RESAMPLES)
+    drawn: Values = weights.astype(np.float64) @ sums
+    return drawn
+
+
+def _reach(drawn: Values, refits: Values, queries: int, new: int | None, level: float) -> float:
+    """Return half the width of the interval: sampling of queries, now and then, and one refit against their mean."""
+    sampling = float(drawn.var()) * (1.0 + queries / (new or queries))
+    refitting = float(refits.var(ddof=1)) * (1.0 + 1.0 / len(refits)) if len(refits) > 1 else 0.0
+    return NormalDist().inv_cdf(0.5 + level / 2.0) * math.sqrt(sampling + refitting)
+
+
+def _nothing() -> Estimate:
+    return Estimate(math.nan, math.nan, math.nan, 0)
