@@ -122,7 +122,7 @@ def _shaped(upper: Values, lower: Values) -> tuple[Values, Values, npt.NDArray[n
     splits = max(len(above), len(below))
     above = np.broadcast_to(above, (splits, above.shape[1]))
     below = np.broadcast_to(below, (splits, below.shape[1]))
-    known: npt.NDArray[np.bool_] = ~np.isnan(above + below).any(axis=0)
+    known = np.asarray(~np.isnan(above + below).any(axis=0), np.bool_)
     return above[:, known], below[:, known], known
 
 
