@@ -47,7 +47,7 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
 _WORDS = "errors int8rows types lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
-_BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry"
+_BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
@@ -64,6 +64,7 @@ ROOMS: dict[str, Room] = {
     "blocks": _room("1 compute", _COMPUTE, "numpy"),
     "exact": _room("1 compute", _COMPUTE, "numpy"),
     "evaluation": _room("1 compute", _WORDS, "numpy"),
+    "paths": _room("1 compute", _CONTRACTS, "numpy"),
     "storage": _room("2 storage", _WORDS + " metadata", "numpy lmdb msgpack xxhash"),
     "registry": _room("2 registry", _CONTRACTS, "pluggy"),
     "indexes": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE, "numpy"),
@@ -71,7 +72,8 @@ ROOMS: dict[str, Room] = {
     "relevance": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
     "engine": _room("4 engine", _BELOW_ENGINE, "numpy"),
     "database": _room("5 facade", _BELOW_ENGINE + " engine collection", "numpy"),
-    "collection": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
+    "collection": _room("5 facade", _BELOW_ENGINE + " engine database upgrading", "numpy"),
+    "upgrading": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "vecdb": _room("5 facade", "database collection errors types hookspecs registry", ""),
     "interchange": _room("6 edges", _PUBLIC + " arrays contracts registry", "numpy pyarrow pandas polars", edge=True),
     "sample": _room("6 edges", _PUBLIC, "numpy", edge=True),

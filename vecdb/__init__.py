@@ -77,6 +77,7 @@ from vecdb.types import (
     Record,
     RecordVersion,
     Space,
+    TransformInfo,
     WriteResult,
 )
 
@@ -147,6 +148,7 @@ __all__ = [
     "StorageError",
     "TagMissingError",
     "TransactionError",
+    "TransformInfo",
     "UnknownNameError",
     "VecdbError",
     "VecdbWarning",

@@ -33,6 +33,7 @@ from vecdb.types import (
     Where,
     WriteResult,
 )
+from vecdb.upgrading import Upgrading
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -62,7 +63,7 @@ def _condition(where: Where | None) -> conditions.Condition | None:
     return None if where is None or where == {} else conditions.parse(where)
 
 
-class Collection:
+class Collection(Upgrading):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -35,6 +35,7 @@ __all__ = [
     "Record",
     "RecordVersion",
     "Space",
+    "TransformInfo",
     "Where",
     "WriteResult",
 ]
@@ -386,6 +387,68 @@ class IndexInfo:
     bytes: int
     stats: Mapping[str, Any]
     automatic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TransformInfo:
+    """One stored transform of a collection as this process sees it.
+
+    Attributes
+    ----------
+    name : str
+    source, target : str
+        Spaces it maps between: from the one that is asked in to the one that is stored for a map of queries, from
+        stored vectors to the space that is asked in for a map of those.
+    kind : str
+        Registered name of its type.
+    direction : {"query", "gallery", "both"}
+    isometry : {"none", "semi", "exact"}
+    affine : bool
+        Whether it folds into a search.
+    joint : bool
+        Whether its result lies in a third space.
+    lipschitz : float or None
+    params : dict
+    seed : int
+    pairs : int
+        How many pairs it was fitted on.
+    reference : int
+        Records known in both spaces that are kept to calibrate scores by.
+    quality : dict
+        What was measured of it; ``retention`` decides which path is taken.
+    provenance : dict
+        Where it comes from.
+    created : float
+        Seconds since 1970.
+    available : bool
+        Whether it can be used here; if not, `reason` says why.
+    reason : str or None
+    provided_by : str
+        What provided its type when it was stored.
+    bytes : int
+        What it takes in the file.
+    """
+
+    name: str
+    source: str
+    target: str
+    kind: str
+    direction: Literal["query", "gallery", "both"]
+    isometry: Literal["none", "semi", "exact"]
+    affine: bool
+    joint: bool
+    lipschitz: float | None
+    params: Mapping[str, Any]
+    seed: int
+    pairs: int
+    reference: int
+    quality: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    created: float
+    available: bool
+    reason: str | None
+    provided_by: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

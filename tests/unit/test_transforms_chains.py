@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from tests.fits import data_of, fitted, orthonormal, planted_data, rows_of
 from vecdb.errors import ArgumentError, DimensionError, StateError
+from vecdb.paths.compose import Chain, compose, fold, nearest_rotation
+from vecdb.paths.graph import MAX_EDGES, UNKNOWN, Edge, best_path, paths
+from vecdb.paths.rotation import Rotation
 from vecdb.testing.planted import unit
 from vecdb.transforms.affine import AffineMap, Formula
 from vecdb.transforms.bt2 import Bt2Type
 from vecdb.transforms.columns import Columns
-from vecdb.transforms.compose import Chain, compose, fold, nearest_rotation
-from vecdb.transforms.graph import MAX_EDGES, UNKNOWN, Edge, best_path, paths
 from vecdb.transforms.mlp import MlpType
 from vecdb.transforms.ridge import RidgeType
 
@@ -75,7 +76,7 @@ def test_one_part_is_itself():
 def test_rotations_become_one_rotation(seed, count):
     parts = [rotation(seed + place) for place in range(count)]
     made = compose(parts)
-    assert isinstance(made, AffineMap) and made.isometry == "exact" and made.lipschitz == 1.0
+    assert isinstance(made, Rotation) and made.isometry == "exact" and made.lipschitz == 1.0
     rows = rows_of(8, 6, np.random.default_rng(seed)).astype(np.float32)
     np.testing.assert_allclose(made.apply(rows), one_after_the_other(parts, rows), atol=1e-5)
     np.testing.assert_allclose(made.inverse().apply(made.apply(rows)), rows, atol=1e-6)

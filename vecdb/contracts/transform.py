@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vecdb.contracts.params import Param
 from vecdb.contracts.quiet import never, silent
 from vecdb.contracts.state import State
+from vecdb.errors import DimensionError
 from vecdb.types import CancelCheck, Progress, Space
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Transform",
     "TransformCapabilities",
     "TransformType",
+    "checked_rows",
 ]
 
 Matrix = npt.NDArray[np.float32]
@@ -322,3 +324,22 @@ class TransformType(Protocol):
             If it is not what `state` returns. Nothing stored may be trusted: names, shapes and numbers are checked.
         """
         ...
+
+
+def checked_rows(vectors: Matrix, width: int) -> Matrix:
+    """Return rows to be mapped.
+
+    Raises
+    ------
+    DimensionError
+        If they have another width.
+    """
+    if vectors.ndim != 2 or vectors.shape[1] != width:
+        raise DimensionError(
+            f"a transform was given rows of shape {vectors.shape}, expected (n, {width})",
+            hint="Rows to be mapped have the width of the source space.",
+            expected=width,
+            got=vectors.shape,
+            where="rows to be mapped",
+        )
+    return vectors

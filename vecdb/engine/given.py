@@ -11,6 +11,7 @@ from vecdb.engine.pool import check_threads
 from vecdb.engine.recorded import Recorder
 from vecdb.errors import ParameterError
 from vecdb.lazy import LazyModule
+from vecdb.types import CancelCheck, Progress
 
 if TYPE_CHECKING:
     from vecdb import registry as registries
@@ -56,3 +57,10 @@ def given_registry(plugins: PluginRegistry | Iterable[object] | None) -> PluginR
             allowed="PluginRegistry, or modules and objects with hook implementations",
         )
     return registries.PluginRegistry(plugins)
+
+
+def watched(progress: Progress | None, cancel: CancelCheck | None) -> tuple[Progress, CancelCheck]:
+    """Return what is told of progress and asked for cancellation, whether the caller gave it or not."""
+    from vecdb.contracts.quiet import never, silent
+
+    return progress or silent, cancel or never

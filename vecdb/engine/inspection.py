@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.engine import border
+from vecdb.engine import border, transforms
 from vecdb.engine.describing import describe
 from vecdb.engine.identity import Profile
 from vecdb.engine.parts import load_all
@@ -35,6 +35,7 @@ from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView, profile_key
 from vecdb.storage.spare import read_spare
 from vecdb.storage.state import CollectionEntry, read_header
+from vecdb.storage.transforms import TransformEntry
 from vecdb.storage.writetx import read_whole_log
 from vecdb.types import CheckReport, Progress, Space
 
@@ -202,6 +203,8 @@ def _parts(
             yield lambda entry=entry, index=index: _check_index(snapshot, entry, index, proof)  # type: ignore[misc]
             if registry is not None:
                 yield partial(_ask_index, snapshot, entry, index, proof, registry)
+        for transform in entry.transforms:
+            yield partial(_check_transform, snapshot, entry, transform, proof, registry)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
@@ -377,11 +380,25 @@ def _ask_index(
 
 
 def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
-    """No blob may lie in the file that no index names."""
-    named = proof.counts.get("index blob pieces", 0)
+    """No blob may lie in the file that neither an index nor a transform names."""
+    named = proof.counts.get("index blob pieces", 0) + proof.counts.get("transform blob pieces", 0)
     stored = snapshot.tx.entries("blobs")["entries"]
     if stored != named:
-        proof.wrong(f"{stored} pieces of index blobs are stored, indexes name {named} that are sound")
+        proof.wrong(f"{stored} pieces of blobs are stored, indexes and transforms name {named} that are sound")
+
+
+def _check_transform(
+    snapshot: Snapshot,
+    entry: CollectionEntry,
+    transform: TransformEntry,
+    proof: _Proof,
+    registry: Callable[[], PluginRegistry] | None,
+) -> None:
+    """Every blob is sound, the state is the one that was stored, and its type, where it is installed, accepts it."""
+    proof.add("transform blob pieces", prove_blobs(snapshot.tx, transform.set, transform.lines))
+    for problem in transforms.problems(snapshot.tx, entry, transform, None if registry is None else registry()):
+        proof.wrong(f"transform {transform.name!r} of collection {entry.name!r} {problem}")
+    proof.add("transforms")
 
 
 def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:

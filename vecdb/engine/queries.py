@@ -96,6 +96,13 @@ def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[
     return vector, row
 
 
+def check_direction(direction: object) -> None:
+    """Refuse what vectors cannot be used as."""
+    from vecdb.engine.names import check_option
+
+    check_option("direction", direction, ("query", "gallery"))
+
+
 def check_encoder(encode: object) -> None:
     """Refuse an encoder that cannot be called; None stands for "no encoder"."""
     if encode is not None and not callable(encode):

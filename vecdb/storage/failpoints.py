@@ -24,6 +24,7 @@ NAMES: Final = (
     "maintain.repack",
     "history.purged",
     "index.stored",
+    "transform.stored",
     "compact.copied",
     "compact.before-rename",
     "compact.after-rename",

@@ -400,10 +400,11 @@ class Reader:
             return state
 
     def _keep_named(self, state: State) -> None:
-        """Let go of what is loaded of indexes that the newest catalog does not name."""
+        """Let go of what is loaded of indexes and transforms that the newest catalog does not name."""
         if self._caches.indexes:
             collections = state.catalog.collections.values()
             sets = {part.set for entry in collections for index in entry.indexes for part in index.parts}
+            sets |= {transform.set for entry in collections for transform in entry.transforms}
             for memory in list(self._caches.indexes.values()):
                 memory.keep(sets)
 

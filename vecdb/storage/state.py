@@ -24,9 +24,12 @@ from vecdb.types import METRICS, Space
 
 if TYPE_CHECKING:
     from vecdb.storage import indexes as stored_indexes
+    from vecdb.storage import transforms as stored_transforms
     from vecdb.storage.indexes import IndexEntry
+    from vecdb.storage.transforms import TransformEntry
 else:
     stored_indexes = LazyModule("vecdb.storage.indexes")
+    stored_transforms = LazyModule("vecdb.storage.transforms")
 
 HEADER: Final = b"header"
 CATALOG: Final = b"catalog"
@@ -76,6 +79,8 @@ class CollectionEntry:
     ----------
     declined : frozenset of int
         Spaces of which an index was dropped: no automatic one comes back.
+    transforms : tuple of TransformEntry
+        Maps between its spaces, in the order they were stored.
     """
 
     id: int
@@ -83,6 +88,7 @@ class CollectionEntry:
     spaces: Mapping[str, Space] = field(default_factory=dict)
     indexes: tuple[IndexEntry, ...] = ()
     declined: frozenset[int] = frozenset()
+    transforms: tuple[TransformEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +246,7 @@ def catalog_to_plain(catalog: Catalog) -> dict[str, Any]:
                 entry.name,
                 [[getattr(space, name) for name in Space.__slots__] for space in entry.spaces.values()],
                 [stored_indexes.index_to_plain(index) for index in entry.indexes],
-                *([sorted(entry.declined)] if entry.declined else []),
+                *_more_to_plain(entry),
             ]
             for entry in catalog.collections.values()
         ],
@@ -256,7 +262,7 @@ def catalog_from_plain(plain: Any) -> Catalog:
                 _text(name),
                 {space.name: space for space in (_space(fields) for fields in spaces)},
                 tuple(stored_indexes.index_from_plain(index) for index in indexes),
-                _declined(*more),
+                *_more_from_plain(*more),
             )
             for number, name, spaces, indexes, *more in plain["collections"]
         ]
@@ -274,8 +280,21 @@ def _number(value: Any, most: int = 0xFFFF_FFFF) -> int:
     return number
 
 
-def _declined(numbers: Any = ()) -> frozenset[int]:
-    return frozenset(_number(number) for number in numbers)
+def _more_to_plain(entry: CollectionEntry) -> list[Any]:
+    """Return what most entries do not have; nothing where there is nothing, so that older files read the same."""
+    if entry.transforms:
+        stored = [stored_transforms.transform_to_plain(transform) for transform in entry.transforms]
+        return [sorted(entry.declined), {"transforms": stored}]
+    return [sorted(entry.declined)] if entry.declined else []
+
+
+def _more_from_plain(declined: Any = (), tables: Any = None) -> tuple[frozenset[int], tuple[TransformEntry, ...]]:
+    """Invert `_more_to_plain`; a table of a later version is refused, because writing would lose it."""
+    known = {} if tables is None else dict(tables)
+    transforms = tuple(stored_transforms.transform_from_plain(each) for each in known.pop("transforms", ()))
+    if known:
+        raise ValueError(f"tables of a later version: {sorted(known)}")
+    return frozenset(_number(number) for number in declined), transforms
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.errors import CorruptionError, TransactionError
+from vecdb.storage.blobs import drop_blobs
 from vecdb.storage.columnstore import ChunkCache, ColumnWriter, drop_columns
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import (
@@ -171,6 +172,8 @@ class WriteTx:
             self._drop_space_data(space)
         for index in entry.indexes:
             drop_parts(self.tx, index.parts)
+        for transform in entry.transforms:
+            drop_blobs(self.tx, transform.set)
         for table in ("ids", "records"):
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
@@ -187,7 +190,7 @@ class WriteTx:
         self.catalog = replace(grown, next_space=space.id + 1)
 
     def drop_space(self, entry: CollectionEntry, space: Space) -> None:
-        """Remove a space and its vectors; references in records go when the records are next written."""
+        """Remove a space, its vectors and its transforms; references in records go when these are next written."""
         pending = self.pending(entry)
         self._drop_space_data(space)
         pending.spaces.pop(space.id, None)
@@ -196,8 +199,13 @@ class WriteTx:
                 drop_parts(self.tx, index.parts)
         left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
         indexes = tuple(index for index in entry.indexes if index.space != space.id)
+        gone = [each for each in entry.transforms if space.id in (each.source, each.target)]
+        for transform in gone:
+            drop_blobs(self.tx, transform.set)
+        transforms = tuple(each for each in entry.transforms if each not in gone)
+        declined = entry.declined - {space.id}
         self.catalog = self._catalog.with_collection(
-            replace(entry, spaces=left, indexes=indexes, declined=entry.declined - {space.id})
+            replace(entry, spaces=left, indexes=indexes, declined=declined, transforms=transforms)
         )
 
     def _drop_space_data(self, space: Space) -> None:

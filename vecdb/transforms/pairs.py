@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts import FitData, Pairs
-from vecdb.errors import CancelledError, DimensionError, FitError, NonFiniteError
+from vecdb.contracts.transform import checked_rows
+from vecdb.errors import CancelledError, FitError, NonFiniteError
 
 __all__ = ["Centred", "Rows64", "centred", "checked_rows", "fit_pairs", "fit_rows", "go_on"]
 
@@ -109,25 +110,6 @@ def centred(X: Rows64, Y: Rows64, *, center: bool = True) -> Centred:
     before = X.mean(0) if center else np.zeros(X.shape[1])
     after = Y.mean(0) if center else np.zeros(Y.shape[1])
     return Centred(X - before, Y - after, before, after)
-
-
-def checked_rows(vectors: Rows32, width: int) -> Rows32:
-    """Return rows to be mapped.
-
-    Raises
-    ------
-    DimensionError
-        If they have another width.
-    """
-    if vectors.ndim != 2 or vectors.shape[1] != width:
-        raise DimensionError(
-            f"a transform was given rows of shape {vectors.shape}, expected (n, {width})",
-            hint="Rows to be mapped have the width of the source space.",
-            expected=width,
-            got=vectors.shape,
-            where="rows to be mapped",
-        )
-    return vectors
 
 
 def _refuse_nonfinite(data: FitData) -> None:

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from vecdb.contracts import Affine, State, Transform
-from vecdb.contracts.transform import ISOMETRIES, Direction, Isometry
-from vecdb.errors import ArgumentError, DimensionError, StateError
-from vecdb.transforms.affine import AffineMap
-from vecdb.transforms.pairs import Rows32, Rows64, checked_rows
-from vecdb.transforms.provenance import Facts
+from vecdb.contracts.transform import ISOMETRIES, Direction, Isometry, checked_rows
+from vecdb.errors import ArgumentError, DimensionError
+from vecdb.paths.rotation import Rotation, Rows32, refuse_state
 
 __all__ = ["Chain", "compose", "fold", "nearest_rotation"]
+
+Rows64 = npt.NDArray[np.float64]
 
 _TINY = 1e-12
 
@@ -40,7 +41,7 @@ def compose(parts: Sequence[Transform], *, normalise: Sequence[bool] | None = No
     Returns
     -------
     Transform
-        The part itself where there is one; one `AffineMap` where all parts are exact isometries; else a `Chain`.
+        The part itself where there is one; one `Rotation` where all parts are exact isometries; else a `Chain`.
 
     Raises
     ------
@@ -145,9 +146,7 @@ class Chain:
 
     def state(self) -> State:
         """Refuse: the parts are stored, each under its own kind; their path is found again when it is needed."""
-        raise StateError(
-            "a chain of transforms is not stored; its parts are", hint="Store each part, and compose them when asked."
-        )
+        raise refuse_state()
 
 
 def fold(first: Affine, second: Affine) -> Affine | None:
@@ -221,18 +220,15 @@ def _is_rotation(part: Transform) -> bool:
     return form is not None and not form.b.any() and form.row_scale is None and form.shift is None
 
 
-def _rotation(chain: Chain) -> AffineMap:
+def _rotation(chain: Chain) -> Rotation:
     W = np.eye(chain.source_dim)
     for part in chain.parts:
         form = part.affine()
         if form is not None:
             W = nearest_rotation(W @ form.W)
     rounded = np.array(W, dtype=np.float32, order="C")
-    nothing = np.zeros(chain.target_dim, np.float32)
-    for array in (rounded, nothing):
-        array.flags.writeable = False
-    facts: Facts = {"pairs": 0, "data": "", "parts": len(chain.parts)}
-    return AffineMap(rounded, nothing, nothing, 0.0, chain.direction, "exact", 1.0, facts)
+    rounded.flags.writeable = False
+    return Rotation(rounded, chain.direction)
 
 
 # --- what fits together -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from vecdb.contracts.transform import Direction, Isometry
 
-__all__ = ["MAX_EDGES", "Edge", "Path", "Step", "best_path", "paths"]
+__all__ = ["MAX_EDGES", "Edge", "Path", "Step", "best_path", "paths", "preference"]
 
 Side: TypeAlias = Literal["query", "gallery"]
 
@@ -127,7 +127,7 @@ def best_path(edges: Iterable[Edge], asked: str, stored: str) -> Path | None:
         None: no path of at most three edges. A direct edge wins; among direct edges, and among longer paths, the least
         loss, then fewer edges, then fewer mapped stored vectors, then the keys in order: the same on every machine.
     """
-    return min(paths(edges, asked, stored), key=_preference, default=None)
+    return min(paths(edges, asked, stored), key=preference, default=None)
 
 
 def paths(edges: Iterable[Edge], asked: str, stored: str) -> Iterator[Path]:
@@ -176,6 +176,7 @@ def _visited(walk: tuple[Step, ...], start: str) -> set[str]:
     return {start, *(step.end for step in walk)}
 
 
-def _preference(path: Path) -> tuple[bool, float, int, int, list[str]]:
+def preference(path: Path) -> tuple[bool, float, int, int, list[str]]:
+    """Return what paths are ordered by, the best first: see `best_path`."""
     keys = [step.edge.key for step in path.query + path.gallery]
     return path.edges > 1, path.loss, path.edges, len(path.gallery), keys
