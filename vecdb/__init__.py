@@ -22,6 +22,7 @@ from vecdb.errors import (
     DiskFullError,
     DTypeError,
     DuplicateIdError,
+    EncoderError,
     ExistsError,
     ExtraMissingError,
     FileAccessError,
@@ -73,6 +74,7 @@ from vecdb.types import (
     Hits,
     HitsBatch,
     IndexInfo,
+    MigrationStatus,
     Plan,
     Record,
     RecordVersion,
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open, warmup
     from vecdb.hookspecs import hookimpl
+    from vecdb.migrating import Migration
     from vecdb.registry import PluginRegistry
 
 __version__ = "0.1.0"
@@ -104,6 +107,7 @@ __all__ = [
     "DimensionError",
     "DiskFullError",
     "DuplicateIdError",
+    "EncoderError",
     "ExistsError",
     "ExtraMissingError",
     "FileAccessError",
@@ -120,6 +124,8 @@ __all__ = [
     "LockedError",
     "MapFullError",
     "MetadataError",
+    "Migration",
+    "MigrationStatus",
     "MissingError",
     "NonFiniteError",
     "NotADatabaseError",
@@ -167,6 +173,7 @@ __all__ = [
 _LAZY = {
     "Collection": "vecdb.collection",
     "Database": "vecdb.database",
+    "Migration": "vecdb.migrating",
     "PluginRegistry": "vecdb.registry",
     "hookimpl": "vecdb.hookspecs",
     "open": "vecdb.database",

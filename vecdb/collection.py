@@ -17,6 +17,7 @@ from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
 from vecdb.lazy import LazyModule
+from vecdb.migrating import Migrating
 from vecdb.storage.idkeys import id_key, id_keys
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
@@ -63,7 +64,7 @@ def _condition(where: Where | None) -> conditions.Condition | None:
     return None if where is None or where == {} else conditions.parse(where)
 
 
-class Collection(Upgrading):
+class Collection(Migrating, Upgrading):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

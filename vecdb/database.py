@@ -34,13 +34,13 @@ from vecdb.kernels.loader import warmup
 from vecdb.lazy import LazyModule
 from vecdb.storage import handles
 from vecdb.storage.handles import OpenOptions, Store
-from vecdb.storage.snapshot import Snapshot, check_seq, find_collection
+from vecdb.storage.snapshot import Snapshot, find_collection
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 
 if TYPE_CHECKING:
     from vecdb import registry as registries
-    from vecdb.engine import automatic, encoding, housekeeping, inspection, workshop
+    from vecdb.engine import automatic, encoding, housekeeping, inspection, tags, workshop
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
     from vecdb.storage.writer import Transaction
@@ -51,6 +51,7 @@ else:  # what a first search does without
     automatic = LazyModule("vecdb.engine.automatic")
     encoding = LazyModule("vecdb.engine.encoding")
     inspection = LazyModule("vecdb.engine.inspection")
+    tags = LazyModule("vecdb.engine.tags")
     registries = LazyModule("vecdb.registry")
     workshop = LazyModule("vecdb.engine.workshop")
     writetx = LazyModule("vecdb.storage.writetx")
@@ -450,26 +451,11 @@ class Database:
         """
         check_name("tag", name)
         wanted = None if seq is None else check_count("seq", seq, 0)
-
-        def put(write: WriteTx) -> int:
-            chosen = write.counters.seq if wanted is None else wanted
-            check_seq(write.counters, chosen)
-            if name in write.catalog.tags:
-                raise ExistsError(f"tag {name!r} exists", hint="Remove it with untag(name).", kind="tag", name=name)
-            write.add_tag(name, chosen)
-            return chosen
-
-        return self._write(put)
+        return self._write(tags.add_tag(name, wanted))
 
     def untag(self, name: str) -> None:
         """Remove a tag; the history that only it kept is forgotten by and by."""
-
-        def remove(write: WriteTx) -> None:
-            if name not in write.catalog.tags:
-                raise reading.missing_tag(name, write.catalog.tags)
-            write.remove_tag(name)
-
-        self._write(remove)
+        self._write(tags.remove_tag(name))
 
     def tags(self) -> dict[str, int]:
         """Return the tags and the seqs that they name."""
@@ -548,7 +534,8 @@ class Database:
         Parameters
         ----------
         keep : {"tags", "window", "nothing"}, default "tags"
-            What history survives: what tags need; also the retention window; or nothing (the tags are removed).
+            What history survives: what tags need; also the retention window; or nothing (the tags are removed, but
+            those of active migrations).
         timeout : float, optional
             Seconds to wait until no other process has the file open; default: the one given to `open`.
 
@@ -571,8 +558,7 @@ class Database:
             self._keeper.go_on()
         store.require_sole_use(wait)
         if keep == "nothing":
-            for name in self.tags():
-                self.untag(name)
+            self._write(tags.remove_all)
         with self._read() as snapshot:
             entries = list(snapshot.state.catalog.collections.values())
         housekeeping.forget(store, keep, wait)

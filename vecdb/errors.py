@@ -30,6 +30,7 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   └─ RecordExistsError        .ids .collection
     ├─ ConflictError                .id .expected .found
     ├─ WrongModelError              .space .numbers
+    ├─ EncoderError                 .space .ids
     ├─ StateError (RuntimeError)
     │   ├─ ClosedError              .what
     │   ├─ ReadOnlyError            .path
@@ -76,6 +77,7 @@ __all__ = [
     "DimensionError",
     "DiskFullError",
     "DuplicateIdError",
+    "EncoderError",
     "ExistsError",
     "ExtraMissingError",
     "FileAccessError",
@@ -306,6 +308,12 @@ class WrongModelError(VecdbError):
     """A batch has the right width but does not look like the output of the space's model."""
 
     fields = ("space", "numbers")
+
+
+class EncoderError(VecdbError):
+    """The callable that embeds records failed for every record of a batch, retries included; nothing is lost."""
+
+    fields = ("space", "ids")
 
 
 # --- the handle's state -----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ __all__ = [
     "Id",
     "IndexInfo",
     "Metric",
+    "MigrationStatus",
     "Plan",
     "Progress",
     "Record",
@@ -470,6 +471,82 @@ class Commit:
     time: float
     changes: tuple[str, ...]
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """Where a migration stands, at one seq.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 1 in each collection.
+    source, target : str
+        Names of the spaces.
+    state : str
+        "prepared", "bridging" (the random canary is embedded), "backfilling", "complete" (nothing waits), "rolling
+        back", "finished" or "rolled back".
+    paused : str
+        Why it stands still; empty while it may go on.
+    via, policy : str
+    total : int
+        Records that have, or wait for, a vector of the migration.
+    done : int
+        Vectors that it wrote.
+    pending : int
+        Records with a vector in the source space and none in the target space, those that failed included.
+    failures : tuple of (id, reason)
+        Records that could not be embedded so far.
+    only_new : tuple of str or int
+        Records with a vector in the target space alone: a rollback leaves them as they are, without an old vector.
+    seconds : float
+        Spent on embedding and writing.
+    rate : float
+        Records per second, 0.0 where nothing was done yet.
+    remaining : float or None
+        Seconds that the pending records will take at this rate; None where it is not known.
+    measured : mapping of str to float
+        What the canary showed.
+    begun_seq : int
+        The state that a rollback restores; readable with ``as_of=tag`` while the migration is active.
+    tag : str
+    began, ended : float
+        Seconds since 1970; `ended` is 0.0 while it is active.
+    seq : int
+        The commit that was looked at.
+    """
+
+    number: int
+    source: str
+    target: str
+    state: str
+    paused: str
+    via: str
+    policy: str
+    total: int
+    done: int
+    pending: int
+    failures: tuple[tuple[Id, str], ...]
+    only_new: tuple[Id, ...]
+    seconds: float
+    rate: float
+    remaining: float | None
+    measured: Mapping[str, float]
+    begun_seq: int
+    tag: str
+    began: float
+    ended: float
+    seq: int
+
+    @property
+    def share(self) -> float:
+        """Share of the records that have their new vector."""
+        return 1.0 if not self.total else (self.total - self.pending) / self.total
+
+    @property
+    def active(self) -> bool:
+        """Whether it is neither finished nor rolled back."""
+        return self.state not in ("finished", "rolled back")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,3 +18,8 @@ def test_index_types(index_type, check):
 @parametrize_with_checks(registered("transform"), "transform")
 def test_transforms(transform, check):
     check(transform)
+
+
+@parametrize_with_checks(registered("backfill policy"), "backfill policy")
+def test_backfill_policies(backfill_policy, check):
+    check(backfill_policy)

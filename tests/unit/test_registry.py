@@ -62,6 +62,10 @@ def fresh(*plugins):
     return PluginRegistry(plugins, entry_points=False)
 
 
+OWN = ["vecdb.indexes", "vecdb.transforms", "vecdb.backfill"]
+"""Where vecdb's own plugins are, in the order in which `plugins` lists them."""
+
+
 def foreign(given):
     """Return the names of transforms that are not vecdb's own: those have no prefix."""
     return [name for name in given.names("transform") if "." in name]
@@ -113,11 +117,12 @@ def test_a_plugin_that_was_handed_over_is_known_by_its_module_or_class():
 def test_plugins_lists_vecdb_first_then_the_others_with_what_they_provide(installed):
     installed["acme"] = lambda: plugin(Type("acme.a"), Type("acme.b"))
     found = PluginRegistry([plugin(Type("other.c"), name="other")]).plugins()
-    assert [each.name for each in found] == ["vecdb.indexes", "vecdb.transforms", "other", "acme"]
-    assert [each.distribution for each in found] == ["vecdb", "vecdb", None, "dist-acme"]
+    assert [each.name for each in found] == [*OWN, "other", "acme"]
+    assert [each.distribution for each in found] == ["vecdb", "vecdb", "vecdb", None, "dist-acme"]
     assert [each.name for each in found[0].provides] == ["flat", "graph", "ivf", "rabitq"]
     assert "procrustes" in [each.name for each in found[1].provides]
-    assert [each.name for each in found[3].provides] == ["acme.a", "acme.b"]
+    assert "novelty" in [each.name for each in found[2].provides]
+    assert [each.name for each in found[4].provides] == ["acme.a", "acme.b"]
 
 
 def test_a_room_of_vecdb_is_imported_when_something_of_its_kind_is_asked_for():
@@ -171,7 +176,7 @@ def test_a_plugin_with_one_bad_object_registers_nothing(bad, words):
     with pytest.raises(PluginError, match=words) as caught:
         given.register(plugin(Type("acme.a"), bad))
     assert caught.value.plugin == "acme_plugin" and "acme_plugin" in caught.value.message
-    assert foreign(given) == [] and len(given.plugins()) == 2
+    assert foreign(given) == [] and len(given.plugins()) == len(OWN)
     given.register(plugin(Type("acme.a")))  # and it can be tried again
     assert foreign(given) == ["acme.a"]
 
@@ -205,7 +210,7 @@ def test_a_contested_name_of_installed_plugins_fails_where_it_is_asked_for_and_n
         given.find("transform", "acme.map")
     assert [each.name for each in given.provided("transform") if "." in each.name] == []
     assert given.find("index type", "flat").plugin == "vecdb.indexes"
-    assert [info.error is None for info in given.plugins()] == [True, True, True, False]
+    assert [info.error is None for info in given.plugins()] == [*(True for _ in OWN), True, False]
 
 
 # --- hooks that pluggy would accept in silence ---
@@ -292,14 +297,14 @@ def test_a_plugin_that_fails_is_logged_kept_and_named_in_hints(installed, caplog
     assert "plugin 'acme' (dist-acme 1.2) failed to load." in caught.value.hint
     assert "cannot be imported: ImportError: no module named 'faiss'" in caplog.text
     assert foreign(given) == ["zeta.map"]
-    failed = given.plugins()[2]
+    failed = given.plugins()[len(OWN)]
     assert failed.name == "acme" and isinstance(failed.error, PluginLoadError) and failed.provides == ()
     assert isinstance(failed.error.__cause__, ImportError)
 
 
 def test_a_plugin_that_ends_the_process_while_it_is_imported_does_not(installed, caplog):
     installed["acme"] = lambda: sys.exit("bye")
-    assert isinstance(PluginRegistry().plugins()[2].error, PluginLoadError)
+    assert isinstance(PluginRegistry().plugins()[len(OWN)].error, PluginLoadError)
 
 
 def test_a_plugin_that_hangs_while_it_is_imported_is_given_up(installed, monkeypatch, caplog):
@@ -310,7 +315,7 @@ def test_a_plugin_that_hangs_while_it_is_imported_is_given_up(installed, monkeyp
     try:
         given = PluginRegistry()
         assert foreign(given) == ["zeta.map"]
-        assert "did not finish importing within 1 seconds" in given.plugins()[2].error.message
+        assert "did not finish importing within 1 seconds" in given.plugins()[len(OWN)].error.message
     finally:
         gate.set()
 
@@ -454,7 +459,7 @@ def test_listeners_hear_of_every_plugin_that_is_added(installed):
     given.on_change(listener.listen)
     before = given.changes
     given.register(plugin(Type("other.map"), name="other"))
-    assert heard and heard[-1] == 4 and given.changes > before
+    assert heard and heard[-1] == len(OWN) + 2 and given.changes > before
     count = len(heard)
     del listener
     gc.collect()
@@ -497,9 +502,7 @@ def test_a_distribution_is_found_by_its_entry_points():
     lines = done.stdout.splitlines()
     assert lines[0] == f"importer {[('acme.csv', owner)]}", done.stderr
     assert lines[1] == f"command {[('acme-fail', owner), ('acme-greet', owner)]}"
-    assert lines[2] == str(
-        [("vecdb.indexes", True), ("vecdb.transforms", True), ("acme-broken", False), ("acme-tools", True)]
-    )
+    assert lines[2] == str([*((name, True) for name in OWN), ("acme-broken", False), ("acme-tools", True)])
     assert "plugin 'acme-broken' (acme 0.1) cannot be imported: RuntimeError" in done.stderr
 
 
@@ -507,7 +510,8 @@ def test_a_distribution_is_found_by_its_entry_points():
     ("setting", "names"), [("", []), ("acme-tools", ["acme-tools"]), ("acme", ["acme-broken", "acme-tools"])]
 )
 def test_only_plugins_that_are_allowed_are_imported(setting, names):
-    code = "from vecdb import PluginRegistry; print([info.name for info in PluginRegistry().plugins()[2:]])"
+    shown = f"[info.name for info in PluginRegistry().plugins()[{len(OWN)}:]]"
+    code = f"from vecdb import PluginRegistry; print({shown})"
     assert in_a_process(code, VECDB_PLUGINS=setting).stdout.strip() == str(names)
 
 

@@ -30,6 +30,7 @@ from vecdb.storage.handles import Store
 from vecdb.storage.history import read_change, read_deaths
 from vecdb.storage.idkeys import id_value
 from vecdb.storage.indexes import IndexEntry, part_ordinals
+from vecdb.storage.migrations import read_migrations, tag_of
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView, profile_key
@@ -192,6 +193,7 @@ def _parts(
 ) -> Iterator[Callable[[], None]]:
     yield lambda: _check_log(snapshot, proof)
     yield lambda: _check_profiles(snapshot, proof)
+    yield lambda: _check_migrations(snapshot, proof)
     for entry in snapshot.state.catalog.collections.values():
         for space in entry.spaces.values():
             yield lambda entry=entry, space=space: _check_space(snapshot, entry, space, proof)  # type: ignore[misc]
@@ -231,6 +233,19 @@ def _check_profiles(snapshot: Snapshot, proof: _Proof) -> None:
         for space in entry.spaces.values():
             if counts[space.id].profiled and profile_key(space) not in there:
                 proof.wrong(f"space {space.name!r} of collection {entry.name!r} has lost its identity profile")
+
+
+def _check_migrations(snapshot: Snapshot, proof: _Proof) -> None:
+    """What is kept of migrations is readable, and an active one has its spaces and the tag of its beginning."""
+    catalog = snapshot.state.catalog
+    for entry in catalog.collections.values():
+        numbers = {space.id for space in entry.spaces.values()}
+        for migration in read_migrations(snapshot.tx, entry.id):
+            proof.add("migrations")
+            tagged = catalog.tags.get(tag_of(entry.id, migration.number))
+            begun = tagged is not None and tagged.seq == migration.begun
+            if migration.active and not (begun and {migration.source, migration.target} <= numbers):
+                proof.wrong(f"migration {migration.number} of collection {entry.name!r} has lost its spaces or its tag")
 
 
 def _check_space(snapshot: Snapshot, entry: CollectionEntry, space: Space, proof: _Proof) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb.engine.names import check_name, check_option
-from vecdb.errors import DimensionError, ExistsError, ParameterError
+from vecdb.errors import DimensionError, ExistsError, ParameterError, StateError
+from vecdb.storage.migrations import active_migration
 from vecdb.storage.snapshot import entry_by_number, find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
@@ -86,7 +87,14 @@ def drop_space(collection: tuple[int, str], name: str) -> Callable[[WriteTx], No
 
     def operation(write: WriteTx) -> None:
         entry = entry_by_number(write.catalog, *collection)
-        write.drop_space(entry, find_space(entry, name))
+        space = find_space(entry, name)
+        active = active_migration(write.tx, entry.id)
+        if active is not None and space.id in (active.source, active.target):
+            raise StateError(
+                f"space {name!r} is part of migration {active.number} of collection {entry.name!r}, which is active",
+                hint="Finish it or roll it back first.",
+            )
+        write.drop_space(entry, space)
         write.note(f"{entry.name}: drop space {name}")
 
     return operation

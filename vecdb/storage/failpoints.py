@@ -30,6 +30,11 @@ NAMES: Final = (
     "compact.after-rename",
     "backup.copied",
     "create.half",
+    "migrate.begun",
+    "migrate.batch",
+    "migrate.finished",
+    "migrate.undoing",
+    "migrate.undone",
 )
 """Every failpoint, in no order; the crash tests visit each of them."""
 

@@ -39,6 +39,7 @@ from vecdb.storage.history import (
 )
 from vecdb.storage.idkeys import prefixed
 from vecdb.storage.indexes import drop_parts
+from vecdb.storage.migrations import held_tags, migrations_key
 from vecdb.storage.records import id_place, read_metadatas, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, profile_key, read_segments
 from vecdb.storage.spare import release
@@ -178,7 +179,10 @@ class WriteTx:
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
         self._forgotten += forget_collection(self.tx, entry.id)
-        self.tx.delete("meta", collection_key(entry.id))
+        for tag in held_tags(self.tx, [entry.id]):
+            self.remove_tag(tag)
+        for key in (collection_key(entry.id), migrations_key(entry.id)):
+            self.tx.delete("meta", key)
         self._pending.pop(entry.id, None)
         left = {name: other for name, other in self._catalog.collections.items() if other.id != entry.id}
         self.catalog = replace(self._catalog, collections=left)

@@ -1,0 +1,237 @@
+"""The loop of a migration: the canary, what it showed, batch after batch, until nothing waits.
+
+Every step begins with what the file says, so a loop may be killed, or go on in another process, between any two
+instructions; two loops at once only embed some records twice. Invariant: nothing is held while an encoder runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vecdb.engine.batch import space_batch
+from vecdb.engine.guard import Guard
+from vecdb.engine.migration.batches import Candidate, Delivered, Delivery, Wanted, deliver, read_candidates
+from vecdb.engine.migration.begin import Key, advance, known_one, set_paused
+from vecdb.engine.migration.census import Census, take_census
+from vecdb.engine.migration.encoders import Encoder
+from vecdb.engine.migration.order import COLLECT, Collect, next_rows
+from vecdb.engine.view import CollectionView
+from vecdb.errors import CancelledError, ParameterError, StateError, WrongModelError
+from vecdb.registry import PluginRegistry
+from vecdb.storage.migrations import (
+    BACKFILLING,
+    BRIDGING,
+    COMPLETE,
+    MAX_FAILURES,
+    PREPARED,
+    StoredMigration,
+    read_migrations,
+)
+from vecdb.storage.snapshot import Snapshot
+from vecdb.storage.state import CollectionEntry
+from vecdb.storage.writetx import WriteTx
+from vecdb.types import CancelCheck, Progress
+
+Judge = Callable[[CollectionView, StoredMigration, Census], tuple[Mapping[str, float], str]]
+"""Measures with the canary's vectors what was promised; returns figures, and why to pause (empty: go on)."""
+
+
+def nothing_promised(view: CollectionView, migration: StoredMigration, census: Census) -> tuple[dict[str, float], str]:
+    """Judge a migration of which nothing was predicted."""
+    return {}, ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the loop needs of the database and of the application.
+
+    Attributes
+    ----------
+    read : callable
+        Opens a snapshot of the newest commit.
+    write : callable
+        Runs an operation in a commit that users see, given the collection's entry.
+    collection : (int, str)
+    registry, guard
+    make_encoder : callable
+        Returns what makes the vectors of the target space, by its entry.
+    trust : bool
+        Whether the guard against wrong models is skipped.
+    """
+
+    read: Callable[[], AbstractContextManager[Snapshot]]
+    write: Callable[[Callable[[WriteTx], Any], CollectionEntry], Any]
+    collection: Key
+    registry: PluginRegistry
+    guard: Guard
+    encoder: Encoder | None
+    trust: bool = False
+    judge: Judge = nothing_promised
+    collect: Mapping[str, Collect] = field(default_factory=lambda: dict(COLLECT))
+    progress: Progress | None = None
+    cancel: CancelCheck | None = None
+    clock: Callable[[], float] = time.monotonic
+
+
+def run(tools: Tools, number: int, limit: int | None) -> int:
+    """Embed up to `limit` records, or all that wait; return how many were given a vector.
+
+    Raises
+    ------
+    StateError
+        The migration is paused, finished or rolled back.
+    EncoderError, DimensionError, DTypeError, WrongModelError
+        The encoder failed altogether, or returned what cannot be the target space's vectors.
+    """
+    loop = _Loop(tools, number, limit)
+    loop.start()
+    while loop.turn():
+        pass
+    return loop.done
+
+
+@dataclass(slots=True)
+class _Loop:
+    """One call of `run`."""
+
+    tools: Tools
+    number: int
+    limit: int | None
+    done: int = 0
+    tried: int = 0
+    total: int = 0
+    queue: list[int] = field(default_factory=list)
+    """Rows of records that are next, in order."""
+    mark: float = 0.0
+    """When the last commit was over."""
+
+    def _view(self, snapshot: Snapshot) -> CollectionView:
+        return CollectionView(snapshot, snapshot.entry(*self.tools.collection))
+
+    def _migration(self, view: CollectionView) -> StoredMigration:
+        return known_one(read_migrations(view.tx, view.number), self.number)
+
+    def _write(self, operation: Callable[[WriteTx], Any], entry: CollectionEntry) -> Any:
+        return self.tools.write(operation, entry)
+
+    def start(self) -> None:
+        self.mark = self.tools.clock()
+        with self.tools.read() as snapshot:
+            view = self._view(snapshot)
+            migration = self._migration(view)
+        if migration.state not in (PREPARED, BRIDGING, BACKFILLING, COMPLETE):
+            raise StateError(f"migration {self.number} is {migration.state}", hint="Begin another with migrate().")
+        if migration.paused:
+            raise StateError(f"migration {self.number} is paused: {migration.paused}", hint="resume() lets it go on.")
+        if migration.state == PREPARED:
+            self._write(advance(self.tools.collection, self.number, PREPARED, BRIDGING), view.entry)
+
+    def turn(self) -> bool:
+        """Do one batch, or one step from state to state; False when there is nothing more to do now."""
+        if self.tools.cancel is not None and self.tools.cancel():
+            raise CancelledError(f"the migration was cancelled after {self.done} records; they stay")
+        with self.tools.read() as snapshot:
+            view = self._view(snapshot)
+            migration = self._migration(view)
+            if migration.paused or not migration.active:
+                return False
+            wanted = Wanted(migration.source, migration.target)
+            filled = bool(self.queue)
+            if not filled:
+                self._fill(view, migration)
+            candidates = self._take(view, migration, wanted) if self._may_go_on() else []
+        if not self._may_go_on():
+            return False
+        if candidates:
+            return self._embed(view.entry, migration, candidates, wanted)
+        return True if filled or self.queue else self._next_state(view.entry, migration)
+
+    def _may_go_on(self) -> bool:
+        return self.limit is None or self.tried < self.limit
+
+    def _fill(self, view: CollectionView, migration: StoredMigration) -> None:
+        census = take_census(view, migration)
+        places = next_rows(view, migration, census, self.tools.registry, self.tools.collect)
+        self.queue = census.rows[places].tolist()
+        self.total = migration.done + int(census.pending.sum())
+
+    def _take(self, view: CollectionView, migration: StoredMigration, wanted: Wanted) -> list[Candidate]:
+        count = migration.batch if self.limit is None else min(migration.batch, self.limit - self.tried)
+        rows, self.queue = self.queue[:count], self.queue[count:]
+        return read_candidates(view, rows, wanted)
+
+    # --- one batch ---
+
+    def _embed(
+        self, entry: CollectionEntry, migration: StoredMigration, candidates: Sequence[Candidate], wanted: Wanted
+    ) -> bool:
+        encoder = self.tools.encoder
+        if encoder is None:
+            raise ParameterError(
+                f"migration {self.number} needs an encoder of space {migration.names[1]!r}",
+                hint="Pass encode= to migrate() or migration().",
+                name="encode",
+                got=None,
+            )
+        encoded = encoder.encode([candidate.record for candidate in candidates])
+        part = space_batch(encoder.space, encoded.vectors, len(encoded.places), False)
+        delivery = Delivery(
+            [candidates[place] for place in encoded.places],
+            part,
+            wanted,
+            {candidates[place].ordinal: reason for place, reason in encoded.failures.items()},
+            self.tools.clock() - self.mark,
+        )
+        self.tried += len(candidates)
+        return self._deliver(entry, migration, delivery)
+
+    def _deliver(self, entry: CollectionEntry, migration: StoredMigration, delivery: Delivery) -> bool:
+        try:
+            with self.tools.read() as snapshot:
+                review = self.tools.guard.review(
+                    snapshot, self.tools.collection[0], delivery.part, trust=self.tools.trust
+                )
+            operation = deliver(self.tools.collection, self.number, delivery, [review])
+            delivered: Delivered = self._write(operation, entry)
+            self.mark = self.tools.clock()
+        except WrongModelError as error:
+            self._pause(entry, f"the vectors look like another model's: {error.message}")
+            raise
+        self.done += delivered.stored
+        self._tell(migration.done + delivered.stored)
+        failed = len(migration.failed) + len(delivery.failures)
+        if failed >= MAX_FAILURES:
+            self._pause(entry, f"{failed} records could not be embedded")
+        return delivered.going_on
+
+    def _pause(self, entry: CollectionEntry, reason: str) -> None:
+        self._write(set_paused(self.tools.collection, self.number, reason[:900]), entry)
+
+    def _tell(self, done: int) -> None:
+        if self.tools.progress is not None:
+            self.tools.progress(done, max(self.total, done))
+
+    # --- from state to state ---
+
+    def _next_state(self, entry: CollectionEntry, migration: StoredMigration) -> bool:
+        """Nothing waits in this state: go on to the next one, if there is one."""
+        if migration.state == BRIDGING:
+            return self._judge_canary(entry)
+        if migration.state == BACKFILLING:
+            self._write(advance(self.tools.collection, self.number, BACKFILLING, COMPLETE), entry)
+        return False
+
+    def _judge_canary(self, entry: CollectionEntry) -> bool:
+        with self.tools.read() as snapshot:
+            view = self._view(snapshot)
+            migration = self._migration(view)
+            measured, missed = self.tools.judge(view, migration, take_census(view, migration))
+        on = advance(
+            self.tools.collection, self.number, BRIDGING, BACKFILLING, measured=dict(measured), paused=missed[:900]
+        )
+        self._write(on, entry)
+        return not missed

@@ -1,0 +1,315 @@
+"""Migrations as an application sees them: `Collection.migrate`, and the `Migration` that it returns.
+
+Arguments are settled here; the work is done by vecdb/engine/migration. How to: docs/how-to/migrate.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from vecdb.engine.names import check_count, check_number, check_option
+from vecdb.engine.view import CollectionView
+from vecdb.errors import StateError
+from vecdb.lazy import LazyModule
+from vecdb.storage.snapshot import find_space
+from vecdb.storage.state import CollectionEntry
+from vecdb.types import CancelCheck, MigrationStatus, Progress
+
+if TYPE_CHECKING:
+    from vecdb.contracts import params as parameters
+    from vecdb.database import Database
+    from vecdb.engine.migration import begin, census, encoders, ending, status, work
+    from vecdb.storage import migrations
+else:  # what a first search does without
+    begin = LazyModule("vecdb.engine.migration.begin")
+    census = LazyModule("vecdb.engine.migration.census")
+    encoders = LazyModule("vecdb.engine.migration.encoders")
+    ending = LazyModule("vecdb.engine.migration.ending")
+    status = LazyModule("vecdb.engine.migration.status")
+    work = LazyModule("vecdb.engine.migration.work")
+    migrations = LazyModule("vecdb.storage.migrations")
+    parameters = LazyModule("vecdb.contracts.params")
+
+__all__ = ["Migration"]
+
+Encode = Callable[[list[Any]], Any]
+R = TypeVar("R")
+
+
+class Migrating:
+    """The part of `Collection` that changes its model."""
+
+    name: str
+
+    if TYPE_CHECKING:
+        _database: Database
+        _number: int
+
+        def _entry(self) -> CollectionEntry: ...
+
+    def migrate(
+        self,
+        source: str,
+        target: str,
+        encode: Encode | None = None,
+        policy: str = "novelty",
+        batch: int = 256,
+        *,
+        canary: float = 0.03,
+        seed: int = 0,
+        params: Mapping[str, Any] | None = None,
+        inputs: Literal["texts", "records"] = "texts",
+        retries: int = 3,
+        retry_wait: float = 0.5,
+        rate: float | None = None,
+        trust: bool = False,
+    ) -> Migration:
+        """Record the change of this collection from one space to another; nothing is embedded before `Migration.run`.
+
+        Parameters
+        ----------
+        source, target : str
+            The space that the records have vectors in, and the one that they are to get vectors in.
+        encode : callable, optional
+            ``list[str] -> array`` of shape (n, dim of `target`); None in the place of a row says that this record
+            cannot be embedded. Kept by this handle only; give it to `migration` in another process.
+        policy : str, default "novelty"
+            Order of the records: "novelty", "traffic", "hybrid", "uncertainty", "random", or a plugin's.
+        batch : int, default 256
+            Records of one call of `encode` and one commit.
+        canary : float in [0, 0.5], default 0.03
+            Share of the records that is embedded first, at random, to see whether what was predicted is true.
+        seed : int, default 0
+            Of everything random in it.
+        params : mapping, optional
+            Parameters of the policy.
+        inputs : {"texts", "records"}, default "texts"
+            What `encode` is given: texts, or `Record` objects.
+        retries : int, default 3
+            Further attempts after `encode` raised; then the records at which it fails are found by halves.
+        retry_wait : float, default 0.5
+            Seconds before the first of them, doubled before each next one.
+        rate : float, optional
+            Records per second at most.
+        trust : bool, default False
+            Skip the guard against another model's vectors.
+
+        Returns
+        -------
+        Migration
+
+        Raises
+        ------
+        StateError
+            A migration of this collection is neither finished nor rolled back.
+        SpaceMissingError, UnknownNameError, ParameterError
+
+        Notes
+        -----
+        While it is active, the state before it stays readable with ``as_of=migration.status().tag``, and the history
+        that this needs is kept. Neither space can be dropped.
+        """
+        database = self._database
+        database._refuse_in_transaction("migrate")
+        tools = _Settings(encode, encoders.check_rules(inputs, retries, retry_wait, rate), trust)
+        provided = database._registry.find("backfill policy", policy)
+        settled = parameters.settle_params(f"backfill policy {policy!r}", provided.thing.parameters, params or {})
+        check_number("canary", canary, 0.0, 0.5)
+        plan = begin.MigrationPlan(
+            source,
+            target,
+            "encode",
+            inputs,
+            policy,
+            settled,
+            check_count("batch", batch, 1),
+            float(canary),
+            check_count("seed", seed, 0),
+        )
+        number: int = database._write(begin.begin((self._number, self.name), plan))
+        return Migration(self, number, tools)
+
+    def migration(
+        self,
+        encode: Encode | None = None,
+        *,
+        retries: int = 3,
+        retry_wait: float = 0.5,
+        rate: float | None = None,
+        trust: bool = False,
+    ) -> Migration:
+        """Return the newest migration of this collection, to go on with it in this process.
+
+        Parameters
+        ----------
+        encode, retries, retry_wait, rate, trust
+            As in `migrate`; they are not stored.
+
+        Raises
+        ------
+        StateError
+            There is none.
+        """
+        with self._database._read() as snapshot:
+            found = migrations.read_migrations(snapshot.tx, self._number)
+        if not found:
+            raise StateError(f"collection {self.name!r} was never migrated", hint="Begin with migrate().")
+        rules = encoders.check_rules(found[-1].inputs, retries, retry_wait, rate)
+        return Migration(self, found[-1].number, _Settings(encode, rules, trust))
+
+    @property
+    def migrations(self) -> tuple[MigrationStatus, ...]:
+        """Every migration of this collection, oldest first; at most the last one is active."""
+        with self._database._read() as snapshot:
+            view = CollectionView(snapshot, snapshot.entry(self._number, self.name))
+            found = migrations.read_migrations(snapshot.tx, self._number)
+            return tuple(status.describe(view, each) for each in found)
+
+
+class _Settings:
+    """What a handle of a migration keeps that is not stored."""
+
+    __slots__ = ("encode", "rules", "trust")
+
+    def __init__(self, encode: Encode | None, rules: encoders.EncodeRules, trust: bool) -> None:
+        encoders.check_callable("encode", encode)
+        self.encode = encode
+        self.rules = rules
+        self.trust = trust
+
+
+class Migration:
+    """The change of a collection from one space to another; made by `Collection.migrate` and `Collection.migration`.
+
+    All that it knows is in the file: any process that has the file open may make one and go on with it.
+    """
+
+    def __init__(self, collection: Migrating, number: int, settings: _Settings) -> None:
+        self._collection = collection
+        self._number = number
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"<Migration {self._number} of {self._collection.name!r}>"
+
+    @property
+    def _key(self) -> tuple[int, str]:
+        return self._collection._number, self._collection.name
+
+    def _write(self, operation: Callable[[Any], R], entry: CollectionEntry | None = None) -> R:
+        return self._collection._database._write(operation, entry)
+
+    def status(self) -> MigrationStatus:
+        """Return where it stands now."""
+        with self._collection._database._read() as snapshot:
+            view = CollectionView(snapshot, snapshot.entry(*self._key))
+            found = migrations.read_migrations(snapshot.tx, self._key[0])
+            return status.describe(view, begin.known_one(found, self._number))
+
+    def run(
+        self, limit: int | None = None, *, progress: Progress | None = None, cancel: CancelCheck | None = None
+    ) -> MigrationStatus:
+        """Embed the next `limit` records, or all that wait, each batch one commit.
+
+        Parameters
+        ----------
+        limit : int, optional
+        progress : callable, optional
+            Called as ``progress(records done, records in all)`` after each commit.
+        cancel : callable, optional
+            Asked before each batch; `CancelledError` then, and what was committed stays.
+
+        Returns
+        -------
+        MigrationStatus
+            ``paused`` says so if it stopped by itself.
+
+        Raises
+        ------
+        StateError
+            It is paused, finished or rolled back.
+        EncoderError
+            `encode` failed for every record of a batch, retries included. What was committed stays.
+        DimensionError, DTypeError
+            `encode` returned another number of rows, another width, or no numbers.
+        WrongModelError
+            Its vectors do not look like those that the space holds; the migration is paused.
+        """
+        self._collection._database._refuse_in_transaction("run")
+        wanted = None if limit is None else check_count("limit", limit, 0)
+        work.run(self._tools(progress, cancel), self._number, wanted)
+        return self.status()
+
+    def _tools(self, progress: Progress | None, cancel: CancelCheck | None) -> work.Tools:
+        database, settings = self._collection._database, self._settings
+        encoder = None
+        if settings.encode is not None:
+            target = find_space(self._collection._entry(), self.status().target)
+            encoder = encoders.Encoder(settings.encode, target, settings.rules)
+        return work.Tools(
+            database._read,
+            database._write,
+            self._key,
+            database._registry,
+            database._guard,
+            encoder,
+            settings.trust,
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def pause(self, reason: str = "by request") -> None:
+        """Let nobody go on with it, in whatever process, until `resume`."""
+        check_option("reason", type(reason).__name__, ("str",))
+        self._write(begin.set_paused(self._key, self._number, reason[:900] or "by request"))
+
+    def resume(self) -> None:
+        """Let it go on; `run` then does."""
+        self._write(begin.set_paused(self._key, self._number, ""))
+
+    def finish(self, *, leave_missing: bool = False) -> None:
+        """Drop the source space with its vectors, and end the migration; it cannot be rolled back any more.
+
+        Parameters
+        ----------
+        leave_missing : bool, default False
+            Also where records still wait for their new vector, or could not be embedded: they are then without any.
+
+        Raises
+        ------
+        StateError
+            Records would be left without a vector, or the migration is not active.
+        """
+        self._write_alone(ending.finish(self._key, self._number, self._reader, leave_missing=leave_missing), "finish")
+
+    def rollback(self, *, progress: Progress | None = None) -> MigrationStatus:
+        """Take away every vector that the migration wrote, and end it; the source space was never touched.
+
+        Records written meanwhile stay as they are: ``status().only_new`` lists those without an old vector. It may be
+        killed and called again.
+
+        Returns
+        -------
+        MigrationStatus
+            ``only_new`` as above.
+        """
+        database = self._collection._database
+        database._refuse_in_transaction("rollback")
+        before = self.status()
+        self._write(ending.begin_undoing(self._key, self._number), self._collection._entry())
+        gone = 0
+        while self._write(ending.undo_some(self._key, self._number, self._reader), self._collection._entry()):
+            gone = min(gone + ending.UNDO_ROWS, before.done)
+            if progress is not None:
+                progress(gone, before.done)
+        return replace(self.status(), only_new=before.only_new)
+
+    @property
+    def _reader(self) -> Any:
+        return self._collection._database._opened().reader
+
+    def _write_alone(self, operation: Callable[[Any], None], call: str) -> None:
+        self._collection._database._refuse_in_transaction(call)
+        self._write(operation)
