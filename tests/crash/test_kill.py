@@ -12,8 +12,9 @@ from vecdb.testing.crash import Kill, Lives, Outcome, Trial, do_chore, run_child
 from vecdb.testing.processes import Child
 from vecdb.testing.workload import Workload
 
-ELSEWHERE = {"create.half", "index.stored", "transform.stored"}
-"""Failpoints with tests of their own: below, and in test_index_kill.py."""
+MIGRATING = {name for name in NAMES if name.startswith("migrate.")}
+ELSEWHERE = {"create.half", "index.stored", "transform.stored"} | MIGRATING
+"""Failpoints with tests of their own: below, and in files beside this one."""
 OFTEN = ("write.begin", "write.applied", "commit.before", "commit.after")
 
 

@@ -220,10 +220,10 @@ class Encoder:
 def _finite(given: Any) -> npt.NDArray[Any] | None:
     """Return the answer as a matrix of numbers; None leaves the complaint to the door of all arrays."""
     try:
-        matrix = np.asarray(given, dtype=np.float64)
+        matrix: npt.NDArray[Any] = np.asarray(given)
     except (TypeError, ValueError):
         return None
-    return matrix if matrix.ndim == 2 else None
+    return matrix if matrix.ndim == 2 and matrix.dtype.kind in "fiu" else None
 
 
 def _as_rows(answer: Any, space: Space) -> Any:
