@@ -106,7 +106,7 @@ def reading(path):
         looked = 0
         with opened(path, mode="r") as db:
             docs = db.collection("docs")
-            while not looked or os.getppid() == parent and not (path.parent / "enough").exists():
+            while not looked or (os.getppid() == parent and not (path.parent / "enough").exists()):
                 for status in docs.migrations[-1:]:
                     assert status.done + 5 + status.pending == COUNT or not status.active
                     seen = 0
@@ -255,6 +255,9 @@ def test_every_failpoint_of_migrations_is_here():
 def test_each_failpoint_twenty_times(tmp_path, undisturbed, name):
     chance = random.Random(name)
     for turn in range(20):
-        visit, how = chance.randint(1, 1 if name in ("migrate.begun", "migrate.undone") else 12), ("exit", "pause")[turn % 2]
+        visit, how = (
+            chance.randint(1, 1 if name in ("migrate.begun", "migrate.undone") else 12),
+            ("exit", "pause")[turn % 2],
+        )
         call = "run" if name in FORWARD and (name not in BACKWARD or turn % 3) else "rollback"
         die_at(tmp_path / f"{turn}.vecdb", undisturbed, name, [(visit, how)], call)

@@ -62,7 +62,9 @@ def test_nothing_to_embed_calls_nothing(clock):
 
 def test_records_may_be_given_instead_of_texts(clock):
     seen = []
-    encoder = Encoder(lambda given: seen.extend(given) or np.ones((len(given), DIM)), SPACE, clock.rules(inputs="records"))
+    encoder = Encoder(
+        lambda given: seen.extend(given) or np.ones((len(given), DIM)), SPACE, clock.rules(inputs="records")
+    )
     assert encoder.encode([record(1, None), record(2)]).places == [0, 1]
     assert [each.id for each in seen] == [1, 2] and seen[0].metadata == {"n": 1}
 

@@ -14,8 +14,13 @@ import numpy.typing as npt
 
 from vecdb.contracts.backfill import BackfillFacts, BackfillPolicy
 from vecdb.contracts.params import settle_stored
+from vecdb.engine import transformborder as border
 from vecdb.engine.migration.census import Census, space_numbered
+from vecdb.engine.migration.verdict import fitted_rows
+from vecdb.engine.pairing import directed
+from vecdb.engine.transforms import Loaded, load_transform, unavailable
 from vecdb.engine.view import CollectionView
+from vecdb.engine.views import as_float32
 from vecdb.errors import PluginContractError, StateError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.migrations import BRIDGING, StoredMigration
@@ -29,7 +34,7 @@ _CHUNK: Final = 2_048
 MAX_ATTEMPTS: Final = 3
 """After so many a record that cannot be embedded is passed over, until `retry_failed`."""
 
-Collect = Callable[[CollectionView, StoredMigration, Census], npt.NDArray[Any] | None]
+Collect = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], npt.NDArray[Any] | None]
 
 
 def waiting(census: Census, migration: StoredMigration) -> npt.NDArray[np.bool_]:
@@ -54,7 +59,7 @@ def next_rows(
         return np.empty(0, np.int64)
     provided = registry.find("backfill policy", migration.policy)
     policy: BackfillPolicy = provided.thing
-    facts = _facts(view, migration, census, pending, policy, collect)
+    facts = _facts(view, migration, census, pending, policy, registry, collect)
     params = settle_stored(f"backfill policy {policy.name!r}", policy.parameters, migration.params)
     found = np.asarray(policy.order(facts, params))
     _check_order(found, pending, provided.plugin, provided.distribution, policy.name)
@@ -84,11 +89,12 @@ def _facts(
     census: Census,
     pending: npt.NDArray[np.bool_],
     policy: BackfillPolicy,
+    registry: PluginRegistry,
     collect: Mapping[str, Collect],
 ) -> BackfillFacts:
     known: dict[str, Any] = {}
     for name in sorted(policy.needs):
-        known[name] = collect[name](view, migration, census) if name in collect else None
+        known[name] = collect[name](view, migration, census, registry) if name in collect else None
         if known[name] is None:
             raise StateError(
                 f"backfill policy {policy.name!r} needs to know {name}, which nothing here says",
@@ -103,14 +109,14 @@ def _facts(
 # --- novelty ----------------------------------------------------------------------------------------------
 
 
-def novelty(view: CollectionView, migration: StoredMigration, census: Census) -> F32:
-    """Return the mean distance of each record to its five nearest among those known in both spaces.
+def novelty(view: CollectionView, migration: StoredMigration, census: Census, registry: PluginRegistry) -> F32:
+    """Return the mean distance of each record to its five nearest among those that transforms were fitted on.
 
-    These are the records that had both vectors before the migration began, and the canary: transforms are fitted on the
-    first, or on a random sample like the second. With none of them every record is equally new.
+    Where that is not known they are the records that had both vectors before the migration began, and the canary: fits
+    are made of the first, or of a random sample like the second. With none of them every record is equally new.
     """
     space = space_numbered(view, migration.source)
-    anchors = _anchors(census)
+    anchors = _anchors(view, migration, census)
     found = np.zeros(len(census.ordinals), np.float32)
     if not len(anchors):
         return found
@@ -126,9 +132,15 @@ def novelty(view: CollectionView, migration: StoredMigration, census: Census) ->
     return found
 
 
-def _anchors(census: Census) -> npt.NDArray[np.int64]:
-    """Return the places of records known in both spaces; of many a random sample, the same each time."""
-    places = np.flatnonzero((census.known | census.canary) & ~census.pending)
+def _anchors(view: CollectionView, migration: StoredMigration, census: Census) -> npt.NDArray[np.int64]:
+    """Return the places of records that stand for the fit; of many a random sample, the same each time."""
+    between = {migration.source, migration.target}
+    names = {each.name for each in view.entry.transforms if {each.source, each.target} == between}
+    fitted = np.zeros(view.next_row, np.bool_)
+    fitted[fitted_rows(view, names)] = True
+    places = np.flatnonzero(fitted[census.rows])
+    if not len(places):
+        places = np.flatnonzero((census.known | census.canary) & ~census.pending)
     return np.sort(places[np.argsort(census.noise[places], kind="stable")[:MAX_ANCHORS]])
 
 
@@ -150,5 +162,37 @@ def _mean_distance(vectors: F32, anchors: F32) -> F32:
     return np.asarray(np.sqrt(np.maximum(nearest, 0)).mean(axis=1), np.float32)
 
 
-COLLECT: Final[Mapping[str, Collect]] = {"novelty": novelty}
+# --- uncertainty ------------------------------------------------------------------------------------------
+
+
+def uncertainty(
+    view: CollectionView, migration: StoredMigration, census: Census, registry: PluginRegistry
+) -> F32 | None:
+    """Return what a transform of stored vectors from source to target predicts of its own error; None without one."""
+    for each in view.entry.transforms:
+        if (each.source, each.target) != (migration.source, migration.target) or unavailable(each, registry):
+            continue
+        loaded = load_transform(view.snapshot, view.entry, each, registry)
+        found = _predicted(view, loaded, census)
+        if found is not None:
+            return found
+    return None
+
+
+def _predicted(view: CollectionView, loaded: Loaded, census: Census) -> F32 | None:
+    space_view = view.space(loaded.source)
+    parts = []
+    for start in range(0, len(census.positions), _CHUNK):
+        rows = as_float32(space_view.gather(view.tx, census.positions[start : start + _CHUNK]))
+        with border.guarded(loaded.provided, "uncertainty"):
+            part = loaded.transform.uncertainty(np.ascontiguousarray(directed(rows, loaded.source.metric)))
+        if part is None:
+            return None
+        if np.shape(part) != (len(rows),) or not np.isfinite(part).all():
+            raise border.broken(loaded.provided, "C9", "uncertainty is not one finite number for each row")
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+COLLECT: Final[Mapping[str, Collect]] = {"novelty": novelty, "uncertainty": uncertainty}
 """How each fact is found."""

@@ -19,6 +19,7 @@ from vecdb.engine.migration.begin import Key, advance, known_one, set_paused
 from vecdb.engine.migration.census import Census, take_census
 from vecdb.engine.migration.encoders import Encoder
 from vecdb.engine.migration.order import COLLECT, Collect, next_rows
+from vecdb.engine.migration.verdict import judge
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, ParameterError, StateError, WrongModelError
 from vecdb.registry import PluginRegistry
@@ -36,13 +37,8 @@ from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
 from vecdb.types import CancelCheck, Progress
 
-Judge = Callable[[CollectionView, StoredMigration, Census], tuple[Mapping[str, float], str]]
+Judge = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], tuple[Mapping[str, float], str]]
 """Measures with the canary's vectors what was promised; returns figures, and why to pause (empty: go on)."""
-
-
-def nothing_promised(view: CollectionView, migration: StoredMigration, census: Census) -> tuple[dict[str, float], str]:
-    """Judge a migration of which nothing was predicted."""
-    return {}, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ class Tools:
     guard: Guard
     encoder: Encoder | None
     trust: bool = False
-    judge: Judge = nothing_promised
+    judge: Judge = judge
     collect: Mapping[str, Collect] = field(default_factory=lambda: dict(COLLECT))
     progress: Progress | None = None
     cancel: CancelCheck | None = None
@@ -229,7 +225,7 @@ class _Loop:
         with self.tools.read() as snapshot:
             view = self._view(snapshot)
             migration = self._migration(view)
-            measured, missed = self.tools.judge(view, migration, take_census(view, migration))
+            measured, missed = self.tools.judge(view, migration, take_census(view, migration), self.tools.registry)
         on = advance(
             self.tools.collection, self.number, BRIDGING, BACKFILLING, measured=dict(measured), paused=missed[:900]
         )
