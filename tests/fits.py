@@ -41,6 +41,8 @@ def data_of(
     queries: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    across: np.ndarray | None = None,
+    stored: np.ndarray | None = None,
     metric: str = "cosine",
     seed: int = 0,
     **changes: Any,
@@ -61,6 +63,8 @@ def data_of(
         labels=None if labels is None else read_only(labels.astype(np.int64)),
         groups=None if groups is None else read_only(groups.astype(np.int64)),
         validation=None if kept is None else Pairs(lent(kept[0]), lent(kept[1])),
+        queries_across=None if across is None else lent(across),
+        stored=None if stored is None else lent(stored),
         **changes,
     )
 

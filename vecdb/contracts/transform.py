@@ -128,6 +128,11 @@ class FitData:
     queries : ndarray of float32, shape (q, d or e), or None
         Real queries without answers, in the space in which queries are asked: the source space if the role is
         "query", else the target space.
+    queries_across : ndarray of float32, shape (p, e or d), or None
+        The first p of `queries` in the other space, p at most q: how the model of what is stored embeds them.
+    stored : ndarray of float32, shape (s, e or d), or None
+        Vectors without partners in the space of what is stored and searched (the target space if the role is "query",
+        else the source space): what a map of queries will meet, or what a map of stored vectors will map.
     labels : ndarray of int64, shape (n,), or None
         Class of each record; negative: not known.
     groups : ndarray of int64, shape (n,), or None
@@ -155,6 +160,8 @@ class FitData:
     labels: Integers | None = None
     groups: Integers | None = None
     validation: Pairs | None = None
+    queries_across: Matrix | None = None
+    stored: Matrix | None = None
     progress: Progress = silent
     cancel: CancelCheck = never
 

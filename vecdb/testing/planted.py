@@ -92,6 +92,8 @@ def pairs(
         validation=Pairs(
             *(read_only(part[count + count % _GROUP : kept]) for part in (source, target, classes, groups))
         ),
+        queries_across=read_only((target if role == "query" else source)[kept : kept + asked // 2]),
+        stored=read_only((target if role == "query" else source)[count:kept]),
     )
 
 

@@ -10,6 +10,7 @@ from vecdb.hookspecs import hookimpl
 from vecdb.transforms.bt2 import Bt2Type
 from vecdb.transforms.cca import CcaType
 from vecdb.transforms.columns import identity_type, pad_type, truncate_type
+from vecdb.transforms.distill import DistillType
 from vecdb.transforms.hadamard import HadamardType
 from vecdb.transforms.lowrank import LowRankType
 from vecdb.transforms.mlp import MlpType
@@ -28,6 +29,7 @@ __all__ = ["vecdb_register_transforms"]
 def vecdb_register_transforms() -> list[TransformType]:
     """Return vecdb's own kinds of transform, the simple ones first."""
     between: list[TransformType] = [ShiftType(), ProcrustesType(), RidgeType(), LowRankType(), CcaType(), MlpType()]
+    between += [DistillType()]
     between += [Bt2Type(), RelativeType(), SimplexType()]
     within: list[TransformType] = [WhitenType(), PcaType(), AbttType(), NullspaceType(), HadamardType()]
     return [identity_type(), pad_type(), truncate_type(), *between, *within]

@@ -114,11 +114,13 @@ def centred(X: Rows64, Y: Rows64, *, center: bool = True) -> Centred:
 
 def _refuse_nonfinite(data: FitData) -> None:
     kept = data.validation or Pairs(data.source[:0], data.target[:0])
-    queries = data.source[:0] if data.queries is None else data.queries
+    nothing = data.source[:0]
     parts = {
         "source": data.source,
         "target": data.target,
-        "queries": queries,
+        "queries": nothing if data.queries is None else data.queries,
+        "queries_across": nothing if data.queries_across is None else data.queries_across,
+        "stored": nothing if data.stored is None else data.stored,
         "validation source": kept.source,
         "validation target": kept.target,
     }

@@ -30,6 +30,7 @@ def facts_of(data: FitData, **chosen: Plain) -> Facts:
         What the fit decided: penalty, rank, temperature, ...
     """
     arrays = {"source": data.source, "target": data.target, "queries": data.queries, "labels": data.labels}
+    arrays |= {"queries_across": data.queries_across, "stored": data.stored}
     return {"pairs": len(data.source), "data": state_digest(arrays), "role": data.role, **chosen}
 
 

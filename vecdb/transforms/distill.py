@@ -1,0 +1,171 @@
+"""`distill`: fit the ranking, not the vectors. A map of queries after which old vectors rank as a teacher ranks them.
+
+Least squares brings mapped vectors near their partners and loses rankings; here the loss is the ranking (`listwise`).
+The asked vectors are the new vectors of the pairs and whatever real queries there are; the teacher is the new model on
+the paired records, the old model where a query's old vector is known, or the mean of both. It starts from ridge
+regression and gives way to it where kept-back pairs find it clearly better. Formulas: docs/reference/transforms.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts import FitData, Param, State, TransformCapabilities
+from vecdb.transforms.affine import AffineMap, Formula, load_affine
+from vecdb.transforms.judge import best_of, judge_of
+from vecdb.transforms.listwise import Asked, Bank, Course, Lesson, Score, Teacher, learn, taught
+from vecdb.transforms.pairs import Rows32, Rows64
+from vecdb.transforms.procrustes import WIDTHS
+from vecdb.transforms.ridge import PENALTY, choose_ridge
+from vecdb.types import Metric
+
+__all__ = ["DistillType", "Learnt", "distilled"]
+
+_LEAST = 3
+
+
+class Learnt(NamedTuple):
+    """A map of queries, and by which score it was kept (-1: by none)."""
+
+    formula: Formula
+    judged: float
+    kept: bool
+
+
+class _Centres(NamedTuple):
+    """Means of the pairs and of the real queries (those of the pairs where there are none)."""
+
+    before: npt.NDArray[np.float64]
+    after: npt.NDArray[np.float64]
+    asked: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DistillType:
+    """``y = (x - m) W + b`` with W and b of least divergence between the rankings."""
+
+    name: str = "distill"
+    version: int = 1
+    capabilities: TransformCapabilities = field(
+        default=TransformCapabilities(
+            min_pairs=_LEAST,
+            widths=WIDTHS,
+            directions=frozenset({"query"}),
+            affine=True,
+            row_wise=True,
+            deterministic=True,
+        )
+    )
+    parameters: Mapping[str, Param] = field(
+        default_factory=lambda: {
+            "teacher": Param(
+                "str",
+                "mean",
+                "Whose ranking is fitted: the new model's, the old model's, or the mean of both where both are known.",
+                choices=("mean", "new", "old"),
+            ),
+            "temperature": Param(
+                "float", 1.5, "Of both rankings, in deviations of the scores of one query.", low=0.01, high=100.0
+            ),
+            "steps": Param("int", 200, "Steps of Adam.", 0, 1_000_000),
+            "rate": Param("float", 0.1, "Length of a step, in deviations of the map's entries.", 0.0, 10.0),
+            "batch": Param("int", 128, "Asked vectors a step, of each population.", 1, 65_536),
+            "rows": Param("int", 5000, "Stored vectors a step, of the paired and of the others.", 2, 1_000_000),
+            "penalty": PENALTY,
+        }
+    )
+
+    def fit(self, data: FitData, params: Mapping[str, Any]) -> AffineMap:
+        found = distilled(data, params, owner=self.name)
+        known = 0 if data.queries is None else len(data.queries)
+        chosen = {"distilled": found.kept, "judged": found.judged, "queries": known, "steps": params["steps"]}
+        return AffineMap.of(found.formula, data, chosen={**chosen, "teacher": params["teacher"]})
+
+    def load(self, state: State) -> AffineMap:
+        return load_affine(state)
+
+
+def distilled(data: FitData, params: Mapping[str, Any], *, owner: str) -> Learnt:
+    """Return the map of queries that ranks most like the teacher.
+
+    Parameters
+    ----------
+    data : FitData
+        For the role "query".
+    params : mapping
+        As declared by `DistillType`.
+    owner : str
+        Name of the kind, for messages.
+
+    Raises
+    ------
+    FitError, NonFiniteError, CancelledError
+    """
+    mean = "keep" if data.target_space.metric == "l2" else "drop"
+    settings = {"penalty": params["penalty"], "restore": "global" if mean == "keep" else "clip", "mean": mean}
+    ridge = choose_ridge(data, settings, owner=owner, least=_LEAST)
+    pairs = ridge.path.pairs
+    asked = pairs.before if data.queries is None else data.queries.mean(0, dtype=np.float64)
+    centres = _Centres(pairs.before, pairs.after, asked)
+    start = ridge.formula()
+    course = Course(*(params[name] for name in ("steps", "rate", "temperature", "batch", "rows")))
+    metrics = data.source_space.metric, data.target_space.metric
+    lessons = _lessons(data, centres, params["teacher"], metrics)
+    first = Score(start.W.astype(np.float32), np.zeros((2, start.W.shape[1]), np.float32))
+    score = learn(first, lessons, course, metrics, data)
+    return _kept(data, start, _formula(score, centres, data), ridge.judged)
+
+
+def _lessons(data: FitData, centres: _Centres, teacher: Teacher, metrics: tuple[Metric, Metric]) -> list[Lesson]:
+    """Return who is asked over what: records and queries over the paired rows, and over the others where it is known
+    how the old model ranks them."""
+    crowds = [Asked(data.source, data.target, _rounded(centres.before), 0)]
+    crowds += _real(data, _rounded(centres.asked))
+    banks = [_bank(data.target, data.source, centres, metrics[1])]
+    if data.stored is not None:
+        banks.append(_bank(data.stored, None, centres, metrics[1]))
+    found = [taught(crowd, bank, teacher, metrics) for crowd in crowds for bank in banks]
+    return [lesson for lesson in found if lesson is not None]
+
+
+def _real(data: FitData, centre: Rows32) -> list[Asked]:
+    """Return the real queries, those first whose old vectors are known."""
+    if data.queries is None or not len(data.queries):
+        return []
+    known = 0 if data.queries_across is None else len(data.queries_across)
+    found = [Asked(data.queries[:known], data.queries_across, centre, 1)] if known else []
+    if known < len(data.queries):
+        found.append(Asked(data.queries[known:], None, centre, 1))
+    return found
+
+
+def _bank(old: Rows32, new: Rows32 | None, centres: _Centres, metric: Metric) -> Bank:
+    centred = old - _rounded(centres.after)
+    bias = -0.5 * (centred * centred).sum(1) if metric == "l2" else np.zeros(len(old), np.float32)
+    return Bank(old, new, centred, bias.astype(np.float32))
+
+
+def _formula(score: Score, centres: _Centres, data: FitData) -> Formula:
+    """Return the learnt score as a map of real queries, of records where there are none."""
+    W = score.W.astype(np.float64)
+    b: Rows64 = score.b[0 if data.queries is None else 1] - centres.asked @ W
+    shift = centres.after if data.target_space.metric == "l2" else np.zeros(W.shape[1])
+    return Formula(W, b, shift)
+
+
+def _kept(data: FitData, start: Formula, learnt: Formula, judged: float) -> Learnt:
+    """Return what was learnt, unless kept-back pairs find the start clearly better."""
+    judge = judge_of(data)
+    if judge is None:
+        return Learnt(learnt, -1.0, True)
+    found, score = best_of(judge, (learnt, start), lambda each: each.apply(judge.rows))
+    return Learnt(found, score, found is learnt)
+
+
+def _rounded(vector: npt.NDArray[np.float64]) -> Rows32:
+    return vector.astype(np.float32)

@@ -1,0 +1,251 @@
+"""Ranking distillation: fit a bilinear score so that stored vectors are ranked as a teacher ranks them.
+
+Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network" (2015), with lists of scores in the place of
+classes (ListNet; Cao et al., ICML 2007): ``KL(softmax(T / t) || softmax(s / t))`` for each asked vector over a bank of
+stored ones, ``s = <(q - m) W + b, x - m_o> + h``. Invariant: teachers and the start of the fit are divided by their
+deviations, so that one temperature means the same for all of them. Formulas: docs/reference/transforms.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts import FitData
+from vecdb.transforms.adam import Adam, cosine_rate
+from vecdb.transforms.judge import similarities
+from vecdb.transforms.pairs import Rows32, go_on
+from vecdb.types import Metric
+
+__all__ = ["Asked", "Bank", "Lesson", "Score", "Teacher", "deviation", "divergence", "learn", "softmax", "taught"]
+
+Teacher: TypeAlias = Literal["mean", "new", "old"]
+Vector32: TypeAlias = npt.NDArray[np.float32]
+
+_PROBE = 256
+"""Asked vectors from which deviations are taken."""
+
+
+class Score(NamedTuple):
+    """What is learnt: ``W`` and one ``b`` for each population of asked vectors, float32."""
+
+    W: Rows32
+    b: Rows32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A population of asked vectors.
+
+    Attributes
+    ----------
+    new : ndarray of float32, shape (q, d)
+        In the space in which queries are asked.
+    old : ndarray of float32, shape (q, e), or None
+        The same ones in the space of what is stored, where they are known.
+    centre : ndarray of float32, shape (d,)
+        What is taken from `new` before W.
+    place : int
+        Row of `Score.b`.
+    """
+
+    new: Rows32
+    old: Rows32 | None
+    centre: Vector32
+    place: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """Stored vectors that are ranked.
+
+    Attributes
+    ----------
+    old : ndarray of float32, shape (n, e)
+        In the space of what is stored.
+    new : ndarray of float32, shape (n, d), or None
+        The same records in the other space, where they are known.
+    centred : ndarray of float32, shape (n, e)
+        `old` less the mean of the pairs.
+    bias : ndarray of float32, shape (n,)
+        h: what a row's score has besides the product.
+    """
+
+    old: Rows32
+    new: Rows32 | None
+    centred: Rows32
+    bias: Vector32
+
+
+class Lesson(NamedTuple):
+    """Who is asked over which bank by whose judgement, and by what that is divided."""
+
+    asked: Asked
+    bank: Bank
+    teacher: Teacher
+    spread: tuple[float, float, float]
+
+
+class Course(NamedTuple):
+    """How long and how fast: see the parameters of `distill`."""
+
+    steps: int
+    rate: float
+    temperature: float
+    batch: int
+    rows: int
+
+
+def softmax(scores: Rows32) -> Rows32:
+    """Return each row's softmax, in place."""
+    scores -= scores.max(1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(1, keepdims=True)
+    return scores
+
+
+def deviation(table: npt.NDArray[np.floating]) -> float:
+    """Return the deviation of scores within the rows of a table, pooled over the rows; 1 where there is none."""
+    spread = float(np.sqrt(np.mean(table.var(1, dtype=np.float64))))
+    return spread if spread > 0.0 else 1.0
+
+
+def taught(asked: Asked, bank: Bank, wanted: Teacher, metrics: tuple[Metric, Metric]) -> Lesson | None:
+    """Return the lesson that a teacher can give over a bank, None where the vectors that it judges by are not known.
+
+    Parameters
+    ----------
+    asked : Asked
+    bank : Bank
+    wanted : {"mean", "new", "old"}
+        "mean" is what is known of both: the mean of both judgements, or the one there is.
+    metrics : tuple of str
+        Of the space in which queries are asked, and of the space of what is stored.
+    """
+    new, old = bank.new is not None, asked.old is not None
+    if (wanted == "new" and not new) or (wanted == "old" and not old) or not (new or old) or not len(bank.old):
+        return None
+    teacher: Teacher = "mean" if wanted == "mean" and new and old else "new" if wanted != "old" and new else "old"
+    draft = Lesson(asked, bank, teacher, (1.0, 1.0, 1.0))
+    first = slice(0, _PROBE)
+    tables = [_judgement(draft._replace(teacher=each), first, slice(None), metrics) for each in _parts(teacher)]
+    spreads = [deviation(table) for table in tables]
+    both = deviation(tables[0] / spreads[0] + tables[1] / spreads[1]) if teacher == "mean" else 1.0
+    return draft._replace(spread=(spreads[0], spreads[-1], both))
+
+
+def _parts(teacher: Teacher) -> tuple[Teacher, ...]:
+    return ("new", "old") if teacher == "mean" else (teacher,)
+
+
+def _judgement(
+    lesson: Lesson, rows: slice | npt.NDArray[np.int64], columns: slice | npt.NDArray[np.int64], metrics: tuple[Metric, Metric]
+) -> Rows32:
+    """Return the teacher's scores divided by their deviation, shape (rows, columns)."""
+    asked, bank, teacher, (one, other, both) = lesson
+    if teacher == "mean":
+        new = _judgement(Lesson(asked, bank, "new", (one, one, 1.0)), rows, columns, metrics)
+        new += _judgement(Lesson(asked, bank, "old", (other, other, 1.0)), rows, columns, metrics)
+        new /= both
+        return new
+    known, stored, metric = (asked.new, bank.new, metrics[0]) if teacher == "new" else (asked.old, bank.old, metrics[1])
+    assert known is not None and stored is not None  # `taught` gives no other lesson
+    table = similarities(known[rows], stored[columns], metric)
+    table /= one
+    return table
+
+
+def divergence(
+    score: Score,
+    lesson: Lesson,
+    target: Rows32,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    scale: float,
+) -> tuple[float, Rows32, Vector32]:
+    """Return the cross-entropy of the student's lists against the teacher's, and its gradients.
+
+    Parameters
+    ----------
+    score : Score
+    lesson : Lesson
+    target : ndarray of float32, shape (rows, columns)
+        The teacher's distributions.
+    rows, columns : ndarray of int64
+        Of the asked vectors and of the bank.
+    scale : float
+        By which the student's scores are divided: their deviation at the start, times the temperature.
+
+    Returns
+    -------
+    loss : float
+        Mean over the rows.
+    by_W : ndarray of float32, shape (d, e)
+    by_b : ndarray of float32, shape (e,)
+        Of the population's own row of b.
+    """
+    asked, stored = lesson.asked.new[rows] - lesson.asked.centre, lesson.bank.centred[columns]
+    mapped = asked @ score.W + score.b[lesson.asked.place]
+    table = mapped @ stored.T
+    table += lesson.bank.bias[columns]
+    table /= np.float32(scale)
+    guess = softmax(table)
+    loss = -float((target * np.log(np.maximum(guess, 1e-30))).sum()) / len(rows)
+    guess -= target
+    guess /= np.float32(scale * len(rows))
+    back = guess @ stored
+    return loss, asked.T @ back, back.sum(0)
+
+
+def learn(
+    start: Score, lessons: Sequence[Lesson], course: Course, metrics: tuple[Metric, Metric], data: FitData
+) -> Score:
+    """Return the score that the lessons lead to, by Adam on batches.
+
+    Parameters
+    ----------
+    start : Score
+    lessons : sequence of Lesson
+        At least one; each is asked once a step.
+    course : Course
+    metrics : tuple of str
+        As in `taught`.
+    data : FitData
+        For its generator, its progress and its wish to stop.
+
+    Raises
+    ------
+    CancelledError
+    """
+    score = Score(start.W.copy(), start.b.copy())
+    scale = course.temperature * _deviation_of(score, lessons[0])
+    pace = course.rate * float(start.W.std())
+    adam = Adam(score)
+    for step in range(course.steps):
+        go_on(data, step, course.steps)
+        by_W, by_b = np.zeros_like(score.W), np.zeros_like(score.b)
+        for lesson in lessons:
+            rows = _drawn(data.rng, len(lesson.asked.new), course.batch)
+            columns = _drawn(data.rng, len(lesson.bank.old), course.rows)
+            target = _judgement(lesson, rows, columns, metrics)
+            target /= np.float32(course.temperature)
+            _, one, other = divergence(score, lesson, softmax(target), rows, columns, scale)
+            by_W += one
+            by_b[lesson.asked.place] += other
+        adam.step((by_W, by_b), pace * cosine_rate(step, course.steps))
+    return score
+
+
+def _deviation_of(score: Score, lesson: Lesson) -> float:
+    asked = lesson.asked.new[:_PROBE] - lesson.asked.centre
+    mapped = asked @ score.W + score.b[lesson.asked.place]
+    return deviation(mapped @ lesson.bank.centred.T + lesson.bank.bias)
+
+
+def _drawn(rng: np.random.Generator, count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return the places of at most so many of `count`, each once, in order."""
+    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
