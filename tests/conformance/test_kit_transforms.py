@@ -164,6 +164,7 @@ BROKEN = {
     "cannot be stopped": ("F8", Prepared(ridge, lambda data: replace(data, cancel=lambda: False))),
     "always for queries": ("F9", Prepared(ridge, lambda data: replace(data, role="query"))),
     "wants every label": ("F10", Prepared(anchors, known_labels)),
+    "counts stored vectors": ("F11", Prepared(ridge, lambda data: replace(data, stored=data.stored[:-1]))),
     "float64 rows": ("M1", applied(lambda apply, rows: apply(rows).astype(np.float64))),
     "fails on no row": ("M1", applied(lambda apply, rows: apply(rows) + 0 * rows[0, 0])),
     "takes any width": ("M2", applied(lambda apply, rows: apply(np.resize(rows, (len(rows), 12))))),

@@ -19,6 +19,8 @@ __all__ = ["iter_transform_checks"]
 
 Matrix = npt.NDArray[np.float32]
 _METHODS = ("apply", "affine", "inverse", "companion", "uncertainty", "state")
+_ASKED = ("queries", "queries_across")
+_OPTIONAL = (*_ASKED, "stored", "labels", "groups", "validation")
 _CLOSE = 2e-5
 """Of float32 sums of a few terms near 1."""
 
@@ -188,6 +190,20 @@ def check_fit_takes_unknown_labels(thing: Any) -> None:
     labels = np.array(data.labels)
     labels[::5] = -1
     thing.fit(replace(data, labels=planted.read_only(labels)), fitting.defaults(thing))
+
+
+@rule("F11")
+def check_fit_takes_what_there_is(thing: Any) -> None:
+    """A fit does without each part of `FitData` that may be None and is not required, and without all of them."""
+    needs = thing.capabilities.requires
+    rest = {name: None for name in _OPTIONAL if name not in needs and not (name in _ASKED and "queries" in needs)}
+    for gone in ({}, *({name: None} for name in rest), rest):
+        changes: dict[str, Any] = gone if "queries" not in gone else {**gone, "queries_across": None}
+        fitted = thing.fit(replace(_data(thing), **changes), fitting.defaults(thing))
+        rows = _rows(3, fitted.source_dim)
+        require(
+            np.isfinite(fitted.apply(rows)).all(), f"fitted without {', '.join(changes) or 'nothing'} it is not finite"
+        )
 
 
 # --- M: mapping -------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class DistillType:
             "temperature": Param(
                 "float", 1.5, "Of both rankings, in deviations of the scores of one query.", low=0.01, high=100.0
             ),
-            "steps": Param("int", 200, "Steps of Adam.", 0, 1_000_000),
+            "steps": Param("int", 150, "Steps of Adam.", 0, 1_000_000),
             "rate": Param("float", 0.1, "Length of a step, in deviations of the map's entries.", 0.0, 10.0),
             "batch": Param("int", 128, "Asked vectors a step, of each population.", 1, 65_536),
             "rows": Param("int", 5000, "Stored vectors a step, of the paired and of the others.", 2, 1_000_000),
@@ -122,8 +122,7 @@ def distilled(data: FitData, params: Mapping[str, Any], *, owner: str) -> Learnt
 
 
 def _lessons(data: FitData, centres: _Centres, teacher: Teacher, metrics: tuple[Metric, Metric]) -> list[Lesson]:
-    """Return who is asked over what: records and queries over the paired rows, and over the others where it is known
-    how the old model ranks them."""
+    """Return who is asked over what: all over the paired rows, and over the others who is known to the old model."""
     crowds = [Asked(data.source, data.target, _rounded(centres.before), 0)]
     crowds += _real(data, _rounded(centres.asked))
     banks = [_bank(data.target, data.source, centres, metrics[1])]

@@ -143,7 +143,10 @@ def _parts(teacher: Teacher) -> tuple[Teacher, ...]:
 
 
 def _judgement(
-    lesson: Lesson, rows: slice | npt.NDArray[np.int64], columns: slice | npt.NDArray[np.int64], metrics: tuple[Metric, Metric]
+    lesson: Lesson,
+    rows: slice | npt.NDArray[np.int64],
+    columns: slice | npt.NDArray[np.int64],
+    metrics: tuple[Metric, Metric],
 ) -> Rows32:
     """Return the teacher's scores divided by their deviation, shape (rows, columns)."""
     asked, bank, teacher, (one, other, both) = lesson
