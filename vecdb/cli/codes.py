@@ -6,6 +6,7 @@ from vecdb.errors import (
     ArgumentError,
     CancelledError,
     CorruptionError,
+    EncoderError,
     ExtraMissingError,
     FileAccessError,
     FormatVersionError,
@@ -33,7 +34,7 @@ EXIT_CODES: dict[int, str] = {
     5: "The database is in use: another process holds the lock, or all reader places are taken.",
     6: "The file is damaged, not a database, or of a format that this version does not know.",
     7: "The disk: full, not writable, not readable, or a network file system.",
-    8: "A plugin: it is missing, does not load, clashes with another, or failed; the message names it.",
+    8: "A plugin or an encoder: it is missing, does not load, clashes with another, or failed; the message names it.",
     70: "A bug in vecdb; VECDB_TRACEBACK=1 shows where.",
     130: "Interrupted (Ctrl-C). What was committed stays.",
     141: "The program that read the output has gone.",
@@ -57,6 +58,7 @@ _BY_CLASS: tuple[tuple[type[VecdbError], int], ...] = (
     (FormatVersionError, 6),
     (StorageError, 7),
     (PluginError, 8),
+    (EncoderError, 8),
 )
 
 
