@@ -197,7 +197,8 @@ class Collection(Migrating, Upgrading):
         merge : bool, default False
             False replaces a record: what is not given is removed, vectors of other spaces included. True keeps what is
             not given, metadata key by key; None in the place of a record's metadata, text or vector is not given. So a
-            text can only be taken away by replacing the record.
+            text can only be taken away by replacing the record. While the collection is migrated, another text with a
+            vector of one model takes away the vector of the other.
         if_version : int or sequence of int or None, optional
             Expected version of each record: 0 for "not there", None for "any".
         trust : bool, default False
@@ -366,6 +367,8 @@ class Collection(Migrating, Upgrading):
     def _write_batch(self, batch: batching.Batch, rules: operations.WriteRules, *, trust: bool) -> WriteResult:
         database = self._database
         database._writable()
+        if self._number in database._old_encoders:
+            batch = self._in_both_spaces(batch)
         with database._read() as snapshot:
             entry = snapshot.state.catalog.collections.get(self.name)
             known = entry is not None and entry.id == self._number

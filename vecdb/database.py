@@ -41,6 +41,7 @@ from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 if TYPE_CHECKING:
     from vecdb import registry as registries
     from vecdb.engine import automatic, encoding, housekeeping, inspection, tags, workshop
+    from vecdb.engine.migration.encoders import Encoder
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
     from vecdb.storage.writer import Transaction
@@ -187,6 +188,7 @@ class Database:
         self._store: Store | None = store
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
+        self._old_encoders: dict[int, Encoder] = {}
         self._known_registry = registry
         self._plugin_setting = os.environ.get("VECDB_PLUGINS")
         self._told: dict[str, object] = {}

@@ -13,18 +13,18 @@ from vecdb.engine.names import check_count, check_number, check_option
 from vecdb.engine.view import CollectionView
 from vecdb.errors import StateError
 from vecdb.lazy import LazyModule
-from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, MigrationStatus, Progress
 
 if TYPE_CHECKING:
     from vecdb.contracts import params as parameters
     from vecdb.database import Database
-    from vecdb.engine.migration import begin, census, encoders, ending, status, work
+    from vecdb.engine.batch import Batch
+    from vecdb.engine.migration import begin, both, encoders, ending, status, work
     from vecdb.storage import migrations
 else:  # what a first search does without
     begin = LazyModule("vecdb.engine.migration.begin")
-    census = LazyModule("vecdb.engine.migration.census")
+    both = LazyModule("vecdb.engine.migration.both")
     encoders = LazyModule("vecdb.engine.migration.encoders")
     ending = LazyModule("vecdb.engine.migration.ending")
     status = LazyModule("vecdb.engine.migration.status")
@@ -61,6 +61,7 @@ class Migrating:
         seed: int = 0,
         params: Mapping[str, Any] | None = None,
         inputs: Literal["texts", "records"] = "texts",
+        encode_old: Encode | None = None,
         retries: int = 3,
         retry_wait: float = 0.5,
         rate: float | None = None,
@@ -86,7 +87,11 @@ class Migrating:
         params : mapping, optional
             Parameters of the policy.
         inputs : {"texts", "records"}, default "texts"
-            What `encode` is given: texts, or `Record` objects.
+            What the encoders are given: texts, or `Record` objects.
+        encode_old : callable, optional
+            The same for `source`. While it runs, records that this process writes with a text and a vector in `target`
+            alone get an old vector in the same commit, and `run` gives one to those that others wrote; so a rollback
+            leaves nobody out.
         retries : int, default 3
             Further attempts after `encode` raised; then the records at which it fails are found by halves.
         retry_wait : float, default 0.5
@@ -113,7 +118,7 @@ class Migrating:
         """
         database = self._database
         database._refuse_in_transaction("migrate")
-        tools = _Settings(encode, encoders.check_rules(inputs, retries, retry_wait, rate), trust)
+        settings = _Settings(encode, encode_old, encoders.check_rules(inputs, retries, retry_wait, rate), trust)
         provided = database._registry.find("backfill policy", policy)
         settled = parameters.settle_params(f"backfill policy {policy!r}", provided.thing.parameters, params or {})
         check_number("canary", canary, 0.0, 0.5)
@@ -129,12 +134,13 @@ class Migrating:
             check_count("seed", seed, 0),
         )
         number: int = database._write(begin.begin((self._number, self.name), plan))
-        return Migration(self, number, tools)
+        return self._handle(number, settings)
 
     def migration(
         self,
         encode: Encode | None = None,
         *,
+        encode_old: Encode | None = None,
         retries: int = 3,
         retry_wait: float = 0.5,
         rate: float | None = None,
@@ -144,7 +150,7 @@ class Migrating:
 
         Parameters
         ----------
-        encode, retries, retry_wait, rate, trust
+        encode, encode_old, retries, retry_wait, rate, trust
             As in `migrate`; they are not stored.
 
         Raises
@@ -157,7 +163,26 @@ class Migrating:
         if not found:
             raise StateError(f"collection {self.name!r} was never migrated", hint="Begin with migrate().")
         rules = encoders.check_rules(found[-1].inputs, retries, retry_wait, rate)
-        return Migration(self, found[-1].number, _Settings(encode, rules, trust))
+        settings = _Settings(encode, encode_old, rules, trust)
+        return self._handle(found[-1].number, settings)
+
+    def _handle(self, number: int, settings: _Settings) -> Migration:
+        made = Migration(self, number, settings)
+        old = made._encoder(settings.encode_old, "source")
+        if old is not None:
+            self._database._old_encoders[self._number] = old
+        return made
+
+    def _in_both_spaces(self, batch: Batch) -> Batch:
+        """Return a batch with old vectors for what has a new one alone, while a migration is active."""
+        database = self._database
+        with database._read() as snapshot:
+            active = migrations.active_migration(snapshot.tx, self._number)
+        encoder = database._old_encoders.get(self._number)
+        if active is None or encoder is None or encoder.space.id != active.source:
+            database._old_encoders.pop(self._number, None)
+            return batch
+        return both.completed(batch, active, encoder)
 
     @property
     def migrations(self) -> tuple[MigrationStatus, ...]:
@@ -171,11 +196,15 @@ class Migrating:
 class _Settings:
     """What a handle of a migration keeps that is not stored."""
 
-    __slots__ = ("encode", "rules", "trust")
+    __slots__ = ("encode", "encode_old", "rules", "trust")
 
-    def __init__(self, encode: Encode | None, rules: encoders.EncodeRules, trust: bool) -> None:
+    def __init__(
+        self, encode: Encode | None, encode_old: Encode | None, rules: encoders.EncodeRules, trust: bool
+    ) -> None:
         encoders.check_callable("encode", encode)
+        encoders.check_callable("encode_old", encode_old)
         self.encode = encode
+        self.encode_old = encode_old
         self.rules = rules
         self.trust = trust
 
@@ -244,21 +273,29 @@ class Migration:
 
     def _tools(self, progress: Progress | None, cancel: CancelCheck | None) -> work.Tools:
         database, settings = self._collection._database, self._settings
-        encoder = None
-        if settings.encode is not None:
-            target = find_space(self._collection._entry(), self.status().target)
-            encoder = encoders.Encoder(settings.encode, target, settings.rules)
         return work.Tools(
             database._read,
             database._write,
             self._key,
             database._registry,
             database._guard,
-            encoder,
+            self._encoder(settings.encode, "target"),
+            self._encoder(settings.encode_old, "source"),
             settings.trust,
             progress=progress,
             cancel=cancel,
         )
+
+    def _encoder(self, call: Encode | None, side: Literal["source", "target"]) -> encoders.Encoder | None:
+        """Return an encoder of one of the spaces, None where there is none, or the space is gone."""
+        if call is None:
+            return None
+        with self._collection._database._read() as snapshot:
+            stored = begin.known_one(migrations.read_migrations(snapshot.tx, self._key[0]), self._number)
+            entry = snapshot.entry(*self._key)
+        number = stored.source if side == "source" else stored.target
+        space = next((space for space in entry.spaces.values() if space.id == number), None)
+        return None if space is None else encoders.Encoder(call, space, self._settings.rules)
 
     def pause(self, reason: str = "by request") -> None:
         """Let nobody go on with it, in whatever process, until `resume`."""

@@ -213,6 +213,87 @@ def test_versions_are_those_of_the_writers(docs):
     docs.upsert(["r1"], vectors={"old": X[:1]}, if_version=1)
 
 
+def embed_old(texts):
+    """The old model, while it still runs."""
+    return X[[int(text) for text in texts]]
+
+
+def test_with_the_old_encoder_a_new_record_gets_both_vectors_in_one_commit(docs, db):
+    m = docs.migrate("old", "new", embed, encode_old=embed_old)
+    m.run(50)
+    seq = db.seq
+    docs.upsert(["a", "b", "c"], {"new": Y[400:403]}, texts=["400", "401", None])
+    docs.insert(["d"], {"new": Y[403:404], "old": X[599:600]}, texts=["403"])
+    docs.upsert(["e", "f"], {"new": [Y[404], Y[405]], "old": [X[598], None]}, texts=["404", "405"])
+    assert db.seq == seq + 3 and m.status().only_new == ("c",)
+    found = docs.get(["a", "b", "d", "e", "f"], vectors="all")
+    assert [np.flatnonzero((record.vectors["old"] == X).all(axis=1))[0] for record in found] == [
+        400,
+        401,
+        599,
+        598,
+        405,
+    ]
+    with db.transaction():
+        docs.upsert(["g"], {"new": Y[406:407]}, texts=["406"])
+    assert m.rollback().only_new == ("c",)
+    assert docs.search(X[406], k=1, space="old").ids == ["g"] and db.check().ok
+
+
+def test_a_run_gives_old_vectors_to_what_others_wrote(docs):
+    docs.migrate("old", "new", embed).run(50)
+    docs.upsert(["a", "b"], {"new": Y[400:402]}, texts=["400", "401"])
+    m = docs.migration(embed, encode_old=embed_old)
+    assert m.status().only_new == ("a", "b")
+    assert m.run().only_new == ()
+    assert docs.search(X[400], k=1, space="old").ids == ["a"]
+    m.rollback()
+    assert {record.spaces for record in docs.get(["a", "b"])} == {("old", "new")}
+
+
+def test_an_old_encoder_that_fails_fails_the_write(docs, db):
+    def down(texts):
+        raise ConnectionError("gone")
+
+    docs.migrate("old", "new", embed, encode_old=down, retries=0)
+    seq = db.seq
+    with pytest.raises(errors.EncoderError, match="'old'"):
+        docs.upsert(["a"], {"new": Y[:1]}, texts=["0"])
+    docs.upsert(["a"], {"old": X[:1]}, texts=["0"])
+    docs.delete(["a"])
+    assert db.seq == seq + 2
+    docs.migration(encode_old=lambda texts: [None] * len(texts))
+    docs.upsert(["a"], {"new": Y[:1]}, texts=["0"])
+    assert docs.migration().status().only_new == ("a",)
+
+
+def test_after_its_end_nobody_asks_the_old_encoder(docs):
+    asked = []
+    m = docs.migrate("old", "new", embed, encode_old=lambda texts: asked.append(texts) or embed_old(texts))
+    m.run()
+    m.finish()
+    docs.upsert(["a"], {"new": Y[:1]}, texts=["0"])
+    assert asked == [] and docs.migration(encode_old=embed_old).status().state == "finished"
+
+
+def test_a_merge_with_another_text_leaves_no_vector_of_the_old_text(docs):
+    m = docs.migrate("old", "new", embed)
+    m.run()
+    docs.upsert(["r1"], {"old": X[400:401]}, texts=["400"], merge=True)
+    docs.upsert(["r2"], {"new": Y[401:402]}, texts=["401"], merge=True)
+    docs.upsert(["r3"], {"old": X[402:403]}, texts=["3"], merge=True)  # the text that it has
+    docs.upsert(["r4"], {"old": X[403:404]}, merge=True)
+    docs.upsert(["r5"], texts=["5 or so"], merge=True)
+    docs.set_vectors("old", ["r6"], X[404:405])
+    status = m.status()
+    assert status.pending == 1 and status.only_new == ("r2",)
+    assert m.run().pending == 0
+    assert np.array_equal(docs.get(["r1"], vectors=["new"])[0].vectors["new"], Y[400])
+    m.rollback()
+    docs.upsert(["r2"], {"old": X[401:402]}, texts=["402"], merge=True)
+    assert docs.get(["r2"])[0].spaces == ("old", "new")  # without a migration a merge keeps what is not given
+
+
 # --- pausing and refusing ---------------------------------------------------------------------------------
 
 

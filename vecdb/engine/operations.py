@@ -19,6 +19,7 @@ from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
 from vecdb.errors import ConflictError, ParameterError, RecordExistsError, RecordMissingError, SpaceMissingError
 from vecdb.storage.format import StoredRecord, consecutive_refs, encode_records, pack_body, pack_refs
+from vecdb.storage.migrations import active_migration
 from vecdb.storage.records import find_rows, id_places, record_keys, require_id, rows_at
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
@@ -225,16 +226,23 @@ class _Application:
     def _replace(self, refs: list[dict[int, int]]) -> None:
         """Take over the references that stay, and kill the vectors of those that do not."""
         dead: dict[int, list[int]] = {}
+        models = self._models() if self.rules.merge and self.batch.texts is not None else None
         for item in self.old:
+            stale = _stale(item, refs[item.place], models, self.batch)
             for space, ordinal in item.record.refs.items():
                 if space not in self.pending.spaces:  # dropped since the record was written
                     continue
-                if self.rules.merge and space not in refs[item.place]:
+                if self.rules.merge and space not in refs[item.place] and space != stale:
                     refs[item.place][space] = ordinal
                 else:
                     dead.setdefault(space, []).append(ordinal)
         for space, ordinals in dead.items():
             self.write.kill(self.pending, space, ordinals)
+
+    def _models(self) -> tuple[int, int] | None:
+        """Return the spaces between which the collection is being migrated."""
+        active = active_migration(self.write.tx, self.pending.entry.id)
+        return None if active is None else (active.source, active.target)
 
     def _append(self, part: SpaceBatch, rows: npt.NDArray[np.uint64]) -> int:
         rows = rows[part.places]
@@ -256,6 +264,20 @@ class _Application:
         written = [metadata for metadata in metadatas if metadata is not None]
         columns = self.write.columns(self.pending)
         self.pending.delta = columns.write(touched, written, changed, self.pending.delta)
+
+
+def _stale(item: _Old, given: Mapping[int, int], models: tuple[int, int] | None, batch: Batch) -> int | None:
+    """Return the space whose vector a merge must not keep.
+
+    While a collection is migrated, a record that gets another text and a vector of one of the two models has a vector
+    of the old text in the other: kept, it would be taken for the one that the migration is to make, or to restore.
+    """
+    text = None if batch.texts is None else batch.texts[item.place]
+    if models is None or text is None or (models[0] in given) == (models[1] in given):
+        return None
+    if item.record.content()[1] == text:
+        return None
+    return models[1] if models[0] in given else models[0]
 
 
 def delete_ids(

@@ -137,7 +137,7 @@ def read_migrations(tx: Tx, collection: int) -> tuple[StoredMigration, ...]:
         if any(each.active for each in found[:-1]):
             raise ValueError("several are active")
         return found
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptionError(f"a stored migration has a wrong shape: {error}", what="migrations") from error
 
 

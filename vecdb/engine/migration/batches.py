@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from vecdb.storage.records import record_key
 from vecdb.storage.snapshot import entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
 from vecdb.types import Record
+
+_RUNNING: Final = (BRIDGING, BACKFILLING, COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def deliver(
 
     def operation(write: WriteTx) -> Delivered:
         migration = stored(write, collection, number)
-        if migration.state not in (BRIDGING, BACKFILLING, COMPLETE) or migration.paused:
+        if migration.state not in _RUNNING or migration.paused:
             return Delivered(0, False)
         pending = write.pending(entry_by_number(write.catalog, *collection))
         taken = _still_waiting(write, pending, delivery)

@@ -17,7 +17,7 @@ from vecdb.engine.guard import Guard
 from vecdb.engine.migration.batches import Candidate, Delivered, Delivery, Wanted, deliver, read_candidates
 from vecdb.engine.migration.begin import Key, advance, known_one, set_paused
 from vecdb.engine.migration.census import Census, take_census
-from vecdb.engine.migration.encoders import Encoder
+from vecdb.engine.migration.encoders import Encoded, Encoder
 from vecdb.engine.migration.order import COLLECT, Collect, next_rows
 from vecdb.engine.migration.verdict import judge
 from vecdb.engine.view import CollectionView
@@ -53,8 +53,8 @@ class Tools:
         Runs an operation in a commit that users see, given the collection's entry.
     collection : (int, str)
     registry, guard
-    make_encoder : callable
-        Returns what makes the vectors of the target space, by its entry.
+    encoder, old_encoder : Encoder or None
+        What makes the vectors of the target and of the source space.
     trust : bool
         Whether the guard against wrong models is skipped.
     """
@@ -65,6 +65,7 @@ class Tools:
     registry: PluginRegistry
     guard: Guard
     encoder: Encoder | None
+    old_encoder: Encoder | None = None
     trust: bool = False
     judge: Judge = judge
     collect: Mapping[str, Collect] = field(default_factory=lambda: dict(COLLECT))
@@ -85,6 +86,7 @@ def run(tools: Tools, number: int, limit: int | None) -> int:
     """
     loop = _Loop(tools, number, limit)
     loop.start()
+    loop.complete_old()
     while loop.turn():
         pass
     return loop.done
@@ -160,6 +162,24 @@ class _Loop:
         rows, self.queue = self.queue[:count], self.queue[count:]
         return read_candidates(view, rows, wanted)
 
+    # --- records with a new vector alone ---
+
+    def complete_old(self) -> None:
+        """Give old vectors to records that were written with a new one alone, so that a rollback leaves nobody out."""
+        encoder = self.tools.old_encoder
+        if encoder is None:
+            return
+        with self.tools.read() as snapshot:
+            view = self._view(snapshot)
+            migration = self._migration(view)
+            rows = take_census(view, migration).only_new.tolist()
+        wanted = Wanted(migration.target, migration.source)
+        for start in range(0, len(rows), migration.batch):
+            with self.tools.read() as snapshot:
+                candidates = read_candidates(self._view(snapshot), rows[start : start + migration.batch], wanted)
+            encoded = encoder.encode([candidate.record for candidate in candidates])
+            self._deliver(view.entry, migration, self._delivery(encoder, candidates, encoded, wanted, own=False))
+
     # --- one batch ---
 
     def _embed(
@@ -174,16 +194,21 @@ class _Loop:
                 got=None,
             )
         encoded = encoder.encode([candidate.record for candidate in candidates])
-        part = space_batch(encoder.space, encoded.vectors, len(encoded.places), False)
-        delivery = Delivery(
+        delivery = self._delivery(encoder, candidates, encoded, wanted, own=True)
+        self.tried += len(candidates)
+        return self._deliver(entry, migration, delivery)
+
+    def _delivery(
+        self, encoder: Encoder, candidates: Sequence[Candidate], encoded: Encoded, wanted: Wanted, *, own: bool
+    ) -> Delivery:
+        return Delivery(
             [candidates[place] for place in encoded.places],
-            part,
+            space_batch(encoder.space, encoded.vectors, len(encoded.places), False),
             wanted,
             {candidates[place].ordinal: reason for place, reason in encoded.failures.items()},
             self.tools.clock() - self.mark,
+            own,
         )
-        self.tried += len(candidates)
-        return self._deliver(entry, migration, delivery)
 
     def _deliver(self, entry: CollectionEntry, migration: StoredMigration, delivery: Delivery) -> bool:
         try:
@@ -197,6 +222,8 @@ class _Loop:
         except WrongModelError as error:
             self._pause(entry, f"the vectors look like another model's: {error.message}")
             raise
+        if not delivery.own:
+            return delivered.going_on
         self.done += delivered.stored
         self._tell(migration.done + delivered.stored)
         failed = len(migration.failed) + len(delivery.failures)
