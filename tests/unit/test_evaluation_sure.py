@@ -168,6 +168,17 @@ def test_refits_that_differ_widen_a_prediction() -> None:
     assert differing.low < 1.0 < 1.4 < differing.high
 
 
+def test_a_query_counts_in_the_splits_that_judged_it() -> None:
+    nan = math.nan
+    above = np.array([[1.0, 1.0, nan, nan], [nan, 0.5, 0.5, nan]])
+    below = np.full((2, 4), 0.5)
+    found = predict_ratio(above, below, np.arange(4))
+    assert found.queries == 3
+    assert found.value == pytest.approx((1.0 + 0.75 + 0.5) / 1.5)
+    assert predict_mean(above, np.arange(4)).value == pytest.approx(0.75)
+    assert predict_ratio(above[:1], below[:1], np.arange(4)).value == pytest.approx(2.0)
+
+
 def test_a_ratio_to_nothing_is_not_a_number() -> None:
     assert math.isnan(predict_ratio(np.ones(5), np.zeros(5), np.arange(5)).value)
 

@@ -78,8 +78,8 @@ def predict_ratio(
     Parameters
     ----------
     upper, lower : ndarray of float64, shape (q,) or (splits, q)
-        What the compared rankings are worth for each query; with several splits of the pairs, of each refit. NaN in
-        any: the query is left out.
+        What the compared rankings are worth for each query; with several splits of the pairs, of each refit. NaN: the
+        query was not judged in that split.
     clusters : ndarray of int64, shape (q,)
     new : int, optional
         How many queries the prediction is for; default: as many as there are.
@@ -92,12 +92,12 @@ def predict_ratio(
         The interval is symmetric in the logarithm; NaN where the lower mean is 0.
     """
     above, below, known = _shaped(upper, lower)
-    if not above.shape[1] or below.mean() <= _LEAST:
+    if not above.shape[1] or np.nanmean(below) <= _LEAST:
         return _nothing()
-    means = np.column_stack([above.mean(0), below.mean(0)])
+    means = np.column_stack([np.nanmean(above, 0), np.nanmean(below, 0)])
     drawn = _resampled(means, clusters[known], seed)
     logs = np.log(np.maximum(drawn[:, 0], _LEAST)) - np.log(np.maximum(drawn[:, 1], _LEAST))
-    refits = np.log(np.maximum(above.mean(1), _LEAST)) - np.log(np.maximum(below.mean(1), _LEAST))
+    refits = np.log(np.maximum(_by_split(above), _LEAST)) - np.log(np.maximum(_by_split(below), _LEAST))
     value = float(means[:, 0].mean() / means[:, 1].mean())
     reach = math.exp(_reach(logs, refits, above.shape[1], new, level))
     return Estimate(value, value / reach, value * reach, above.shape[1])
@@ -110,19 +110,21 @@ def predict_mean(
     each, _, known = _shaped(values, values)
     if not each.shape[1]:
         return _nothing()
-    mean = each.mean(0)
+    mean = np.nanmean(each, 0)
     drawn = _resampled(np.column_stack([mean, np.ones(len(mean))]), clusters[known], seed)
-    reach = _reach(drawn[:, 0] / drawn[:, 1], each.mean(1), each.shape[1], new, level)
+    reach = _reach(drawn[:, 0] / drawn[:, 1], _by_split(each), each.shape[1], new, level)
     value = float(mean.mean())
     return Estimate(value, max(value - reach, 0.0), min(value + reach, 1.0), each.shape[1])
 
 
 def _shaped(upper: Values, lower: Values) -> tuple[Values, Values, npt.NDArray[np.bool_]]:
+    """Return both as (splits, known queries), NaN where one of them is; known: in at least one split."""
     above, below = np.atleast_2d(upper), np.atleast_2d(lower)
-    splits = max(len(above), len(below))
-    above = np.broadcast_to(above, (splits, above.shape[1]))
-    below = np.broadcast_to(below, (splits, below.shape[1]))
-    known = np.asarray(~np.isnan(above + below).any(axis=0), np.bool_)
+    shape = max(len(above), len(below)), above.shape[1]
+    above, below = np.broadcast_to(above, shape).copy(), np.broadcast_to(below, shape).copy()
+    missing = np.isnan(above) | np.isnan(below)
+    above[missing] = below[missing] = np.nan
+    known = np.asarray(~missing.all(axis=0), np.bool_)
     return above[:, known], below[:, known], known
 
 
@@ -135,6 +137,12 @@ def _resampled(values: Values, clusters: Clusters, seed: int) -> Values:
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=RESAMPLES)
     drawn: Values = weights.astype(np.float64) @ sums
     return drawn
+
+
+def _by_split(values: Values) -> Values:
+    """Return the mean of each split over the queries that it knows, without splits that know none."""
+    there: Values = values[~np.isnan(values).all(axis=1)]
+    return np.asarray(np.nanmean(there, axis=1), np.float64)
 
 
 def _reach(drawn: Values, refits: Values, queries: int, new: int | None, level: float) -> float:

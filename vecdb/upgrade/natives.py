@@ -1,0 +1,313 @@
+"""What is known only where new vectors are: retention, gain, two stages, calibration, the way of a backfill.
+
+A small gallery flatters: everything here carries its size, and what can be carried on to the whole collection is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.contracts import Transform
+from vecdb.evaluation import Judged, scores_between
+from vecdb.upgrade.findings import Native, Nested, Shift, Stage, Worth
+from vecdb.upgrade.ledger import Ledger
+from vecdb.upgrade.material import Material, Questions
+from vecdb.upgrade.parts import Arm, Part
+from vecdb.upgrade.setting import FEWEST, Judging
+from vecdb.upgrade.sides import Ask, Setting, Side, corrected_ranks, plain_ranks, reembedded
+
+__all__ = ["DEPTHS", "backfill_of", "native_of", "shift_of", "stages_of"]
+
+Integers = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+DEPTHS = (50, 100, 200)
+_SHARES = (0.25, 0.5, 1.0)
+_BACKFILLED = (0.0, 0.25, 0.5, 0.75, 1.0)
+_FAR = 1 << 40
+"""The rank of what is not among the candidates."""
+_ASKED, _ROWS, _BINS = 300, 4_000, 48
+"""Of the pictures of scores and of a backfill: queries, rows, bins."""
+
+
+class Trial(Protocol):
+    """What is read of a trial."""
+
+    @property
+    def material(self) -> Material: ...
+    @property
+    def judging(self) -> Judging: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def parts(self) -> list[Part]: ...
+    @property
+    def transforms(self) -> dict[Arm, dict[int, Transform]]: ...
+    @property
+    def ranks(self) -> dict[tuple[Any, bool, int], Integers]: ...
+    def side(self, key: Any, split: int, setting: Setting) -> tuple[Side, Ask] | None: ...
+
+
+def _native_judged(setting: Setting) -> Judged:
+    return setting.judged.among(setting.natives, len(setting.gallery))
+
+
+def _within(setting: Setting, judged: Judged) -> Questions:
+    """Return the queries judged on the native rows, the bank's answers in those terms as well."""
+    return replace(setting.questions, judged=judged)
+
+
+def _bank_within(setting: Setting) -> Questions | None:
+    bank = setting.bank
+    if bank is None or bank.judged is None:
+        return bank
+    return replace(bank, judged=bank.judged.among(setting.natives, len(setting.gallery)))
+
+
+def _measured(trial: Trial, some: Integers | None, *, corrected: tuple[bool, bool], arm: Arm) -> Ledger:
+    """Return a ledger of staying, bridging and re-embedding over native rows, or over `some` of them."""
+    ledger = Ledger(trial.ledger.splits, trial.ledger.clusters, trial.ledger.metric, trial.ledger.expected)
+    fixed = {"stay": corrected[1], arm: corrected[0]}
+    for split in range(ledger.splits):
+        setting, columns, splits = trial.judging.of(split)
+        own = slice(split, split + 1)
+        keep = np.arange(len(setting.natives)) if some is None else some[some < len(setting.natives)]
+        judged = _native_judged(setting).among(keep, len(setting.natives))
+        if split == 0 or len(trial.judging.settings) > 1:
+            fresh = reembedded(trial.material, setting)
+            for key, found in (("stay", trial.side("stay", split, setting)), ("new", fresh)):
+                if found is not None:
+                    side = found[0].among(setting.natives[keep] if key == "stay" else keep)
+                    _write(ledger, key, (splits, columns), (side, found[1]), setting, judged, fixed)
+        found = trial.side(arm, split, setting)
+        if found is not None:
+            side = found[0].among(setting.natives[keep])
+            _write(ledger, arm, (own, columns), (side, found[1]), setting, judged, fixed)
+            _keep_only(ledger, trial.ledger, arm, split)
+    return ledger
+
+
+def _write(
+    ledger: Ledger,
+    key: Any,
+    where: tuple[slice, Integers],
+    found: tuple[Side, Ask],
+    setting: Setting,
+    judged: Judged,
+    fixed: dict[Any, bool],
+) -> None:
+    """Write one ranking; re-embedding is given both ways, of which the better counts."""
+    side, ask = found
+    bank = _bank_within(setting) if len(side.rows) == len(setting.natives) else setting.bank
+    bank = None if bank is None else replace(bank, judged=None) if len(side.rows) != len(setting.natives) else bank
+    for corrected in (False, True) if key == "new" else (fixed[key],):
+        asked = _within(setting, judged)
+        ranks = corrected_ranks(side, ask, asked, judged, bank) if corrected else plain_ranks(side, judged)
+        ledger.write((key, corrected), where[0], where[1], ranks, judged)
+
+
+def _keep_only(ledger: Ledger, judged: Ledger, arm: Arm, split: int) -> None:
+    """Leave out what the whole collection left out: queries whose answers the map was fitted on."""
+    out = np.isnan(judged.of((arm, False))[split])
+    for key in [key for key in ledger.values if key[0] == arm]:  # type: ignore[index]
+        ledger.values[key][split, out] = np.nan
+
+
+def native_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> Native | None:
+    """Return what was measured on native rows, None where too few queries have an answer there."""
+    setting, _, _ = trial.judging.of(0)
+    if not len(setting.natives) or int(_native_judged(setting).answered.sum()) < FEWEST:
+        return None
+    ledgers = [_measured(trial, some, corrected=(corrected, stayed), arm=arm) for some in _nested(setting)]
+    ledger = ledgers[-1]
+    keys = _keys(ledger, arm)
+    nested = tuple(
+        Nested(size, _mean_ratio(each, "bridge", "new"), _mean_ratio(each, "new", "stay"), _mean_ratio(each, "bridge", "stay"))
+        for size, each in zip(_sizes(setting), (_Named(each, _keys(each, arm)) for each in ledgers), strict=True)
+    )
+    return Native(
+        len(setting.natives),
+        int((~np.isnan(ledger.of(keys["new"])).all(axis=0)).sum()),
+        ledger.worth(keys["stay"]) if "stay" in keys else None,
+        _worth(ledger, keys["bridge"]),
+        ledger.worth(keys["new"]),
+        ledger.ratio(ledger.of(keys["bridge"]), ledger.of(keys["new"])),
+        ledger.ratio(ledger.of(keys["new"]), ledger.of(keys["stay"])) if "stay" in keys else None,
+        nested,
+        _carried_on(nested, len(setting.gallery)),
+    )
+
+
+def _worth(ledger: Ledger, key: Any) -> Worth:
+    return ledger.worth(key)
+
+
+class _Named:
+    """A ledger with the keys of staying, bridging and re-embedding."""
+
+    def __init__(self, ledger: Ledger, keys: dict[str, Any]) -> None:
+        self.ledger, self.keys = ledger, keys
+
+
+def _keys(ledger: Ledger, arm: Arm) -> dict[str, Any]:
+    """Return the key of each way of answering; of re-embedding the better one."""
+    named = {"stay": "stay", "bridge": arm, "new": "new"}
+    found: dict[str, Any] = {}
+    for name, own in named.items():
+        keys = [key for key in ledger.values if key[0] == own]  # type: ignore[index]
+        if keys:
+            found[name] = ledger.best(keys)
+    return found
+
+
+def _mean_ratio(named: _Named, upper: str, lower: str) -> float:
+    if upper not in named.keys or lower not in named.keys:
+        return math.nan
+    return named.ledger.mean(named.keys[upper]) / max(named.ledger.mean(named.keys[lower]), 1e-9)
+
+
+def _nested(setting: Setting) -> list[Integers | None]:
+    """Return rows of smaller galleries that all hold the answers, and None for the whole."""
+    order = _order(setting)
+    return [None if share == 1.0 else np.sort(order[: int(len(order) * share)]) for share in _SHARES]
+
+
+def _order(setting: Setting) -> Integers:
+    """Return native rows in the order in which smaller galleries grow: the answers first."""
+    count = len(setting.natives)
+    answers = np.unique(_native_judged(setting).rows)
+    others = np.setdiff1d(np.arange(count), answers)
+    return np.concatenate([answers, np.random.default_rng(count).permutation(others)])
+
+
+def _sizes(setting: Setting) -> list[int]:
+    return [int(len(setting.natives) * share) for share in _SHARES]
+
+
+def _carried_on(nested: tuple[Nested, ...], size: int) -> tuple[float | None, float | None]:
+    """Return retention and gain at a size, along a straight line of their logarithms over that of the size."""
+
+    def line(values: list[float]) -> float | None:
+        if not all(value > 0 for value in values):
+            return None
+        at = np.log([each.size for each in nested])
+        slope = float(np.polyfit(at, np.log(values), 1)[0])
+        return float(values[-1] * math.exp(slope * (math.log(size) - at[-1])))
+
+    gains = [each.gain if each.gain is not None else math.nan for each in nested]
+    retention = line([each.retention for each in nested])
+    return None if retention is None else min(retention, 1.0), line(gains)
+
+
+# --- two stages -------------------------------------------------------------------------------------------
+
+
+def stages_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> tuple[Stage, ...]:
+    """Return what candidates of the bridge, and of the old model, are worth once the new model orders them.
+
+    A candidate is what the whole collection ranks among the first; its place is that among all native rows. Both are
+    as strict as what is known allows.
+    """
+    ledger = Ledger(trial.ledger.splits, trial.ledger.clusters, trial.ledger.metric, trial.ledger.expected)
+    ways = {"bridge": (arm, corrected), "old": ("stay", stayed)}
+    for split in range(ledger.splits):
+        setting, columns, splits = trial.judging.of(split)
+        fresh = reembedded(trial.material, setting)
+        if fresh is None:
+            return ()
+        judged = _native_judged(setting)
+        native = plain_ranks(fresh[0], judged)
+        there = np.isin(setting.judged.rows, setting.natives)
+        for by, key in ways.items():
+            rough = trial.ranks.get((*key, split), trial.ranks.get((*key, 0)))
+            for depth in DEPTHS if rough is not None else ():
+                assert rough is not None
+                ranks = np.where(rough[there] <= depth, native, _FAR)
+                ledger.write((by, depth), splits if by == "old" else slice(split, split + 1), columns, ranks, judged)
+        base = trial.side("stay", split, setting)
+        if base is not None:
+            ledger.write("stay", splits, columns, plain_ranks(base[0].among(setting.natives), judged), judged)
+    return tuple(_stage(ledger, by, depth) for by in ways for depth in DEPTHS if (by, depth) in ledger.values)
+
+
+def _stage(ledger: Ledger, by: str, depth: int) -> Stage:
+    values = ledger.of((by, depth))
+    advantage = ledger.ratio(values, ledger.of("stay")) if "stay" in ledger.values else None
+    return Stage(by, depth, ledger.estimate(values), advantage)
+
+
+# --- scores -----------------------------------------------------------------------------------------------
+
+
+def _tables(trial: Trial, arm: Arm) -> tuple[Values, Values, Values, Judged] | None:
+    """Return native, bridged and calibrated scores of some queries and native rows, and the judgements among them."""
+    setting, _, _ = trial.judging.of(0)
+    judged = _native_judged(setting)
+    asked = np.flatnonzero(judged.answered)[:_ASKED]
+    keep = np.sort(_order(setting)[:_ROWS])
+    reference = trial.parts[0].reference
+    questions = setting.questions.take(asked)
+    small = Setting(setting.gallery[setting.natives[keep]], keep, setting.fresh[keep], questions, None)
+    other = Setting(trial.material.X[reference], reference, trial.material.Y[reference], questions, None)
+    sides = [trial.side(arm, 0, each) for each in (small, other)]
+    if questions.new is None or not len(reference) or sides[0] is None or sides[1] is None:
+        return None
+    metric = trial.material.target.metric
+    raw, cross = (_scores(side[0]) for side in sides if side is not None)
+    native = scores_between(questions.new, small.fresh, metric).astype(np.float64)
+    known = scores_between(questions.new, other.fresh, metric).astype(np.float64)
+    spread = known.std(1, keepdims=True) / np.maximum(cross.std(1, keepdims=True), 1e-12)
+    calibrated = (raw - cross.mean(1, keepdims=True)) * spread + known.mean(1, keepdims=True)
+    return native, raw, calibrated, judged.take(asked).among(keep, len(setting.natives))
+
+
+def _scores(side: Side) -> Values:
+    return scores_between(side.queries, side.rows, side.metric, side.bias).astype(np.float64)
+
+
+def shift_of(trial: Trial, arm: Arm) -> Shift | None:
+    """Return how far bridged scores are from native ones, before and after they are matched on the reference rows."""
+    found = _tables(trial, arm)
+    if found is None:
+        return None
+    native, raw, calibrated, _ = found
+    both = np.concatenate([native.ravel(), raw.ravel(), calibrated.ravel()])
+    edges = np.linspace(*np.quantile(both, [0.001, 0.999]), _BINS + 1)
+    shares = [np.histogram(each, edges)[0] / each.size for each in (native, raw, calibrated)]
+    distances = [_distance(native.ravel(), each.ravel()) for each in (raw, calibrated)]
+    return Shift(distances[0], distances[1], tuple(edges.tolist()), *(tuple(each.tolist()) for each in shares))
+
+
+def _distance(one: Values, other: Values) -> float:
+    """Return the Kolmogorov-Smirnov distance, at two thousand points of both."""
+    points = np.quantile(np.concatenate([one, other]), np.linspace(0, 1, 2_000))
+    shares = [np.searchsorted(np.sort(each), points, side="right") / len(each) for each in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def backfill_of(trial: Trial, arm: Arm) -> tuple[tuple[float, float], ...]:
+    """Return what one list over calibrated and native rows is worth while rows are re-embedded in random order."""
+    found = _tables(trial, arm)
+    if found is None:
+        return ()
+    native, _, calibrated, judged = found
+    order = np.random.default_rng(0).permutation(native.shape[1])
+    points = []
+    for share in _BACKFILLED:
+        done = np.zeros(len(order), bool)
+        done[order[: round(share * len(order))]] = True
+        points.append((share, _worth_of(np.where(done, native, calibrated), judged, trial.ledger.metric)))
+    return tuple(points)
+
+
+def _worth_of(table: Values, judged: Judged, metric: str) -> float:
+    own = table[judged.owners, judged.rows][:, None]
+    ranks = np.array([int((table[q] > score).sum()) + 1 for q, score in zip(judged.owners, own, strict=True)], np.int64)
+    ledger = Ledger(1, np.arange(judged.queries), metric)
+    ledger.write("mixed", slice(0, 1), np.arange(judged.queries), ranks, judged)
+    return ledger.mean("mixed")
