@@ -76,6 +76,7 @@ from vecdb.types import (
     IndexInfo,
     MigrationStatus,
     Plan,
+    QuerySet,
     Record,
     RecordVersion,
     Space,
@@ -89,6 +90,8 @@ if TYPE_CHECKING:
     from vecdb.hookspecs import hookimpl
     from vecdb.migrating import Migration
     from vecdb.registry import PluginRegistry
+    from vecdb.upgrade.plan import UpgradePlan
+    from vecdb.upgrade.report import UpgradeReport
 
 __version__ = "0.1.0"
 
@@ -138,6 +141,7 @@ __all__ = [
     "PluginLoadError",
     "PluginMissingError",
     "PluginRegistry",
+    "QuerySet",
     "ReadOnlyError",
     "ReadersFullError",
     "Record",
@@ -156,6 +160,8 @@ __all__ = [
     "TransactionError",
     "TransformInfo",
     "UnknownNameError",
+    "UpgradePlan",
+    "UpgradeReport",
     "VecdbError",
     "VecdbWarning",
     "VectorMissingError",
@@ -175,6 +181,8 @@ _LAZY = {
     "Database": "vecdb.database",
     "Migration": "vecdb.migrating",
     "PluginRegistry": "vecdb.registry",
+    "UpgradePlan": "vecdb.upgrade.plan",
+    "UpgradeReport": "vecdb.upgrade.report",
     "hookimpl": "vecdb.hookspecs",
     "open": "vecdb.database",
     "warmup": "vecdb.database",

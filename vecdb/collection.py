@@ -16,6 +16,7 @@ from vecdb.engine import queries, reading, search
 from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
+from vecdb.judging import Judging
 from vecdb.lazy import LazyModule
 from vecdb.migrating import Migrating
 from vecdb.storage.idkeys import id_key, id_keys
@@ -64,7 +65,7 @@ def _condition(where: Where | None) -> conditions.Condition | None:
     return None if where is None or where == {} else conditions.parse(where)
 
 
-class Collection(Migrating, Upgrading):
+class Collection(Migrating, Upgrading, Judging):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -33,6 +33,7 @@ __all__ = [
     "MigrationStatus",
     "Plan",
     "Progress",
+    "QuerySet",
     "Record",
     "RecordVersion",
     "Space",
@@ -450,6 +451,26 @@ class TransformInfo:
     reason: str | None
     provided_by: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuerySet:
+    """Queries as two models embed them, and what answers them; whatever is missing is skipped, and said.
+
+    Attributes
+    ----------
+    old, new : array_like of shapes (q, d) and (q, e), or None
+        The same queries by the old and by the new model.
+    relevant : sequence, or None
+        For each query the id of the record that answers it, a list of ids, or a mapping from id to grade (above 0).
+    groups : sequence of hashables, or None
+        Queries that belong together (one user, one source): they are resampled together.
+    """
+
+    old: Any = None
+    new: Any = None
+    relevant: Sequence[Any] | None = None
+    groups: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,10 @@ __all__ = ["DECISIONS", "Verdict", "decide"]
 
 DECISIONS = ("stay", "stay, corrected", "bridge", "bridge + rerank", "dual query", "backfill")
 
+_LEVEL, _LEVEL_LOW = 0.98, 0.95
+"""An advantage from which nothing that counts is lost, and the least lower end of its interval."""
+_KEPT = 0.8
+"""Of re-embedding: two stages that lose more than the rest hide what the new model is worth."""
 _MOSTLY, _CANDIDATES = 0.9, 0.95
 """Without answers: what a bridge must keep of the new model's own neighbours, alone and as candidates."""
 
@@ -48,7 +52,13 @@ def decide(found: Findings) -> Verdict:
         return _without_answers(found)
     if found.advantage is None:
         return _without_staying(found)
-    rules: list[Callable[[Findings], Verdict | None]] = [_bridge_above, _unknown_gain, _no_gain, _two_stages]
+    rules: list[Callable[[Findings], Verdict | None]] = [
+        _bridge_above,
+        _bridge_level,
+        _unknown_gain,
+        _no_gain,
+        _two_stages,
+    ]
     for rule in rules:
         verdict = rule(found)
         if verdict is not None:
@@ -80,6 +90,20 @@ def _bridge_above(found: Findings) -> Verdict | None:
         "bridge",
         "bridge above staying",
         f"new queries over old vectors by {arm} are worth {found.advantage} times staying{more}",
+        provisional=False,
+    )
+
+
+def _bridge_level(found: Findings) -> Verdict | None:
+    """Fire where the bridge costs nothing on the way to a model that is better once its vectors are there."""
+    advantage, gain = found.advantage, _gain(found)
+    if advantage is None or not _above(gain) or advantage.value < _LEVEL or advantage.low < _LEVEL_LOW:
+        return None
+    return Verdict(
+        "bridge",
+        "bridge level with staying, re-embedding above it",
+        f"new queries over old vectors by {found.best.arm} are worth {advantage} times staying, so nothing is lost by "
+        f"asking the new model at once, and re-embedding all is worth {gain} times staying",
         provisional=False,
     )
 
@@ -134,8 +158,8 @@ def _two_stages(found: Findings) -> Verdict | None:
         return Verdict(
             "dual query",
             "old candidates above staying",
-            f"{old.depth} candidates of the old model in the new model's order are worth {old.advantage} times staying; "
-            f"the bridge alone is not above it ({found.advantage})",
+            f"{old.depth} candidates of the old model in the new model's order are worth {old.advantage} times "
+            f"staying; the bridge alone is not above it ({found.advantage})",
             provisional=False,
         )
     return None
@@ -143,7 +167,8 @@ def _two_stages(found: Findings) -> Verdict | None:
 
 def _best_stage(found: Findings, by: str) -> Stage | None:
     """Return the shallowest stage above staying that is hardly worse than the deepest."""
-    above = [stage for stage in found.stages if stage.by == by and _above(stage.advantage)]
+    least = _KEPT * (found.native.reembedded.of(found.metric).value if found.native else 0.0)
+    above = [each for each in found.stages if each.by == by and _above(each.advantage) and each.worth.value >= least]
     best = max((stage.worth.value for stage in above), default=0.0)
     return next((stage for stage in above if stage.worth.value >= 0.99 * best), None)
 

@@ -30,6 +30,10 @@ class Worth:
     ndcg: Estimate
     candidates: tuple[float, ...]
 
+    def of(self, metric: str) -> Estimate:
+        """Return one of them by the name that a plan compares by."""
+        return {"mrr": self.mrr, "recall@10": self.recall, "ndcg@10": self.ndcg}[metric]
+
 
 @dataclass(frozen=True, slots=True)
 class ArmFound:

@@ -1,13 +1,14 @@
 """What every ranking is worth for every query in every split: the table that all estimates are made from.
 
-Invariant: a number is written once, by the split that measured it; what a split did not judge stays NaN. A choice among
-arms is made on one half of the queries and read off on the other, so that no query takes part in choosing what it judges.
+Invariant: a number is written once, by the split that measured it; what a split did not judge stays NaN. A choice
+among arms is made on one half of the queries and read off on the other: no query takes part in choosing what it judges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +44,9 @@ class Ledger:
     clusters: Integers
     metric: str
     expected: int | None = None
-    values: dict[Hashable, Values] = field(default_factory=dict)
+    values: dict[Any, Values] = field(default_factory=dict)
 
-    def write(self, key: Hashable, splits: slice, columns: Integers, ranks: Integers, judged: Judged) -> None:
+    def write(self, key: Any, splits: slice, columns: Integers, ranks: Integers, judged: Judged) -> None:
         """Write what a ranking is worth for some queries.
 
         Parameters
@@ -63,23 +64,23 @@ class Ledger:
         found = measure(ranks, judged)
         self.values[key][splits, columns] = np.column_stack([found.of(name) for name in MEASURES])
 
-    def of(self, key: Hashable, name: str | None = None) -> Values:
+    def of(self, key: Any, name: str | None = None) -> Values:
         """Return one measure, shape (splits, q); default: the one that is compared by."""
         return self.values[key][:, :, MEASURES.index(name or self.metric)]
 
-    def mean(self, key: Hashable, name: str | None = None) -> float:
+    def mean(self, key: Any, name: str | None = None) -> float:
         """Return the mean over what was judged."""
         return float(np.nanmean(self.of(key, name)))
 
-    def whole(self, keys: Sequence[Hashable]) -> list[Hashable]:
+    def whole(self, keys: Sequence[Any]) -> list[Any]:
         """Return the keys that every split has measured."""
         return [key for key in keys if key in self.values and not np.isnan(self.of(key)).all(axis=1).any()]
 
-    def best(self, keys: Sequence[Hashable]) -> Hashable:
+    def best(self, keys: Sequence[Any]) -> Any:
         """Return the best key over all queries, the first of equals."""
         return max(keys, key=self.mean)
 
-    def chosen(self, keys: Sequence[Hashable]) -> Values:
+    def chosen(self, keys: Sequence[Any]) -> Values:
         """Return the values of the best key, shape (splits, q), for each half of the queries chosen on the other."""
         half = halves_of(self.clusters)
         made = np.empty((self.splits, len(self.clusters)))
@@ -98,7 +99,7 @@ class Ledger:
         """Return a mean with its prediction interval."""
         return predict_mean(values, self.clusters, new=self.expected)
 
-    def worth(self, key: Hashable) -> Worth:
+    def worth(self, key: Any) -> Worth:
         """Return every measure of a key."""
         first, second, third = (self.estimate(self.of(key, name)) for name in MEASURES[:3])
         return Worth(first, second, third, tuple(self.mean(key, name) for name in MEASURES[3:]))

@@ -140,9 +140,7 @@ def gather(
 # --- the collection ---------------------------------------------------------------------------------------
 
 
-def _read(
-    collection: Collection, source: Space, target: Space, *, wanted: bool
-) -> tuple[list[Id], F32, Integers, F32]:
+def _read(collection: Collection, source: Space, target: Space, *, wanted: bool) -> tuple[list[Id], F32, Integers, F32]:
     """Return ids and vectors of the source, and, if `wanted`, rows and vectors of those that have the target, too."""
     ids: list[Id] = []
     both: list[int] = []

@@ -6,7 +6,7 @@ A small gallery flatters: everything here carries its size, and what can be carr
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vecdb.contracts import Transform
 from vecdb.evaluation import Judged, scores_between
-from vecdb.upgrade.findings import Native, Nested, Shift, Stage, Worth
+from vecdb.upgrade.findings import Native, Nested, Shift, Stage
 from vecdb.upgrade.ledger import Ledger
 from vecdb.upgrade.material import Material, Questions
 from vecdb.upgrade.parts import Arm, Part
@@ -57,64 +57,73 @@ def _native_judged(setting: Setting) -> Judged:
     return setting.judged.among(setting.natives, len(setting.gallery))
 
 
-def _within(setting: Setting, judged: Judged) -> Questions:
-    """Return the queries judged on the native rows, the bank's answers in those terms as well."""
-    return replace(setting.questions, judged=judged)
-
-
-def _bank_within(setting: Setting) -> Questions | None:
+def _bank_among(setting: Setting, rows: Integers) -> Questions | None:
+    """Return the bank with its answers among some rows of the gallery."""
     bank = setting.bank
     if bank is None or bank.judged is None:
         return bank
-    return replace(bank, judged=bank.judged.among(setting.natives, len(setting.gallery)))
+    return replace(bank, judged=bank.judged.among(rows, len(setting.gallery)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Among:
+    """Some native rows: which, as rows of the gallery and of the native ones, and who is judged on them."""
+
+    setting: Setting
+    keep: Integers
+    rows: Integers
+    judged: Judged
+
+    @classmethod
+    def of(cls, setting: Setting, some: Integers | None) -> _Among:
+        count = len(setting.natives)
+        keep = np.arange(count) if some is None else some[some < count]
+        return cls(setting, keep, setting.natives[keep], _native_judged(setting).among(keep, count))
 
 
 def _measured(trial: Trial, some: Integers | None, *, corrected: tuple[bool, bool], arm: Arm) -> Ledger:
     """Return a ledger of staying, bridging and re-embedding over native rows, or over `some` of them."""
     ledger = Ledger(trial.ledger.splits, trial.ledger.clusters, trial.ledger.metric, trial.ledger.expected)
-    fixed = {"stay": corrected[1], arm: corrected[0]}
     for split in range(ledger.splits):
         setting, columns, splits = trial.judging.of(split)
-        own = slice(split, split + 1)
-        keep = np.arange(len(setting.natives)) if some is None else some[some < len(setting.natives)]
-        judged = _native_judged(setting).among(keep, len(setting.natives))
+        among = _Among.of(setting, some)
         if split == 0 or len(trial.judging.settings) > 1:
-            fresh = reembedded(trial.material, setting)
-            for key, found in (("stay", trial.side("stay", split, setting)), ("new", fresh)):
-                if found is not None:
-                    side = found[0].among(setting.natives[keep] if key == "stay" else keep)
-                    _write(ledger, key, (splits, columns), (side, found[1]), setting, judged, fixed)
-        found = trial.side(arm, split, setting)
-        if found is not None:
-            side = found[0].among(setting.natives[keep])
-            _write(ledger, arm, (own, columns), (side, found[1]), setting, judged, fixed)
-            _keep_only(ledger, trial.ledger, arm, split)
+            for fixed in (False, True):  # re-embedding is given both ways, of which the better counts
+                _write_side(ledger, "new", (splits, columns), reembedded(trial.material, setting), among, fixed)
+            _write_side(ledger, "stay", (splits, columns), trial.side("stay", split, setting), among, corrected[1])
+        _write_side(
+            ledger, arm, (slice(split, split + 1), columns), trial.side(arm, split, setting), among, corrected[0]
+        )
+        _keep_only(ledger, trial.ledger, arm, split)
     return ledger
 
 
-def _write(
+def _write_side(
     ledger: Ledger,
     key: Any,
     where: tuple[slice, Integers],
-    found: tuple[Side, Ask],
-    setting: Setting,
-    judged: Judged,
-    fixed: dict[Any, bool],
+    found: tuple[Side, Ask] | None,
+    among: _Among,
+    corrected: bool,
 ) -> None:
-    """Write one ranking; re-embedding is given both ways, of which the better counts."""
+    if found is not None:
+        side = found[0].among(among.keep if key == "new" else among.rows)
+        ranks = _ranks((side, found[1]), among, corrected=corrected)
+        ledger.write((key, corrected), where[0], where[1], ranks, among.judged)
+
+
+def _ranks(found: tuple[Side, Ask], among: _Among, *, corrected: bool) -> Integers:
     side, ask = found
-    bank = _bank_within(setting) if len(side.rows) == len(setting.natives) else setting.bank
-    bank = None if bank is None else replace(bank, judged=None) if len(side.rows) != len(setting.natives) else bank
-    for corrected in (False, True) if key == "new" else (fixed[key],):
-        asked = _within(setting, judged)
-        ranks = corrected_ranks(side, ask, asked, judged, bank) if corrected else plain_ranks(side, judged)
-        ledger.write((key, corrected), where[0], where[1], ranks, judged)
+    if not corrected:
+        return plain_ranks(side, among.judged)
+    asked = replace(among.setting.questions, judged=among.judged)
+    return corrected_ranks(side, ask, asked, among.judged, _bank_among(among.setting, among.rows))
 
 
 def _keep_only(ledger: Ledger, judged: Ledger, arm: Arm, split: int) -> None:
     """Leave out what the whole collection left out: queries whose answers the map was fitted on."""
     out = np.isnan(judged.of((arm, False))[split])
-    for key in [key for key in ledger.values if key[0] == arm]:  # type: ignore[index]
+    for key in [key for key in ledger.values if key[0] == arm]:
         ledger.values[key][split, out] = np.nan
 
 
@@ -127,24 +136,25 @@ def native_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> Native |
     ledger = ledgers[-1]
     keys = _keys(ledger, arm)
     nested = tuple(
-        Nested(size, _mean_ratio(each, "bridge", "new"), _mean_ratio(each, "new", "stay"), _mean_ratio(each, "bridge", "stay"))
+        Nested(
+            size,
+            _mean_ratio(each, "bridge", "new"),
+            _mean_ratio(each, "new", "stay"),
+            _mean_ratio(each, "bridge", "stay"),
+        )
         for size, each in zip(_sizes(setting), (_Named(each, _keys(each, arm)) for each in ledgers), strict=True)
     )
     return Native(
         len(setting.natives),
         int((~np.isnan(ledger.of(keys["new"])).all(axis=0)).sum()),
         ledger.worth(keys["stay"]) if "stay" in keys else None,
-        _worth(ledger, keys["bridge"]),
+        ledger.worth(keys["bridge"]),
         ledger.worth(keys["new"]),
         ledger.ratio(ledger.of(keys["bridge"]), ledger.of(keys["new"])),
         ledger.ratio(ledger.of(keys["new"]), ledger.of(keys["stay"])) if "stay" in keys else None,
         nested,
         _carried_on(nested, len(setting.gallery)),
     )
-
-
-def _worth(ledger: Ledger, key: Any) -> Worth:
-    return ledger.worth(key)
 
 
 class _Named:
@@ -159,7 +169,7 @@ def _keys(ledger: Ledger, arm: Arm) -> dict[str, Any]:
     named = {"stay": "stay", "bridge": arm, "new": "new"}
     found: dict[str, Any] = {}
     for name, own in named.items():
-        keys = [key for key in ledger.values if key[0] == own]  # type: ignore[index]
+        keys = [key for key in ledger.values if key[0] == own]
         if keys:
             found[name] = ledger.best(keys)
     return found
@@ -211,33 +221,37 @@ def stages_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> tuple[St
     """Return what candidates of the bridge, and of the old model, are worth once the new model orders them.
 
     A candidate is what the whole collection ranks among the first; its place is that among all native rows. Both are
-    as strict as what is known allows.
+    as strict as what is known allows. The new model's order and staying are each the better of plain and corrected.
     """
     ledger = Ledger(trial.ledger.splits, trial.ledger.clusters, trial.ledger.metric, trial.ledger.expected)
     ways = {"bridge": (arm, corrected), "old": ("stay", stayed)}
     for split in range(ledger.splits):
         setting, columns, splits = trial.judging.of(split)
+        among = _Among.of(setting, None)
         fresh = reembedded(trial.material, setting)
         if fresh is None:
             return ()
-        judged = _native_judged(setting)
-        native = plain_ranks(fresh[0], judged)
         there = np.isin(setting.judged.rows, setting.natives)
-        for by, key in ways.items():
-            rough = trial.ranks.get((*key, split), trial.ranks.get((*key, 0)))
-            for depth in DEPTHS if rough is not None else ():
-                assert rough is not None
-                ranks = np.where(rough[there] <= depth, native, _FAR)
-                ledger.write((by, depth), splits if by == "old" else slice(split, split + 1), columns, ranks, judged)
-        base = trial.side("stay", split, setting)
-        if base is not None:
-            ledger.write("stay", splits, columns, plain_ranks(base[0].among(setting.natives), judged), judged)
-    return tuple(_stage(ledger, by, depth) for by in ways for depth in DEPTHS if (by, depth) in ledger.values)
+        for fixed in (False, True):
+            native = _ranks(fresh, among, corrected=fixed)
+            for by, key in ways.items():
+                rough = trial.ranks.get((*key, split), trial.ranks.get((*key, 0)))
+                for depth in DEPTHS if rough is not None else ():
+                    assert rough is not None
+                    ranks = np.where(rough[there] <= depth, native, _FAR)
+                    own = splits if by == "old" else slice(split, split + 1)
+                    ledger.write((by, depth, fixed), own, columns, ranks, among.judged)
+        _write_side(ledger, "stay", (splits, columns), trial.side("stay", split, setting), among, stayed)
+    made = [_stage(ledger, by, depth) for by in ways for depth in DEPTHS]
+    return tuple(stage for stage in made if stage is not None)
 
 
-def _stage(ledger: Ledger, by: str, depth: int) -> Stage:
-    values = ledger.of((by, depth))
-    advantage = ledger.ratio(values, ledger.of("stay")) if "stay" in ledger.values else None
+def _stage(ledger: Ledger, by: str, depth: int) -> Stage | None:
+    keys: list[Any] = [key for key in ledger.values if key[:2] == (by, depth)]
+    if not keys:
+        return None
+    values, stay = ledger.of(ledger.best(keys)), [key for key in ledger.values if key[0] == "stay"]
+    advantage = ledger.ratio(values, ledger.of(stay[0])) if stay else None
     return Stage(by, depth, ledger.estimate(values), advantage)
 
 
@@ -277,7 +291,8 @@ def shift_of(trial: Trial, arm: Arm) -> Shift | None:
         return None
     native, raw, calibrated, _ = found
     both = np.concatenate([native.ravel(), raw.ravel(), calibrated.ravel()])
-    edges = np.linspace(*np.quantile(both, [0.001, 0.999]), _BINS + 1)
+    low, high = (float(end) for end in np.quantile(both, [0.001, 0.999]))
+    edges = np.linspace(low, high, _BINS + 1)
     shares = [np.histogram(each, edges)[0] / each.size for each in (native, raw, calibrated)]
     distances = [_distance(native.ravel(), each.ravel()) for each in (raw, calibrated)]
     return Shift(distances[0], distances[1], tuple(edges.tolist()), *(tuple(each.tolist()) for each in shares))

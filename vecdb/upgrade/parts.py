@@ -62,7 +62,9 @@ class Part:
 
     def smaller(self, share: float) -> Part:
         """Return it with a part of the pairs to fit on."""
-        return Part(self.fit[: max(int(len(self.fit) * share), 1)], self.validation, self.reference, self.test, self.seed)
+        return Part(
+            self.fit[: max(int(len(self.fit) * share), 1)], self.validation, self.reference, self.test, self.seed
+        )
 
 
 def part_of(material: Material, seed: int) -> Part:
@@ -108,12 +110,14 @@ def fit_arm(
     source, target = spaces_of(material, arm.role)
     bank = material.bank
     kept = [_lent(side[part.validation]) for side in sides]
+    X, Y = (_lent(side[part.fit]) for side in sides)
     data = FitData(
         source,
         target,
-        *(_lent(side[part.fit]) for side in sides),
-        role=arm.role,
-        rng=np.random.default_rng(part.seed),
+        X,
+        Y,
+        arm.role,
+        np.random.default_rng(part.seed),
         queries=None if bank is None else bank.new,
         groups=_lent(material.groups[part.fit]),
         validation=Pairs(kept[0], kept[1], None, _lent(material.groups[part.validation])) if len(kept[0]) else None,

@@ -81,6 +81,7 @@ class Setting:
 
     @property
     def judged(self) -> Judged:
+        """The answers, which every setting has."""
         assert self.questions.judged is not None
         return self.questions.judged
 
@@ -169,4 +170,6 @@ def corrected_ranks(side: Side, ask: Ask, questions: Questions, judged: Judged, 
 def _with_bank(side: Side, judged: Judged, bank: F32, own: Judged | None) -> Integers:
     known = own if own is not None and own.count and int(own.rows.max()) < len(side.rows) else None
     bias = csls_bias(bank, side.rows, side.metric, own=known)
-    return plain_ranks(Side(side.queries, side.rows, side.metric, bias if side.bias is None else bias + side.bias), judged)
+    return plain_ranks(
+        Side(side.queries, side.rows, side.metric, bias if side.bias is None else bias + side.bias), judged
+    )
