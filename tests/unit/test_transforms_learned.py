@@ -1,4 +1,4 @@
-"""What is learnt about a joint space: descent with orthonormal columns, bounded contractions, prototypes, `oca`, `bt2`."""
+"""What is learnt about a joint space: turning, bounded contractions, prototypes, and `oca` and `bt2` as kinds."""
 
 from dataclasses import replace
 
