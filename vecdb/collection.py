@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from vecdb.engine import automatic, describing, housekeeping, indexing, inspection, operations, spaces
     from vecdb.engine import batch as batching
     from vecdb.engine import where as conditions
+    from vecdb.engine.bridge import asking as bridging
+    from vecdb.engine.bridge.calibration import Calibration
     from vecdb.storage.writer import Transaction
 else:  # what a first search does without
     batching = LazyModule("vecdb.engine.batch")
+    bridging = LazyModule("vecdb.engine.bridge.asking")
     conditions = LazyModule("vecdb.engine.where")
     automatic = LazyModule("vecdb.engine.automatic")
     describing = LazyModule("vecdb.engine.describing")
@@ -535,13 +538,18 @@ class Collection(Migrating, Upgrading, Judging):
         cancel: CancelCheck | None = None,
         explain: bool = False,
         allow_large: bool = False,
+        spaces: Literal["native", "reachable", "all"] | Sequence[str] | None = None,
+        calibration: Calibration | None = None,
+        prior: float = 0.0,
     ) -> Any:
         """Return the records whose vectors are nearest to a query, best first.
 
         Parameters
         ----------
         q : array_like of shape (dim,) or (n, dim), str, list of str, or mapping
-            One query or several. Text needs a space with an encoder. A mapping names the space: ``{"minilm": q}``.
+            One query or several. Text needs a space with an encoder. A mapping names the space: ``{"minilm": q}``; with
+            several it is the same query in each, vectors are compared with the one of their own space, and the scale is
+            that of `space`, or of the space named last.
         k : int, default 10
             1 to 10,000 (more with ``allow_large=True``).
         space : str, optional
@@ -571,6 +579,15 @@ class Collection(Migrating, Upgrading, Judging):
         explain : bool, default False
             Fill in ``hits.plan``.
         allow_large : bool, default False
+        spaces : {"native", "reachable", "all"} or sequence of str, optional
+            Whose vectors may answer. Default and "reachable": those of the query's space, and through stored transforms
+            those of other spaces where a record has none in it; what no transform reaches is said in ``hits.complete``.
+            "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached.
+        calibration : {"reference", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
+            How scores of different spaces are brought on one scale; default: what was found best when the transform was
+            stored, else "reference" (docs/explanation/bridging.md).
+        prior : float, default 0
+            Added to the calibrated scores of vectors that need no transform.
 
         Returns
         -------
@@ -583,7 +600,7 @@ class Collection(Migrating, Upgrading, Judging):
         DimensionError, DTypeError, NonFiniteError, ZeroVectorError
             The query does not fit the space.
         SpaceMismatchError
-            No space was named and there are several, or none.
+            No space was named and there are several, or none; or nothing leads from the query's space to any vector.
         RecordMissingError, VectorMissingError
             `like` names no record, or one without a vector in the space.
         """
@@ -591,8 +608,9 @@ class Collection(Migrating, Upgrading, Judging):
         offset = check_count("offset", offset, 0)
         search.check_tuning(recall, effort, timeout, min_score)
         condition = _condition(where)
+        others: Mapping[str, Any] = {}
         if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
-            space, q = queries.named(q, space)
+            space, q, others = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = {
             name: value
@@ -624,13 +642,13 @@ class Collection(Migrating, Upgrading, Judging):
             )
             if like is None:
                 self._database._settings.recorder.note(chosen.id, asked_for.matrix)
-            snapshot, guard = view.snapshot, self._database._guard
-            hits = search.search(
-                view,
-                request,
-                guard.warner(snapshot, self._number, chosen),
-                lambda: self._database._registry,
-            )
+            warn = self._database._guard.warner(view.snapshot, self._number, chosen)
+            if others or ((view.entry.transforms or spaces is not None) and spaces != "native"):
+                wished = bridging.wishes(spaces, calibration, prior)
+                note = self._database._settings.recorder.note
+                hits = bridging.ask(view, request, others, wished, warn, lambda: self._database._registry, note)
+            else:
+                hits = search.search(view, request, warn, lambda: self._database._registry)
             if asked_for.single:
                 return hits[0]
             return HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)

@@ -124,7 +124,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `score` is higher-is-better, `distance` lower-is-better (table in the README)."""
+    """One search result. `score` is higher-is-better, `distance` lower-is-better (table in the README).
+
+    `space` is the one whose vector answered, `origin` how the query got there: "native", or "bridged:NAME" with the
+    transforms of the path. `raw_score` is the score before it was brought on the scale of the whole list.
+    """
 
     id: Id
     score: float
@@ -175,6 +179,11 @@ class HitColumns:
     space : str
     metadata, texts, vectors : list or None
         None where they were not asked for.
+    origin : str
+    marks : list of (space, origin) or None
+        Of each hit, where they are not all of one space and origin.
+    raws : ndarray of float32, shape (k,), or None
+        Scores before calibration; None: the scores.
     """
 
     ids: list[Id]
@@ -184,6 +193,9 @@ class HitColumns:
     metadata: list[dict[str, Any]] | None = None
     texts: list[str | None] | None = None
     vectors: list[Mapping[str, npt.NDArray[Any]]] | None = None
+    origin: str = "native"
+    marks: list[tuple[str, str]] | None = None
+    raws: npt.NDArray[np.float32] | None = None
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
@@ -194,10 +206,12 @@ class HitColumns:
         """Return the hits one by one."""
         nothing = [None] * len(self.ids)
         columns = (self.ids, self.scores.tolist(), self.distances.tolist(), self.metadata or nothing)
-        rest = (self.texts or nothing, self.vectors or nothing)
+        marks = [(self.space, self.origin)] * len(self.ids) if self.marks is None else self.marks
+        raws = columns[1] if self.raws is None else self.raws.tolist()
+        rest = (self.texts or nothing, self.vectors or nothing, marks, raws)
         return tuple(
-            Hit(id, score, distance, metadata, text, self.space, "native", None, score, vectors)
-            for id, score, distance, metadata, text, vectors in zip(*columns, *rest, strict=True)
+            Hit(id, score, distance, metadata, text, space, origin, None, raw, vectors)
+            for id, score, distance, metadata, text, vectors, (space, origin), raw in zip(*columns, *rest, strict=True)
         )
 
 
@@ -412,10 +426,8 @@ class TransformInfo:
     lipschitz : float or None
     params : dict
     seed : int
-    pairs : int
-        How many pairs it was fitted on.
-    reference : int
-        Records known in both spaces that are kept to calibrate scores by.
+    pairs, reference : int
+        How many it was fitted on, and how many known in both spaces are kept to calibrate scores by.
     quality : dict
         What was measured of it; ``retention`` decides which path is taken.
     provenance : dict
@@ -428,7 +440,6 @@ class TransformInfo:
     provided_by : str
         What provided its type when it was stored.
     bytes : int
-        What it takes in the file.
     """
 
     name: str

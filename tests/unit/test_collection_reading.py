@@ -379,7 +379,7 @@ def test_text_queries_need_an_encoder(db, docs):
         ({"q": [1e30, 0]}, errors.VectorRangeError),
         ({"q": [object(), 0]}, errors.DTypeError),
         ({"q": b"xy"}, errors.DTypeError),
-        ({"q": {"cos": [1, 0], "l2": [1, 0]}}, ParameterError),
+        ({"q": {"cos": [1, 0], "l2": [[1, 0], [0, 1]]}}, ParameterError),
         ({"q": {}}, ParameterError),
         ({"q": {"l2": [1, 0]}}, ParameterError),
         ({"q": [1, 0], "k": 0}, ParameterError),

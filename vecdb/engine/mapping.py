@@ -47,7 +47,11 @@ def map_vectors(
             available=[edge.key for edge in known],
         )
     best: Path = min(found, key=preference)
-    return walk(view, best.query or best.gallery, rows, registry)
+    steps = best.query or best.gallery
+    if role == "gallery" or len(rows) < 2:
+        return walk(view, steps, rows, registry)
+    # Products of single rows and of many differ in their last bits: queries get the bits that a search gives them.
+    return np.concatenate([walk(view, steps, rows[row : row + 1], registry) for row in range(len(rows))])
 
 
 def walk(view: CollectionView, steps: tuple[Step, ...], rows: F32, registry: PluginRegistry) -> F32:

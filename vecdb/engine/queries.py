@@ -39,16 +39,22 @@ class Asked:
     row: int | None = None
 
 
-def named(q: Mapping[str, Any], space: str | None) -> tuple[str, Any]:
-    """Return the space and the query of ``{"space": query}``."""
-    if len(q) != 1 or (space is not None and space not in q):
+def named(q: Mapping[str, Any], space: str | None) -> tuple[str, Any, dict[str, Any]]:
+    """Return the space and the query of ``{"space": query}``, and the same query in other spaces.
+
+    The first is the space whose scale the answer has: `space`, or the one that is named last.
+    """
+    if not q or (space is not None and space not in q):
         raise ParameterError(
-            f"a query in {len(q)} spaces {sorted(map(str, q))} cannot be answered without transforms between them",
-            hint="Give the query in one space.",
+            f"a query in the spaces {sorted(map(str, q))} says nothing of space {space!r}"
+            if q
+            else "a query in no space cannot be answered",
+            hint="Give the query in at least one space, and in the one that space= names.",
             name="q",
             got=sorted(map(str, q)),
         )
-    return next(iter(q.items()))
+    chosen = str(list(q)[-1]) if space is None else space
+    return chosen, q[chosen], {str(name): given for name, given in q.items() if name != chosen}
 
 
 def is_text(q: Any) -> bool:

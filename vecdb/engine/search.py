@@ -61,6 +61,9 @@ class SearchRequest:
     effort: int | None = None
     recall: float | None = None
     threads: int = 1
+    allowed: _Allowed | None = None
+    """Which vectors may answer, where that is settled before."""
+    origin: str = "native"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def search(
     """Return the hits of each query; the registry is asked for where the collection has indexes."""
     began = time.perf_counter()
     space_view = view.space(request.space)
-    allowed = _allowed(view, space_view, request)
+    allowed = _allowed(view, space_view, request) if request.allowed is None else request.allowed
     blocks = scan_order(view, space_view)
     wanted = min(request.k + request.offset, max(1, allowed.count))
     indexes = view.entry.indexes and not request.exact
@@ -254,8 +257,8 @@ def _columns(
     for own_positions, _ in found:
         own, start = slice(start, start + len(own_positions)), start + len(own_positions)
         more = _contents(view, request, [stored[row] for row in rows[own]]) if request.include else {}
-        name = request.space.name
-        columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], nearest, name, **more))
+        name, origin = request.space.name, request.origin
+        columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], nearest, name, **more, origin=origin))
     return columns
 
 

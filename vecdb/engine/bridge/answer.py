@@ -1,0 +1,388 @@
+"""One ranked list over native, bridged and folded classes of vectors.
+
+Invariants: each record is answered once; with vectors of one class only nothing is calibrated, so that the ranking is
+that of a search of that class, bit for bit; equal calibrated scores go by raw score, then by record row. What cannot be
+reached is said in `complete`, never left out in silence. Design: docs/explanation/bridging.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.engine import search
+from vecdb.engine.bridge import finding, folding, masks, scales
+from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank
+from vecdb.engine.bridge.classes import Memory, Reach, VectorClass, memory_of, reach_of
+from vecdb.engine.bridge.columns import Ranked, columns_of
+from vecdb.engine.view import CollectionView
+from vecdb.errors import SpaceMismatchError
+from vecdb.registry import PluginRegistry
+from vecdb.storage.spaces import SpaceView
+from vecdb.types import Hits, Plan, Space
+
+if TYPE_CHECKING:
+    from vecdb.engine.guard import Warner
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int64]
+Found = tuple[Positions, F32]
+
+_MORE: Final = 4
+"""Of a folded class an index is asked for so many times more candidates: its own order is not quite the final one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridged:
+    """A search over several spaces whose arguments are settled.
+
+    Attributes
+    ----------
+    request : SearchRequest
+        Its space and queries are those of the whole list's scale.
+    asked : mapping of str to ndarray of float32, shape (n, dim)
+        Queries by the spaces they were given in, the request's own among them.
+    among : frozenset of str or None
+        Spaces whose vectors may answer.
+    strict : bool
+        Refuse if some of these cannot be reached.
+    calibration : str or None
+        None: what was chosen when the transform was stored, else `reference`.
+    prior : float
+        Added to the calibrated scores of direct classes, in their own unit.
+    note : callable
+        Told the number of a space and the queries that were mapped into it.
+    """
+
+    request: search.SearchRequest
+    asked: Mapping[str, F32]
+    among: frozenset[str] | None = None
+    strict: bool = False
+    calibration: str | None = None
+    prior: float = 0.0
+    note: Callable[[int, F32], None] = field(default=lambda space, queries: None)
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """One class that has something to answer."""
+
+    each: VectorClass
+    allowed: search._Allowed
+    levels: list[F32] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+    complete: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def answer(
+    view: CollectionView, asked: Bridged, warn: Warner | None, registry: Callable[[], PluginRegistry]
+) -> list[Hits]:
+    """Return the hits of each query.
+
+    Raises
+    ------
+    SpaceMismatchError
+        Nothing is reached, or `strict` and not everything.
+    """
+    request = asked.request
+    known = registry()
+    spaces = [view.entry.spaces[name] for name in asked.asked]
+    reach = reach_of(view, spaces, request.space, known, asked.among)
+    chosen = None if request.condition is None else view.select(request.condition)
+    parts, hidden = _parts(view, asked, reach, chosen)
+    if asked.strict and hidden:
+        raise _unreachable(request.space, hidden, reach)
+    if not parts:
+        if hidden and view.space(request.space).counts.live == 0:
+            raise _unreachable(request.space, hidden, reach)
+        parts = [_Part(_own(reach, request.space), search._Allowed(np.zeros(0, np.bool_), 0))]
+    if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
+        return _one(view, asked, parts[0], warn, registry)
+    return _Answer(view, asked, reach, parts, hidden, known).hits(warn)
+
+
+def _own(reach: Reach, space: Space) -> VectorClass:
+    return next((each for each in reach.classes if each.space.id == space.id), VectorClass(space, space))
+
+
+def _parts(view: CollectionView, asked: Bridged, reach: Reach, chosen: Any) -> tuple[list[_Part], dict[str, int]]:
+    """Return the classes that have something to answer, and how many records of which spaces nothing reaches."""
+    rows, decoded = (None, ()) if chosen is None else (chosen.rows, chosen.decoded)
+    before: list[SpaceView] = []
+    parts: list[_Part] = []
+    hidden: dict[str, int] = {}
+    for each in reach.classes:
+        space_view = view.space(each.space)
+        allowed = masks.allowed(view, space_view, before, rows, asked.request.without_row, decoded)
+        if allowed.count:
+            parts.append(_Part(each, allowed))
+        before.append(space_view)
+    for space in reach.unreachable:
+        space_view = view.space(space)
+        count = masks.allowed(view, space_view, before, rows, asked.request.without_row).count
+        if count:
+            hidden[space.name] = count
+    return parts, hidden
+
+
+def _unreachable(space: Space, hidden: Mapping[str, int], reach: Reach) -> SpaceMismatchError:
+    told = ", ".join(f"{count} of space {name!r}" for name, count in hidden.items())
+    return SpaceMismatchError(
+        f"a query of space {space.name!r} has no path to the vectors of records that have no other: {told}"
+        + "".join(f"; {note}" for note in reach.notes),
+        hint="Fit a transform with fit_transform(), or search with spaces='native'.",
+        query_space=space.name,
+        available=[each.space.name for each in reach.classes],
+    )
+
+
+def _one(
+    view: CollectionView, asked: Bridged, part: _Part, warn: Warner | None, registry: Callable[[], PluginRegistry]
+) -> list[Hits]:
+    """Search the only class there is as any space is searched."""
+    request, each = asked.request, part.each
+    given = asked.asked[each.asked.name]
+    queries = each.levels(given)[-1]
+    if queries is not request.queries:
+        asked.note(each.space.id, queries)
+        warn = None if warn is None else _of(warn, request.queries.copy())
+    alone = replace(request, space=each.space, queries=queries, allowed=part.allowed, origin=each.origin)
+    if request.explain:
+        told = {"asked_in": each.asked.name, "origin": each.origin}
+        alone = replace(alone, asked={**request.asked, **told})
+    return search.search(view, alone, warn, registry)
+
+
+def _of(warn: Warner, queries: F32) -> Warner:
+    """Say what is to be said of the queries as they were given, not of what they were mapped to."""
+    return lambda _: warn(queries)
+
+
+class _Answer:
+    """Several classes, or one that is folded."""
+
+    def __init__(
+        self,
+        view: CollectionView,
+        asked: Bridged,
+        reach: Reach,
+        parts: list[_Part],
+        hidden: Mapping[str, int],
+        registry: PluginRegistry,
+    ) -> None:
+        self._began = time.perf_counter()
+        self._view = view
+        self._asked = asked
+        self._request = asked.request
+        self._reach = reach
+        self._parts = parts
+        self._hidden = hidden
+        self._registry = registry
+        self._known = scales.KnownPairs(view, registry)
+        self._memory: Memory = memory_of(view)
+        self._total = sum(part.allowed.count for part in parts)
+
+    def hits(self, warn: Warner | None) -> list[Hits]:
+        wanted = self._request.k + self._request.offset
+        for part in self._parts:
+            self._find(part, wanted)
+        search._check_cancelled(self._request)
+        method = self._method()
+        merged = [self._merge(row, method, wanted) for row in range(len(self._request.queries))]
+        columns = columns_of(self._view, self._request, merged)
+        plan = self._plan(method, merged) if self._request.explain else None
+        reason = self._reason()
+        said = None if warn is None else search._Warnings(warn, self._request.queries)
+        return [
+            Hits(
+                hits,
+                seq=self._view.seq,
+                complete=reason is None,
+                reason=reason,
+                plan=plan,
+                warnings=() if said is None else partial(said.of, place),
+            )
+            for place, hits in enumerate(columns)
+        ]
+
+    # --- finding ---
+
+    def _find(self, part: _Part, wanted: int) -> None:
+        each = part.each
+        part.levels = each.levels(self._asked.asked[each.asked.name])
+        if not part.allowed.count:
+            part.found = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(self._request.queries)
+        elif each.fold is None:
+            if each.walks:
+                self._asked.note(each.space.id, part.levels[-1])
+            request = replace(self._request, space=each.space, queries=part.levels[-1])
+            part.found = self._ask(part, request, wanted)
+        else:
+            self._find_folded(part, each.fold, min(wanted, part.allowed.count))
+
+    def _find_folded(self, part: _Part, fold: folding.Fold, wanted: int) -> None:
+        view, space_view = self._view, self._view.space(part.each.space)
+        table = self._memory.tables.of(view, space_view, fold)
+        queries, many = part.levels[-1], _MORE * wanted + 100
+        indexed = bool(view.entry.indexes) and not self._request.exact and fold.stored != "l2"
+        if not indexed or fold.metric == "l2" or many >= part.allowed.count:
+            self._scan_folded(part, fold, table, wanted)
+            return
+        pulled = np.stack([fold.ask(query).vector for query in queries])
+        if not pulled.any(axis=1).all():
+            self._scan_folded(part, fold, table, wanted)
+            return
+        request = replace(self._request, space=part.each.space, queries=pulled)
+        candidates = self._ask(part, request, many)
+        part.found = [
+            folding.best_of(view, space_view, fold, table, query, np.sort(positions), wanted)
+            for query, (positions, _) in zip(queries, candidates, strict=True)
+        ]
+
+    def _ask(self, part: _Part, request: search.SearchRequest, wanted: int) -> list[Found]:
+        view = self._view
+        found, cost, notes = finding.find(
+            view, view.space(part.each.space), request, part.allowed, wanted, lambda: self._registry
+        )
+        if cost is not None:
+            part.complete, part.facts = cost.complete, {**cost.facts(), "notes": notes}
+        return found
+
+    def _scan_folded(self, part: _Part, fold: folding.Fold, table: folding.RowTable, wanted: int) -> None:
+        view, space_view, mask = self._view, self._view.space(part.each.space), part.allowed.mask
+        places = np.arange(len(space_view), dtype=np.int64) if mask is None else np.flatnonzero(mask)
+        stop = search._stopper(self._request)
+        part.found, part.complete = folding.scan(
+            view, space_view, fold, table, part.levels[-1], places, wanted, stop=stop
+        )
+        part.facts = {"method": "folded scan", "rows_scanned": len(places) * len(part.levels[-1])}
+
+    # --- calibrating ---
+
+    def _method(self) -> str:
+        """Return how scores are brought on one scale; "" where there is one class only."""
+        if len(self._parts) == 1:
+            return ""
+        method = scales.chosen_method(self._asked.calibration, [part.each for part in self._parts])
+        if method in RANKED or method == "none":
+            return method
+        unknown = any(self._stages(part.each) is None for part in self._parts if not self._is_native(part.each))
+        return "rrf" if unknown else method
+
+    def _is_native(self, each: VectorClass) -> bool:
+        return each.direct and each.space.id == self._request.space.id
+
+    def _stages(self, each: VectorClass) -> list[scales.Stage] | None:
+        """Return the stages of a class; remembered where they are made of nothing but stored reference rows."""
+        key = "stages", self._request.space.id
+        if key in each.derived:
+            found: list[scales.Stage] = each.derived[key]
+            return found
+        made = scales.stages_of(each, self._request.space, self._known)
+        if made is not None and not self._known.sampled and not self._view.is_past:
+            each.derived[key] = made
+        return made
+
+    def _scale(self, part: _Part, method: str, row: int) -> Callable[[F32], F64]:
+        if not method or method == "none" or self._is_native(part.each):
+            return Line()
+        if method in ("affine", "isotonic"):
+            static = self._static(part.each, method)
+            if static is not None:
+                return static
+        stages = self._stages(part.each) or []
+        return scales.line_of(stages, part.levels, self._request.queries, row, tail=method == "tail")
+
+    def _static(self, each: VectorClass, method: str) -> Line | Curve | None:
+        key = "static", method, self._request.space.id
+        if key not in each.derived:
+            made = scales.static_scale(each, self._request.space, self._known, method)
+            if self._known.sampled:
+                return made
+            each.derived[key] = made
+        found: Line | Curve | None = each.derived[key]
+        return found
+
+    def _merge(self, row: int, method: str, wanted: int) -> Ranked:
+        """Return the best of all classes for one query, offset and least score applied."""
+        scores, raws, rows, owners = [], [], [], []
+        for number, part in enumerate(self._parts):
+            positions, raw = part.found[row]
+            if method in RANKED:
+                own = by_rank(len(raw), size=part.allowed.count, total=self._total, method=method)
+            else:
+                own = self._scale(part, method, row)(raw)
+            if self._asked.prior and method and part.each.direct:
+                own = own + self._asked.prior
+            scores.append(own)
+            raws.append(raw)
+            rows.append(self._view.space(part.each.space).rows_at(self._view.tx, positions))
+            owners.append(np.full(len(raw), number))
+        score, raw, record, owner = (np.concatenate(each) for each in (scores, raws, rows, owners))
+        second = owner if method in RANKED else -raw
+        order = np.lexsort((record, second, -score))
+        if self._request.min_score is not None:
+            order = order[score[order] >= self._request.min_score]
+        order = order[self._request.offset : wanted]
+        classes = [self._parts[number].each for number in owner[order].tolist()]
+        return Ranked(record[order].tolist(), score[order].astype(np.float32), raw[order], classes)
+
+    # --- telling ---
+
+    def _reason(self) -> str | None:
+        if not all(part.complete for part in self._parts):
+            return "the time-out was reached before every vector was looked at"
+        if not self._hidden:
+            return None
+        told = ", ".join(f"{count} records of space {name!r}" for name, count in self._hidden.items())
+        return f"no transform leads to {told}"
+
+    def _plan(self, method: str, merged: Sequence[Ranked]) -> Plan:
+        request, hits = self._request, max(1, sum(len(each.rows) for each in merged))
+        counts = {id(part.each): 0 for part in self._parts}
+        for ranked in merged:
+            for each in ranked.classes:
+                counts[id(each)] += 1
+        classes = [
+            {
+                "space": part.each.space.name,
+                "origin": part.each.origin,
+                "asked_in": part.each.asked.name,
+                "allowed": part.allowed.count,
+                "share": counts[id(part.each)] / hits,
+                **{name: value for name, value in part.facts.items() if value is not None and value != ()},
+            }
+            for part in self._parts
+        ]
+        notes = self._reach.notes
+        return Plan(
+            {
+                "method": "bridged",
+                "space": request.space.name,
+                "seq": self._view.seq,
+                "allowed": self._total,
+                "calibration": method or "none needed",
+                "classes": classes,
+                "shares": _shares(classes),
+                **({"notes": notes} if notes else {}),
+                **({"unreachable": dict(self._hidden)} if self._hidden else {}),
+                **request.asked,
+                "seconds": time.perf_counter() - self._began,
+            }
+        )
+
+
+def _shares(classes: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of each origin among the hits."""
+    shares: dict[str, float] = {}
+    for each in classes:
+        shares[each["origin"]] = shares.get(each["origin"], 0.0) + each["share"]
+    return shares

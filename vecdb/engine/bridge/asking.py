@@ -1,0 +1,129 @@
+"""What a search over several spaces was asked for: checked wishes, and the query in every space it is known in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.arrays import as_query
+from vecdb.engine import search
+from vecdb.engine.bridge.answer import Bridged, answer
+from vecdb.engine.bridge.calibration import CALIBRATIONS
+from vecdb.engine.names import check_number, check_option
+from vecdb.engine.view import CollectionView
+from vecdb.engine.views import as_float32
+from vecdb.errors import ParameterError
+from vecdb.registry import PluginRegistry
+from vecdb.storage.snapshot import find_space
+from vecdb.types import Hits
+
+if TYPE_CHECKING:
+    from vecdb.engine.guard import Warner
+
+F32 = npt.NDArray[np.float32]
+
+SPACES: Final = ("native", "reachable", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a search over several spaces is to be done.
+
+    Attributes
+    ----------
+    among : frozenset of str or None
+        Spaces whose vectors may answer; None: all.
+    strict : bool
+        Refuse if some of them cannot be reached.
+    calibration : str or None
+    prior : float
+    """
+
+    among: frozenset[str] | None = None
+    strict: bool = False
+    calibration: str | None = None
+    prior: float = 0.0
+
+
+USUAL: Final = Wishes()
+
+
+def wishes(spaces: Any, calibration: str | None, prior: float) -> Wishes:
+    """Return what was wished for, checked.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if calibration is not None:
+        check_option("calibration", calibration, CALIBRATIONS)
+    check_number("prior", prior, -np.inf)
+    if spaces is None or isinstance(spaces, str):
+        if spaces is not None:
+            check_option("spaces", spaces, SPACES)
+        return Wishes(None, spaces == "all", calibration, float(prior))
+    if not isinstance(spaces, Sequence) or not spaces or not all(isinstance(name, str) for name in spaces):
+        raise ParameterError(
+            f"spaces is {spaces!r}, expected one of {SPACES} or names of spaces",
+            name="spaces",
+            got=spaces,
+            allowed=SPACES,
+        )
+    return Wishes(frozenset(spaces), True, calibration, float(prior))
+
+
+def ask(
+    view: CollectionView,
+    request: search.SearchRequest,
+    others: Mapping[str, Any],
+    wished: Wishes,
+    warn: Warner | None,
+    registry: Callable[[], PluginRegistry],
+    note: Callable[[int, F32], None],
+) -> list[Hits]:
+    """Return the hits of each query.
+
+    Parameters
+    ----------
+    others : mapping of str to array_like
+        The same queries in other spaces.
+    note : callable
+        Told the number of a space and the queries that were mapped into it.
+    """
+    asked = {request.space.name: request.queries}
+    for name, given in others.items():
+        asked[name] = _other(view, name, given, len(request.queries))
+    if request.without_row is not None:
+        asked |= _of_record(view, request)
+    for name in wished.among or ():
+        find_space(view.entry, name)
+    bridged = Bridged(request, asked, wished.among, wished.strict, wished.calibration, wished.prior, note)
+    return answer(view, bridged, warn, registry)
+
+
+def _other(view: CollectionView, name: str, given: Any, count: int) -> F32:
+    space = find_space(view.entry, name)
+    matrix, _ = as_query(given, space.dim, metric=space.metric, where=f"query for space {name!r}")
+    if len(matrix) != count:
+        raise ParameterError(
+            f"the query has {len(matrix)} rows in space {name!r} and {count} in the other, expected as many",
+            name="q",
+            got=len(matrix),
+            allowed=count,
+        )
+    return matrix
+
+
+def _of_record(view: CollectionView, request: search.SearchRequest) -> dict[str, F32]:
+    """Return the other vectors of the record that a search starts from: it is known in several spaces."""
+    record = view.record(int(request.without_row or 0))
+    found = {}
+    for space in view.entry.spaces.values():
+        vector = None if space.id == request.space.id else view.vector(record, space)
+        if vector is not None:
+            found[space.name] = as_float32(vector[None])
+    return found
