@@ -9,7 +9,8 @@ from tests.fits import data_of, fitted, orthonormal, planted_data, rows_of
 from vecdb.errors import CorruptionError
 from vecdb.testing.fitting import damaged_states
 from vecdb.testing.planted import unit
-from vecdb.transforms.bt2 import Bt2Type, contraction_of, towards_old
+from vecdb.transforms.bt2 import Bt2Type, towards_old
+from vecdb.transforms.contraction import contraction_of
 from vecdb.transforms.dilation import dilate, joint_map, load_joint
 from vecdb.transforms.procrustes import ProcrustesType
 from vecdb.transforms.ridge import RidgeType

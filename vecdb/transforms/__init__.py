@@ -15,6 +15,7 @@ from vecdb.transforms.hadamard import HadamardType
 from vecdb.transforms.lowrank import LowRankType
 from vecdb.transforms.mlp import MlpType
 from vecdb.transforms.nullspace import NullspaceType
+from vecdb.transforms.oca import OcaType
 from vecdb.transforms.procrustes import ProcrustesType
 from vecdb.transforms.relative import RelativeType
 from vecdb.transforms.ridge import RidgeType
@@ -30,6 +31,6 @@ def vecdb_register_transforms() -> list[TransformType]:
     """Return vecdb's own kinds of transform, the simple ones first."""
     between: list[TransformType] = [ShiftType(), ProcrustesType(), RidgeType(), LowRankType(), CcaType(), MlpType()]
     between += [DistillType()]
-    between += [Bt2Type(), RelativeType(), SimplexType()]
+    between += [Bt2Type(), OcaType(), RelativeType(), SimplexType()]
     within: list[TransformType] = [WhitenType(), PcaType(), AbttType(), NullspaceType(), HadamardType()]
     return [identity_type(), pad_type(), truncate_type(), *between, *within]

@@ -1,37 +1,29 @@
 """`bt2`: basis transformation with extra dimensions. New vectors keep all they have, old ones stay as they are.
 
 Zhou et al., "BT^2: Backward-compatible training with basis transformation" (ICCV 2023), section 3, after the fact and
-on stored vectors: a contraction from the new columns to the old ones, dilated to a map that keeps every inner product
-of the new model (`dilation`). Formulas: docs/reference/transforms.md.
+on stored vectors: a contraction from the new columns to the old ones (`contraction`), dilated to a map that keeps every
+inner product of the new model (`dilation`). Formulas: docs/reference/transforms.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from vecdb.contracts import FitData, Pairs, Param, State, TransformCapabilities
-from vecdb.transforms.affine import Formula, spectral_norm
+from vecdb.transforms.contraction import Contraction, contraction_of, learnt
 from vecdb.transforms.dilation import JointMap, dilate, joint_map, load_joint
-from vecdb.transforms.pairs import Rows64, centred, fit_pairs, go_on
-from vecdb.transforms.procrustes import WIDTHS, polar_factor
-from vecdb.transforms.restore import Finish, finished
-from vecdb.transforms.ridge import choose_ridge
+from vecdb.transforms.distill import DISTILL, centres_of, lessons_of
+from vecdb.transforms.listwise import Course, Lesson
+from vecdb.transforms.pairs import go_on
+from vecdb.transforms.procrustes import WIDTHS
+from vecdb.transforms.prototypes import class_lesson
 
-__all__ = ["Bt2Type", "Contraction", "contraction_of", "towards_old"]
+__all__ = ["COLUMNS", "Bt2Type", "towards_old"]
 
 _LEAST = 3
-
-
-class Contraction(NamedTuple):
-    """``s(q, x) = <q M, x> + <pull, x>`` up to a factor: M of norm 1, float64, shape (d_new, d_old)."""
-
-    M: Rows64
-    pull: npt.NDArray[np.float64]
+COLUMNS = Param("int", -1, "Extra columns at most; -1: all that keep the new model's inner products.", -1, 65_536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +39,24 @@ class Bt2Type:
     )
     parameters: Mapping[str, Param] = field(
         default_factory=lambda: {
+            "fit": Param(
+                "str",
+                "dilation",
+                "Where the contraction comes from: another kind of map (dilation), or learnt from it by how it ranks,"
+                " within the bound on the columns (learned).",
+                choices=("dilation", "learned"),
+            ),
             "contraction": Param(
                 "str",
                 "clip",
                 "What maps new columns to old ones: ridge regression with its singular values cut at their median"
-                " (clip), all made 1 (polar) or divided by the largest (ridge), or the rotation that fits best"
-                " (procrustes).",
-                choices=("clip", "polar", "ridge", "procrustes"),
+                " (clip), all made 1 (polar) or divided by the largest (ridge), the rotation that fits best"
+                " (procrustes), or the map that ranks best (distill).",
+                choices=("clip", "polar", "ridge", "procrustes", "distill"),
             ),
-            "columns": Param(
-                "int", -1, "Extra columns at most; -1: all that keep the new model's inner products.", -1, 65_536
-            ),
+            "columns": COLUMNS,
+            "steps": Param("int", 100, "Steps of the learned fit.", 0, 1_000_000),
+            "rate": Param("float", 0.05, "Angle of a step of the learned fit, in radians.", 0.0, 1.0),
         }
     )
 
@@ -66,10 +65,31 @@ class Bt2Type:
         found = contraction_of(upgrade, params["contraction"], owner=self.name)
         go_on(data, 3, 4)
         columns = None if params["columns"] < 0 else params["columns"]
-        return joint_map(dilate(found.M, columns), found.pull, data, contraction=params["contraction"])
+        if params["fit"] == "learned":
+            found = _learned(upgrade, found, params)
+        chosen = {"contraction": params["contraction"], "learned": params["fit"] == "learned"}
+        return joint_map(dilate(found.M, columns), found.pull, data, **chosen)
 
     def load(self, state: State) -> JointMap:
         return load_joint(state)
+
+
+def _learned(upgrade: FitData, start: Contraction, params: Mapping[str, Any]) -> Contraction:
+    centres = centres_of(upgrade)
+    lessons: list[Lesson] = lessons_of(upgrade, centres, "mean")
+    classes = class_lesson(upgrade, centres)
+    course = Course(params["steps"], params["rate"], DISTILL["temperature"], DISTILL["batch"], DISTILL["rows"])
+    metrics = upgrade.source_space.metric, upgrade.target_space.metric
+    taught = lessons if classes is None else [lessons[0], classes, *lessons[1:]]
+    return learnt(
+        start, free_values(len(start.M), len(start.pull), params["columns"]), taught, course, metrics, upgrade
+    )
+
+
+def free_values(d_new: int, d_old: int, columns: int) -> int:
+    """Return how many singular values may be below 1 for so many extra columns (-1: as many as there are)."""
+    most = min(d_new, d_old)
+    return most if columns < 0 else min(most, max(0, columns - max(d_new - d_old, 0)))
 
 
 def towards_old(data: FitData) -> FitData:
@@ -87,32 +107,3 @@ def towards_old(data: FitData) -> FitData:
         role="query",
         validation=turned,
     )
-
-
-def contraction_of(upgrade: FitData, kind: str, *, owner: str) -> Contraction:
-    """Return the contraction of another kind of map of queries.
-
-    Parameters
-    ----------
-    upgrade : FitData
-        Of `towards_old`.
-    kind : {"clip", "polar", "ridge", "procrustes"}
-    owner : str
-        Name of the kind, for messages.
-
-    Raises
-    ------
-    FitError, NonFiniteError, CancelledError
-    """
-    if kind == "procrustes":
-        pairs = centred(*fit_pairs(upgrade, _LEAST, owner=owner))
-        return _contracted(finished(polar_factor(pairs), pairs, Finish("none", mean=False)))
-    restore = "none" if kind == "ridge" else kind
-    found = choose_ridge(upgrade, {"penalty": 0.0, "restore": restore, "mean": "drop"}, owner=owner, least=_LEAST)
-    return _contracted(found.formula())
-
-
-def _contracted(formula: Formula) -> Contraction:
-    """Divide a map of queries by its norm: the factor is one of all scores, which calibration takes up."""
-    size = spectral_norm(formula.W) or 1.0
-    return Contraction(formula.W / size, (formula.b + formula.shift) / size)

@@ -24,7 +24,7 @@ from vecdb.transforms.procrustes import WIDTHS
 from vecdb.transforms.ridge import PENALTY, choose_ridge
 from vecdb.types import Metric
 
-__all__ = ["DistillType", "Learnt", "distilled"]
+__all__ = ["DISTILL", "Centres", "DistillType", "Learnt", "centres_of", "distilled", "lessons_of"]
 
 _LEAST = 3
 
@@ -37,8 +37,8 @@ class Learnt(NamedTuple):
     kept: bool
 
 
-class _Centres(NamedTuple):
-    """Means of the pairs and of the real queries (those of the pairs where there are none)."""
+class Centres(NamedTuple):
+    """Means of the pairs, and of the real queries: the first one where there are none."""
 
     before: npt.NDArray[np.float64]
     after: npt.NDArray[np.float64]
@@ -109,20 +109,37 @@ def distilled(data: FitData, params: Mapping[str, Any], *, owner: str) -> Learnt
     mean = "keep" if data.target_space.metric == "l2" else "drop"
     settings = {"penalty": params["penalty"], "restore": "global" if mean == "keep" else "clip", "mean": mean}
     ridge = choose_ridge(data, settings, owner=owner, least=_LEAST)
-    pairs = ridge.path.pairs
-    asked = pairs.before if data.queries is None else data.queries.mean(0, dtype=np.float64)
-    centres = _Centres(pairs.before, pairs.after, asked)
-    start = ridge.formula()
+    centres, start = centres_of(data), ridge.formula()
     course = Course(*(params[name] for name in ("steps", "rate", "temperature", "batch", "rows")))
     metrics = data.source_space.metric, data.target_space.metric
-    lessons = _lessons(data, centres, params["teacher"], metrics)
+    lessons = lessons_of(data, centres, params["teacher"])
     first = Score(start.W.astype(np.float32), np.zeros((2, start.W.shape[1]), np.float32))
     score = learn(first, lessons, course, metrics, data)
     return _kept(data, start, _formula(score, centres, data), ridge.judged)
 
 
-def _lessons(data: FitData, centres: _Centres, teacher: Teacher, metrics: tuple[Metric, Metric]) -> list[Lesson]:
-    """Return who is asked over what: all over the paired rows, and over the others who is known to the old model."""
+def centres_of(data: FitData) -> Centres:
+    """Return what asked and stored vectors are centred by."""
+    before, after = (rows.mean(0, dtype=np.float64) for rows in (data.source, data.target))
+    real = data.queries is not None and len(data.queries) > 0
+    return Centres(
+        before, after, data.queries.mean(0, dtype=np.float64) if real and data.queries is not None else before
+    )
+
+
+def lessons_of(data: FitData, centres: Centres, teacher: Teacher) -> list[Lesson]:
+    """Return who is asked over what: all over the paired rows, and over the others who is known to the old model.
+
+    Records come first and real queries last; a fit's bias is that of the last one.
+
+    Parameters
+    ----------
+    data : FitData
+        Of the role "query".
+    centres : Centres
+    teacher : {"mean", "new", "old"}
+    """
+    metrics = data.source_space.metric, data.target_space.metric
     crowds = [Asked(data.source, data.target, _rounded(centres.before), 0)]
     crowds += _real(data, _rounded(centres.asked))
     banks = [_bank(data.target, data.source, centres, metrics[1])]
@@ -143,16 +160,17 @@ def _real(data: FitData, centre: Rows32) -> list[Asked]:
     return found
 
 
-def _bank(old: Rows32, new: Rows32 | None, centres: _Centres, metric: Metric) -> Bank:
+def _bank(old: Rows32, new: Rows32 | None, centres: Centres, metric: Metric) -> Bank:
     centred = old - _rounded(centres.after)
     bias = -0.5 * (centred * centred).sum(1) if metric == "l2" else np.zeros(len(old), np.float32)
     return Bank(old, new, centred, bias.astype(np.float32))
 
 
-def _formula(score: Score, centres: _Centres, data: FitData) -> Formula:
+def _formula(score: Score, centres: Centres, data: FitData) -> Formula:
     """Return the learnt score as a map of real queries, of records where there are none."""
     W = score.W.astype(np.float64)
-    b: Rows64 = score.b[0 if data.queries is None else 1] - centres.asked @ W
+    place = 1 if data.queries is not None and len(data.queries) else 0
+    b: Rows64 = score.b[place] - centres.asked @ W
     shift = centres.after if data.target_space.metric == "l2" else np.zeros(W.shape[1])
     return Formula(W, b, shift)
 
@@ -168,3 +186,7 @@ def _kept(data: FitData, start: Formula, learnt: Formula, judged: float) -> Lear
 
 def _rounded(vector: npt.NDArray[np.float64]) -> Rows32:
     return vector.astype(np.float32)
+
+
+DISTILL: Mapping[str, Any] = {name: param.default for name, param in DistillType().parameters.items()}
+"""The usual parameters of `distilled`."""

@@ -21,11 +21,30 @@ from vecdb.transforms.judge import similarities
 from vecdb.transforms.pairs import Rows32, go_on
 from vecdb.types import Metric
 
-__all__ = ["Asked", "Bank", "Lesson", "Score", "Teacher", "deviation", "divergence", "learn", "softmax", "taught"]
+__all__ = [
+    "Asked",
+    "Bank",
+    "Lesson",
+    "Score",
+    "Teacher",
+    "deviation",
+    "divergence",
+    "labelled",
+    "learn",
+    "slopes",
+    "softmax",
+    "spread_of",
+    "taught",
+]
 
-Teacher: TypeAlias = Literal["mean", "new", "old"]
+Teacher: TypeAlias = Literal["mean", "new", "old", "label"]
 Vector32: TypeAlias = npt.NDArray[np.float32]
+Places: TypeAlias = slice | npt.NDArray[np.int64]
 
+_SURE = 1e6
+"""Of a score: over any temperature in use all of the softmax falls to it."""
+_ALONE = 0.3
+"""Of a lesson that only the old model can give: without the new one's word an old model's mistakes are learnt, too."""
 _PROBE = 256
 """Asked vectors from which deviations are taken."""
 
@@ -51,12 +70,15 @@ class Asked:
         What is taken from `new` before W.
     place : int
         Row of `Score.b`.
+    labels : ndarray of int64, shape (q,), or None
+        For the teacher "label": the row of the bank that each belongs to.
     """
 
     new: Rows32
     old: Rows32 | None
     centre: Vector32
     place: int
+    labels: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,12 +104,13 @@ class Bank:
 
 
 class Lesson(NamedTuple):
-    """Who is asked over which bank by whose judgement, and by what that is divided."""
+    """Who is asked over which bank by whose judgement, by what that is divided, and how much the lesson counts."""
 
     asked: Asked
     bank: Bank
     teacher: Teacher
     spread: tuple[float, float, float]
+    weight: float = 1.0
 
 
 class Course(NamedTuple):
@@ -135,7 +158,8 @@ def taught(asked: Asked, bank: Bank, wanted: Teacher, metrics: tuple[Metric, Met
     tables = [_judgement(draft._replace(teacher=each), first, slice(None), metrics) for each in _parts(teacher)]
     spreads = [deviation(table) for table in tables]
     both = deviation(tables[0] / spreads[0] + tables[1] / spreads[1]) if teacher == "mean" else 1.0
-    return draft._replace(spread=(spreads[0], spreads[-1], both))
+    weight = _ALONE if teacher == "old" and wanted == "mean" else 1.0
+    return draft._replace(spread=(spreads[0], spreads[-1], both), weight=weight)
 
 
 def _parts(teacher: Teacher) -> tuple[Teacher, ...]:
@@ -149,7 +173,9 @@ def _judgement(
     metrics: tuple[Metric, Metric],
 ) -> Rows32:
     """Return the teacher's scores divided by their deviation, shape (rows, columns)."""
-    asked, bank, teacher, (one, other, both) = lesson
+    asked, bank, teacher, (one, other, both), _ = lesson
+    if teacher == "label":
+        return _one_each(asked, rows, columns, len(bank.old))
     if teacher == "mean":
         new = _judgement(Lesson(asked, bank, "new", (one, one, 1.0)), rows, columns, metrics)
         new += _judgement(Lesson(asked, bank, "old", (other, other, 1.0)), rows, columns, metrics)
@@ -160,6 +186,18 @@ def _judgement(
     table = similarities(known[rows], stored[columns], metric)
     table /= one
     return table
+
+
+def _one_each(asked: Asked, rows: Places, columns: Places, count: int) -> Rows32:
+    """Return scores of which the softmax is 1 at the row that each asked vector belongs to."""
+    assert asked.labels is not None  # of the lessons of `labelled` only
+    same = asked.labels[rows][:, None] == np.arange(count)[columns]
+    return np.where(same, np.float32(_SURE), np.float32(0.0))
+
+
+def labelled(asked: Asked, prototypes: Bank) -> Lesson:
+    """Return the lesson that each asked vector is nearest to the prototype of its own label."""
+    return Lesson(asked, prototypes, "label", (1.0, 1.0, 1.0))
 
 
 def divergence(
@@ -225,25 +263,51 @@ def learn(
     CancelledError
     """
     score = Score(start.W.copy(), start.b.copy())
-    scale = course.temperature * _deviation_of(score, lessons[0])
+    scale = spread_of(score, lessons[0])
     pace = course.rate * float(start.W.std())
     adam = Adam(score)
     for step in range(course.steps):
         go_on(data, step, course.steps)
-        by_W, by_b = np.zeros_like(score.W), np.zeros_like(score.b)
-        for lesson in lessons:
-            rows = _drawn(data.rng, len(lesson.asked.new), course.batch)
-            columns = _drawn(data.rng, len(lesson.bank.old), course.rows)
-            target = _judgement(lesson, rows, columns, metrics)
-            target /= np.float32(course.temperature)
-            _, one, other = divergence(score, lesson, softmax(target), rows, columns, scale)
-            by_W += one
-            by_b[lesson.asked.place] += other
-        adam.step((by_W, by_b), pace * cosine_rate(step, course.steps))
+        found = slopes(score, lessons, course, scale, metrics, data.rng)
+        adam.step(found, pace * cosine_rate(step, course.steps))
     return score
 
 
-def _deviation_of(score: Score, lesson: Lesson) -> float:
+def slopes(
+    score: Score,
+    lessons: Sequence[Lesson],
+    course: Course,
+    scale: float,
+    metrics: tuple[Metric, Metric],
+    rng: np.random.Generator,
+) -> Score:
+    """Return the gradients of the lessons' losses, summed, each over a batch of those who are asked.
+
+    Parameters
+    ----------
+    score : Score
+    lessons : sequence of Lesson
+    course : Course
+    scale : float
+        Deviation by which the student's scores are divided.
+    metrics : tuple of str
+        As in `taught`.
+    rng : numpy.random.Generator
+    """
+    by_W, by_b = np.zeros_like(score.W), np.zeros_like(score.b)
+    for lesson in lessons:
+        rows = _drawn(rng, len(lesson.asked.new), course.batch)
+        columns = _drawn(rng, len(lesson.bank.old), course.rows)
+        target = _judgement(lesson, rows, columns, metrics)
+        target /= np.float32(course.temperature)
+        _, one, other = divergence(score, lesson, softmax(target), rows, columns, course.temperature * scale)
+        by_W += lesson.weight * one
+        by_b[lesson.asked.place] += lesson.weight * other
+    return Score(by_W, by_b)
+
+
+def spread_of(score: Score, lesson: Lesson) -> float:
+    """Return the deviation of a student's scores in a lesson."""
     asked = lesson.asked.new[:_PROBE] - lesson.asked.centre
     mapped = asked @ score.W + score.b[lesson.asked.place]
     return deviation(mapped @ lesson.bank.centred.T + lesson.bank.bias)
