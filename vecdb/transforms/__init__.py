@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vecdb.contracts.transform import TransformType
 from vecdb.hookspecs import hookimpl
+from vecdb.transforms.auto import AutoType
 from vecdb.transforms.bt2 import Bt2Type
 from vecdb.transforms.cca import CcaType
 from vecdb.transforms.columns import identity_type, pad_type, truncate_type
@@ -30,7 +31,7 @@ __all__ = ["vecdb_register_transforms"]
 def vecdb_register_transforms() -> list[TransformType]:
     """Return vecdb's own kinds of transform, the simple ones first."""
     between: list[TransformType] = [ShiftType(), ProcrustesType(), RidgeType(), LowRankType(), CcaType(), MlpType()]
-    between += [DistillType()]
+    between += [DistillType(), AutoType()]
     between += [Bt2Type(), OcaType(), RelativeType(), SimplexType()]
     within: list[TransformType] = [WhitenType(), PcaType(), AbttType(), NullspaceType(), HadamardType()]
     return [identity_type(), pad_type(), truncate_type(), *between, *within]
