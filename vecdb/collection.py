@@ -647,6 +647,8 @@ class Collection(Migrating, Upgrading, Judging):
                 wished = bridging.wishes(spaces, calibration, prior)
                 note = self._database._settings.recorder.note
                 hits = bridging.ask(view, request, others, wished, warn, lambda: self._database._registry, note)
+                if self._number in self._database._traffic:
+                    self._database._traffic[self._number].note(hits)
             else:
                 hits = search.search(view, request, warn, lambda: self._database._registry)
             if asked_for.single:

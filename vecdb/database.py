@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vecdb import registry as registries
     from vecdb.engine import automatic, encoding, housekeeping, inspection, tags, workshop
     from vecdb.engine.migration.encoders import Encoder
+    from vecdb.engine.migration.traffic import Traffic
     from vecdb.registry import PluginRegistry
     from vecdb.storage import copying, writetx
     from vecdb.storage.writer import Transaction
@@ -189,6 +190,7 @@ class Database:
         self._closing = threading.Lock()
         self._encoders: dict[int, Callable[[list[str]], Any]] = {}
         self._old_encoders: dict[int, Encoder] = {}
+        self._traffic: dict[int, Traffic] = {}
         self._known_registry = registry
         self._plugin_setting = os.environ.get("VECDB_PLUGINS")
         self._told: dict[str, object] = {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vecdb.contracts import params as parameters
     from vecdb.database import Database
     from vecdb.engine.batch import Batch
-    from vecdb.engine.migration import begin, both, encoders, ending, status, work
+    from vecdb.engine.migration import begin, both, encoders, ending, status, traffic, work
     from vecdb.storage import migrations
 else:  # what a first search does without
     begin = LazyModule("vecdb.engine.migration.begin")
@@ -28,6 +28,7 @@ else:  # what a first search does without
     encoders = LazyModule("vecdb.engine.migration.encoders")
     ending = LazyModule("vecdb.engine.migration.ending")
     status = LazyModule("vecdb.engine.migration.status")
+    traffic = LazyModule("vecdb.engine.migration.traffic")
     work = LazyModule("vecdb.engine.migration.work")
     migrations = LazyModule("vecdb.storage.migrations")
     parameters = LazyModule("vecdb.contracts.params")
@@ -168,6 +169,8 @@ class Migrating:
 
     def _handle(self, number: int, settings: _Settings) -> Migration:
         made = Migration(self, number, settings)
+        if made.status().active:
+            self._database._traffic.setdefault(self._number, traffic.Traffic())
         old = made._encoder(settings.encode_old, "source")
         if old is not None:
             self._database._old_encoders[self._number] = old
@@ -282,6 +285,7 @@ class Migration:
             self._encoder(settings.encode, "target"),
             self._encoder(settings.encode_old, "source"),
             settings.trust,
+            traffic=database._traffic.get(self._key[0]),
             progress=progress,
             cancel=cancel,
         )
@@ -320,6 +324,7 @@ class Migration:
             Records would be left without a vector, or the migration is not active.
         """
         self._write_alone(ending.finish(self._key, self._number, self._reader, leave_missing=leave_missing), "finish")
+        self._collection._database._traffic.pop(self._key[0], None)
 
     def rollback(self, *, progress: Progress | None = None) -> MigrationStatus:
         """Take away every vector that the migration wrote, and end it; the source space was never touched.
@@ -341,6 +346,7 @@ class Migration:
             gone = min(gone + ending.UNDO_ROWS, before.done)
             if progress is not None:
                 progress(gone, before.done)
+        database._traffic.pop(self._key[0], None)
         return replace(self.status(), only_new=before.only_new)
 
     @property

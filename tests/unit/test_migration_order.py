@@ -1,11 +1,13 @@
 """In which order records are embedded, and whether the canary keeps the promise of the transform."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import vecdb
 from vecdb import hookimpl
-from vecdb.engine.migration import order
+from vecdb.engine.migration import order, traffic
 from vecdb.errors import PluginContractError, StateError
 
 COUNT, DIM = 500, 12
@@ -160,6 +162,70 @@ def test_uncertainty_is_the_transforms_own(docs):
 
 def _unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+# --- traffic ----------------------------------------------------------------------------------------------
+
+
+def test_traffic_counts_the_hits_of_bridged_searches(docs):
+    docs.set_vectors("new", range(330), Y[:330])
+    docs.fit_transform("new", "old", "procrustes")
+    docs.search(Y[400], k=5, space="new")  # before there is a migration nobody counts
+    encode = Watched()
+    m = docs.migrate("old", "new", encode, "traffic", batch=10, canary=0.0)
+    wanted = []
+    for _ in range(3):
+        wanted = [hit.id for hit in docs.search(Y[400], k=20, space="new") if hit.origin != "native"]
+    docs.search(Y[400:420], k=20, space="new")
+    docs.search(X[450], k=20, space="old", spaces="native")
+    assert 2 <= len(wanted) < 20
+    m.run(len(wanted))
+    assert set(wanted) <= {*encode.seen, *wanted} and len(set(encode.seen) & set(wanted)) >= len(wanted) // 2
+    m.run()
+    assert sorted(encode.seen) == list(range(330, COUNT))
+
+
+def test_traffic_is_remembered_by_the_file_and_changes_the_order(docs, tmp_path):
+    docs.set_vectors("new", range(330), Y[:330])
+    docs.fit_transform("new", "old", "procrustes")
+    encode = Watched()
+    m = docs.migrate("old", "new", encode, "traffic", batch=5, canary=0.0)
+    m.run(5)
+    found = [hit.id for hit in docs.search(Y[430], k=40, space="new") if hit.origin != "native"]
+    m.run(0)  # nothing is embedded, but what was counted is kept
+    docs.database._traffic.clear()
+    again = Watched()
+    docs.migration(again).run(len(found))
+    assert set(again.seen) == set(found)
+
+
+def test_the_hybrid_raises_novelty_by_traffic(docs):
+    docs.set_vectors("new", range(330), Y[:330])
+    docs.fit_transform("new", "old", "procrustes")
+    m = docs.migrate("old", "new", embed, "hybrid", canary=0.0, params={"weight": 1000.0})
+    found = [hit.id for hit in docs.search(Y[430], k=40, space="new") if hit.origin != "native"]
+    encode = Watched()
+    docs.migration(encode).run(len(found))
+    assert set(encode.seen) == set(found) and m.status().done == len(found)
+
+
+def test_hits_of_deleted_records_are_forgotten(docs):
+    docs.set_vectors("new", range(330), Y[:330])
+    docs.fit_transform("new", "old", "procrustes")
+    m = docs.migrate("old", "new", embed, "traffic", canary=0.0)
+    found = [hit.id for hit in docs.search(Y[430], k=10, space="new") if hit.origin != "native"]
+    docs.delete(found)
+    assert found and m.run().pending == 0
+
+
+def test_counts_are_bounded(monkeypatch):
+    monkeypatch.setattr(traffic, "MOST", 10)
+    counts = traffic.Traffic()
+    for number in range(30):
+        counts.note([[SimpleNamespace(id=place, origin="bridged:x") for place in {0, 1, number}]])
+        counts.note([[SimpleNamespace(id=-5, origin="native")]])
+    kept = counts.drain()
+    assert len(kept) <= 10 and kept[0] == kept[1] == 30 and -5 not in kept and counts.drain() == {}
 
 
 # --- policies of plugins ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from vecdb.storage.env import Environment
 from vecdb.storage.format import pack_sealed, unpack_sealed
 from vecdb.storage.migrations import (
     MAX_FAILURES,
+    MAX_TRAFFIC,
     STATES,
     StoredMigration,
     active_migration,
@@ -75,6 +76,7 @@ entries = st.builds(
     st.lists(st.tuples(counts, counts, texts), max_size=4).map(tuple),
     st.dictionaries(texts, floats, max_size=3),
     floats,
+    st.lists(st.tuples(counts, counts), max_size=4).map(tuple),
 )
 
 
@@ -125,6 +127,8 @@ def test_the_active_one_is_the_last():
         {"failed": ((-1, 2, "why"),)},
         {"measured": {"found": "much"}},
         {"measured": []},
+        {"traffic": ((1, 2, 3),)},
+        {"traffic": 7},
     ],
 )
 def test_what_cannot_be_is_damage(changes):
@@ -171,6 +175,13 @@ def test_failures_are_counted_and_bounded():
         entry.failed[0] == (5, 2, "empty again") and entry.failed[1][:2] == (6, 1) and len(entry.failed[1][2]) == 1000
     )
     assert len(ONE.with_failures({number: "" for number in range(5000)}).failed) == MAX_FAILURES
+
+
+def test_traffic_keeps_those_with_the_most_hits():
+    entry = ONE.with_traffic({5: 2, 6: 1}).with_traffic({6: 4, 9: 1})
+    assert entry.traffic == ((6, 5), (5, 2), (9, 1))
+    full = ONE.with_traffic({row: row for row in range(1, 5000)})
+    assert len(full.traffic) == MAX_TRAFFIC and full.traffic[0] == (4999, 4999)
 
 
 def test_states_are_what_they_say():

@@ -21,6 +21,8 @@ ACTIVE: Final = (PREPARED, BRIDGING, BACKFILLING, COMPLETE, UNDOING)
 STATES: Final = (*ACTIVE, FINISHED, UNDONE)
 MAX_FAILURES: Final = 1000
 """Records that could not be embedded and are remembered by name; a migration with more of them pauses."""
+MAX_TRAFFIC: Final = 2_048
+"""Records whose hits are remembered: every batch writes them anew."""
 _MAX_TEXT: Final = 1000
 
 
@@ -67,6 +69,8 @@ class StoredMigration:
         What the canary showed.
     ended : float
         When it was finished or rolled back; 0 before.
+    traffic : tuple of (row, hits)
+        Of records that bridged searches returned, those with the most hits.
     """
 
     number: int
@@ -92,6 +96,7 @@ class StoredMigration:
     failed: tuple[tuple[int, int, str], ...] = ()
     measured: Mapping[str, float] = field(default_factory=dict)
     ended: float = 0.0
+    traffic: tuple[tuple[int, int], ...] = ()
 
     @property
     def active(self) -> bool:
@@ -114,6 +119,14 @@ class StoredMigration:
             known[ordinal] = known.get(ordinal, (0, ""))[0] + 1, reason[:_MAX_TEXT]
         listed = [(ordinal, attempts, reason) for ordinal, (attempts, reason) in known.items()]
         return replace(self, failed=tuple(listed[:MAX_FAILURES]))
+
+    def with_traffic(self, hits: Mapping[int, int]) -> StoredMigration:
+        """Return the migration after records, given by row, were among the hits of bridged searches."""
+        known = dict(self.traffic)
+        for row, count in hits.items():
+            known[row] = known.get(row, 0) + count
+        most = sorted(known.items(), key=lambda item: (-item[1], item[0]))[:MAX_TRAFFIC]
+        return replace(self, traffic=tuple(most))
 
 
 def tag_of(collection: int, number: int) -> str:
@@ -188,6 +201,7 @@ def _from_plain(plain: Sequence[Any]) -> StoredMigration:
         written=_ranges(found.written),
         failed=tuple((*stored_numbers(each[:2], "migration", 2), str(each[2])) for each in found.failed),  # type: ignore[misc]
         measured={str(name): float(value) for name, value in found.measured.items()},
+        traffic=tuple(stored_numbers(each, "migration", 2) for each in found.traffic),  # type: ignore[misc]
     )
 
 

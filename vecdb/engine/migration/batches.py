@@ -8,7 +8,7 @@ references to them, and what the migration knows of itself change together or no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -85,6 +85,8 @@ class Delivery:
         What embedding them took.
     own : bool
         Whether a rollback takes the vectors away again.
+    traffic : mapping of int to int
+        Hits of bridged searches since the last batch, by row.
     """
 
     candidates: Sequence[Candidate]
@@ -93,6 +95,7 @@ class Delivery:
     failures: Mapping[int, str]
     seconds: float
     own: bool = True
+    traffic: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ def deliver(
 
 
 def _noted(migration: StoredMigration, delivery: Delivery, first: int, count: int) -> StoredMigration:
+    migration = migration.with_traffic(delivery.traffic)
     if not delivery.own:
         return replace(migration, seconds=migration.seconds + delivery.seconds)
     return migration.with_written(first, count, delivery.seconds).with_failures(delivery.failures)

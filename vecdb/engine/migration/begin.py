@@ -144,3 +144,15 @@ def set_paused(collection: Key, number: int, reason: str) -> Callable[[WriteTx],
         write.note(f"{collection[1]}: migration {number} {'pauses: ' + reason if reason else 'goes on'}")
 
     return operation
+
+
+def add_traffic(collection: Key, number: int, hits: Mapping[int, int]) -> Callable[[WriteTx], None]:
+    """Return the operation that adds hits of bridged searches, by row, to what a migration knows."""
+
+    def operation(write: WriteTx) -> None:
+        migration = stored(write, collection, number)
+        if migration.active:
+            put(write, collection, migration.with_traffic(hits))
+            write.note(f"{collection[1]}: migration {number}: hits of {len(hits)} records")
+
+    return operation

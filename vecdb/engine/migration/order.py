@@ -16,6 +16,7 @@ from vecdb.contracts.backfill import BackfillFacts, BackfillPolicy
 from vecdb.contracts.params import settle_stored
 from vecdb.engine import transformborder as border
 from vecdb.engine.migration.census import Census, space_numbered
+from vecdb.engine.migration.traffic import traffic
 from vecdb.engine.migration.verdict import fitted_rows
 from vecdb.engine.pairing import directed
 from vecdb.engine.transforms import Loaded, load_transform, unavailable
@@ -64,6 +65,11 @@ def next_rows(
     found = np.asarray(policy.order(facts, params))
     _check_order(found, pending, provided.plugin, provided.distribution, policy.name)
     return found.astype(np.int64)
+
+
+def changes_with_traffic(migration: StoredMigration, registry: PluginRegistry) -> bool:
+    """Whether the policy is to be asked again after some batches, because searches go on meanwhile."""
+    return "traffic" in registry.find("backfill policy", migration.policy).thing.needs
 
 
 def _check_order(
@@ -194,5 +200,5 @@ def _predicted(view: CollectionView, loaded: Loaded, census: Census) -> F32 | No
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
-COLLECT: Final[Mapping[str, Collect]] = {"novelty": novelty, "uncertainty": uncertainty}
+COLLECT: Final[Mapping[str, Collect]] = {"novelty": novelty, "traffic": traffic, "uncertainty": uncertainty}
 """How each fact is found."""

@@ -15,10 +15,11 @@ from typing import Any
 from vecdb.engine.batch import space_batch
 from vecdb.engine.guard import Guard
 from vecdb.engine.migration.batches import Candidate, Delivered, Delivery, Wanted, deliver, read_candidates
-from vecdb.engine.migration.begin import Key, advance, known_one, set_paused
+from vecdb.engine.migration.begin import Key, add_traffic, advance, known_one, set_paused
 from vecdb.engine.migration.census import Census, take_census
 from vecdb.engine.migration.encoders import Encoded, Encoder
-from vecdb.engine.migration.order import COLLECT, Collect, next_rows
+from vecdb.engine.migration.order import COLLECT, Collect, changes_with_traffic, next_rows
+from vecdb.engine.migration.traffic import Traffic, by_row
 from vecdb.engine.migration.verdict import judge
 from vecdb.engine.view import CollectionView
 from vecdb.errors import CancelledError, ParameterError, StateError, WrongModelError
@@ -37,6 +38,8 @@ from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
 from vecdb.types import CancelCheck, Progress
 
+ASK_AGAIN = 8
+"""Batches after which a policy that goes by traffic is asked again."""
 Judge = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], tuple[Mapping[str, float], str]]
 """Measures with the canary's vectors what was promised; returns figures, and why to pause (empty: go on)."""
 
@@ -69,6 +72,7 @@ class Tools:
     trust: bool = False
     judge: Judge = judge
     collect: Mapping[str, Collect] = field(default_factory=lambda: dict(COLLECT))
+    traffic: Traffic | None = None
     progress: Progress | None = None
     cancel: CancelCheck | None = None
     clock: Callable[[], float] = time.monotonic
@@ -121,10 +125,13 @@ class _Loop:
         with self.tools.read() as snapshot:
             view = self._view(snapshot)
             migration = self._migration(view)
+            hits = self._hits(view)
         if migration.state not in (PREPARED, BRIDGING, BACKFILLING, COMPLETE):
             raise StateError(f"migration {self.number} is {migration.state}", hint="Begin another with migrate().")
         if migration.paused:
             raise StateError(f"migration {self.number} is paused: {migration.paused}", hint="resume() lets it go on.")
+        if hits:
+            self._write(add_traffic(self.tools.collection, self.number, hits), view.entry)
         if migration.state == PREPARED:
             self._write(advance(self.tools.collection, self.number, PREPARED, BRIDGING), view.entry)
 
@@ -148,12 +155,18 @@ class _Loop:
             return self._embed(view.entry, migration, candidates, wanted)
         return True if filled or self.queue else self._next_state(view.entry, migration)
 
+    def _hits(self, view: CollectionView) -> dict[int, int]:
+        """Return what bridged searches returned since the last time, by row."""
+        return {} if self.tools.traffic is None else by_row(view, self.tools.traffic.drain())
+
     def _may_go_on(self) -> bool:
         return self.limit is None or self.tried < self.limit
 
     def _fill(self, view: CollectionView, migration: StoredMigration) -> None:
         census = take_census(view, migration)
         places = next_rows(view, migration, census, self.tools.registry, self.tools.collect)
+        if changes_with_traffic(migration, self.tools.registry):
+            places = places[: ASK_AGAIN * migration.batch]
         self.queue = census.rows[places].tolist()
         self.total = migration.done + int(census.pending.sum())
 
@@ -201,6 +214,8 @@ class _Loop:
     def _delivery(
         self, encoder: Encoder, candidates: Sequence[Candidate], encoded: Encoded, wanted: Wanted, *, own: bool
     ) -> Delivery:
+        with self.tools.read() as snapshot:
+            hits = self._hits(self._view(snapshot))
         return Delivery(
             [candidates[place] for place in encoded.places],
             space_batch(encoder.space, encoded.vectors, len(encoded.places), False),
@@ -208,6 +223,7 @@ class _Loop:
             {candidates[place].ordinal: reason for place, reason in encoded.failures.items()},
             self.tools.clock() - self.mark,
             own,
+            hits,
         )
 
     def _deliver(self, entry: CollectionEntry, migration: StoredMigration, delivery: Delivery) -> bool:
