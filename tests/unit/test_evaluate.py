@@ -1,0 +1,178 @@
+"""The command that judges kinds of transform: its layout, its protocol, its ranking, and a run on a small folder."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from tests.fits import orthonormal, rows_of
+from tools.evaluate.__main__ import main
+from tools.evaluate.arms import _both, arms_for
+from tools.evaluate.corpus import load_corpus
+from tools.evaluate.measure import _answered_by
+from tools.evaluate.protocol import draw, fit_data, judged_of, queries_of
+from tools.evaluate.report import BEGIN, END, markdown
+from vecdb import PluginRegistry
+from vecdb.evaluation import Judged, csls_bias, measure, ranks_of
+from vecdb.testing.planted import unit
+
+DOCS, TRAIN, TEST = 260, 60, 50
+
+
+def written(folder, *, splits=True, graded=False):
+    """Write a folder in which a second model is a rotation of the first one, and queries are near answers."""
+    rng = np.random.default_rng(0)
+    old = rows_of(DOCS, 12, rng, clusters=40)
+    turn = orthonormal(12, 10, rng)
+    answers = rng.integers(0, DOCS, TRAIN + TEST)
+    asked = unit(old[answers] + 0.2 * rng.standard_normal((len(answers), 12)) / 3)
+    folder.mkdir()
+    for name, one, other in (("a", old, asked), ("b", unit(old @ turn), unit(asked @ turn))):
+        np.save(folder / f"{name}.docs.f16.npy", one.astype(np.float16))
+        scale = 127 / np.abs(other).max(1, keepdims=True)
+        np.save(folder / f"{name}.queries.i8.npy", np.round(other * scale).astype(np.int8))
+    docs = [{"id": row, "source": f"s{row // 2}", "section": f"c{row % 5}"} for row in range(DOCS)]
+    queries = [{"qid": place, "rel": int(row)} for place, row in enumerate(answers)]
+    for place, query in enumerate(queries):
+        if splits:
+            query["split"] = "train" if place < TRAIN else "test"
+        if graded:
+            query["qrels"] = {str(query.pop("rel")): 2, str((place * 7) % DOCS): -1}
+    for name, lines in (("docs", docs), ("queries", queries)):
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("evaluate") / "small")
+
+
+@pytest.fixture(scope="module")
+def corpus(folder):
+    return load_corpus(folder)
+
+
+def test_a_folder_is_read_as_unit_vectors_with_answers_sources_and_classes(corpus):
+    assert corpus.models == ("a", "b") and corpus.judged.queries == TRAIN + TEST
+    model = corpus.model("b")
+    assert model.docs.shape == (DOCS, 10) and model.queries.shape == (TRAIN + TEST, 10)
+    for rows in (model.docs, model.queries):
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        assert not rows.flags.writeable
+    assert corpus.model("b") is model
+    assert corpus.sources[2] == corpus.sources[3] and corpus.classes.max() == 4
+
+
+def test_graded_answers_below_one_are_none(tmp_path):
+    graded = load_corpus(written(tmp_path / "graded", graded=True))
+    assert (graded.judged.sizes == 1).all()
+
+
+def test_queries_are_parted_by_their_split_or_by_a_hash(corpus, tmp_path):
+    asked = queries_of(corpus)
+    assert asked.fit.tolist() == list(range(TRAIN)) and asked.test.tolist() == list(range(TRAIN, TRAIN + TEST))
+    assert len(asked.clusters) == TEST
+    first = corpus.judged.rows[asked.test]
+    same = [corpus.sources[row] for row in first]
+    for one in range(TEST):
+        for other in range(one):
+            assert same[one] != same[other] or asked.clusters[one] == asked.clusters[other]
+    hashed = queries_of(load_corpus(written(tmp_path / "unsplit", splits=False)))
+    assert not set(hashed.fit) & set(hashed.test) and len(hashed.fit) + len(hashed.test) == TRAIN + TEST
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_source_is_in_two_parts_and_the_same_seed_draws_the_same(corpus, seed):
+    old, new = corpus.model("a"), corpus.model("b")
+    drawn = draw(corpus, old, new, 100, seed)
+    assert len(drawn.fit) == 100 and len(drawn.kept) > 0
+    sources = [{corpus.sources[row] for row in rows} for rows in (drawn.fit, drawn.kept)]
+    assert not sources[0] & sources[1]
+    again = draw(corpus, old, new, 100, seed)
+    assert np.array_equal(drawn.fit, again.fit) and np.array_equal(drawn.kept, again.kept)
+    assert not np.array_equal(drawn.fit, draw(corpus, old, new, 100, seed + 9).fit)
+
+
+@pytest.mark.parametrize("role", ["query", "gallery"])
+def test_a_fit_is_given_the_sides_of_its_role_and_queries_of_both_models(corpus, role):
+    old, new = corpus.model("a"), corpus.model("b")
+    asked = queries_of(corpus)
+    drawn = draw(corpus, old, new, 80, 0)
+    data = fit_data(corpus, (old, new), role, drawn, asked, 0, labels=True)
+    source, target = (new, old) if role == "query" else (old, new)
+    assert np.array_equal(data.source, source.docs[drawn.fit]) and np.array_equal(data.target, target.docs[drawn.fit])
+    assert np.array_equal(data.queries, new.queries[asked.fit])
+    assert np.array_equal(data.queries_across, old.queries[asked.fit])
+    assert np.array_equal(data.labels, corpus.classes[drawn.fit])
+    assert np.array_equal(data.validation.source, source.docs[drawn.kept])
+
+
+def test_the_quick_ranking_is_the_exact_one_with_and_without_the_correction():
+    rng = np.random.default_rng(1)
+    queries, rows = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 6), (500, 6)))
+    rows[7] = rows[3]  # a tie
+    judged = Judged.of([{3: 1, 7: 1}, *[int(row) for row in rng.integers(0, 500, 29)]])
+    bias = rng.standard_normal(500).astype(np.float32)
+    for metric in ("cosine", "dot"):
+        alone, corrected = _both(queries, rows, 30, judged, metric, None)
+        wanted = measure(ranks_of(queries[:30], rows, judged, metric), judged)
+        np.testing.assert_array_equal(alone.mrr, wanted.mrr)
+        added = csls_bias(queries[30:], rows, metric)
+        wanted = measure(ranks_of(queries[:30], rows, judged, metric, bias=added), judged)
+        np.testing.assert_array_equal(corrected.recall, wanted.recall)
+    biased, _ = _both(queries, rows, 30, judged, "dot", bias)
+    wanted = measure(ranks_of(queries[:30], rows, judged, "dot", bias=bias), judged)
+    np.testing.assert_allclose(biased.mrr, wanted.mrr)
+
+
+def test_queries_whose_answers_were_fitted_on_are_known(corpus):
+    asked = queries_of(corpus)
+    answers = judged_of(corpus, asked).rows
+    seen = _answered_by(corpus, asked, answers[:10])
+    assert seen[:10].all() and seen.sum() == np.isin(answers, answers[:10]).sum()
+
+
+def test_every_kind_that_is_fitted_on_pairs_has_an_arm_for_each_side():
+    registry = PluginRegistry(entry_points=False)
+    arms = arms_for(registry)
+    kinds = {arm.kind for arm in arms}
+    assert {"procrustes", "ridge", "cca", "mlp", "distill", "bt2", "oca", "relative", "auto", "lowrank"} <= kinds
+    assert not kinds & {"whiten", "pca", "identity", "simplex"}
+    assert len({(arm.name, arm.role) for arm in arms}) == len(arms)
+    assert {arm.role for arm in arms if arm.kind == "ridge"} == {"query", "gallery"}
+    assert {arm.role for arm in arms if arm.kind == "bt2"} == {"query"}
+    assert {arm.kind for arm in arms_for(registry, ["ridge"])} == {"ridge"}
+
+
+def test_a_run_is_kept_goes_on_where_it_was_and_fills_its_page(folder, tmp_path, capsys):
+    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    common = [str(folder), "--pairs", "120", "--seeds", "2", "--out", str(out)]
+    assert main([*common, "--pair", "a:b", "--kinds", "procrustes,bt2"]) == 0
+    first = json.loads(out.read_text())
+    rows = first["runs"]["small"]["a:b"]["arms"]
+    by_name = {(row["name"], row["role"]): row for row in rows}
+    turned = by_name["procrustes, centred", "gallery"]
+    assert turned["recall"]["value"] > 0.9 and turned["retention"]["value"] == pytest.approx(1, abs=0.1)
+    assert turned["advantage"]["low"] <= turned["advantage"]["value"] <= turned["advantage"]["high"]
+    for row in rows:
+        row["seconds"] = 77.0
+    out.write_text(json.dumps(first))
+    assert main([*common, "--kinds", "procrustes,bt2,shift", "--write-docs", str(page)]) == 0
+    second = json.loads(out.read_text())["runs"]["small"]
+    assert set(second) == {"a:b", "b:a"} and all(row["seconds"] == 77.0 for row in second["a:b"]["arms"])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old\n" not in text
+    assert markdown({"runs": {"small": second}}) in text and "a to b" in text
+    assert "procrustes" in capsys.readouterr().out
+
+
+def test_a_page_without_markers_is_refused(folder, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here")
+    with pytest.raises(SystemExit):
+        main([str(folder), "--pair", "a:b", "--kinds", "shift", "--write-docs", str(page)])
+    assert page.read_text() == "nothing here"
