@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fits import data_of, fitted, orthonormal, planted_data, rows_of
 from vecdb.errors import CancelledError, FitError, NonFiniteError
 from vecdb.testing.planted import unit
-from vecdb.transforms.distill import DistillType
+from vecdb.transforms.distill import DistillType, centres_of, lessons_of
 from vecdb.transforms.listwise import Asked, Bank, Course, Lesson, Score, deviation, divergence, learn, softmax, taught
 from vecdb.transforms.ridge import RidgeType
 
@@ -195,6 +195,23 @@ def test_whatever_is_known_is_fitted_on(parts):
     assert found.direction == "query" and found.isometry == "none"
     assert found.fit["queries"] == (0 if parts.get("queries") is False else 80)
     assert np.isfinite(found.apply(data.validation.source)).all()
+
+
+@pytest.mark.parametrize("count", [20, 80])
+def test_few_queries_and_the_old_models_word_alone_count_for_less(count):
+    data, _ = bent()
+    data = replace(data, queries=data.queries[:count], queries_across=data.queries_across[:10])
+    lessons = lessons_of(data, centres_of(data), "mean")
+    found = {(each.asked.place, each.teacher, len(each.asked.new)): each.weight for each in lessons}
+    share = count / 2500
+    assert found == {
+        (0, "mean", 260): 1.0,
+        (0, "old", 260): 0.3,
+        (1, "mean", 10): pytest.approx(share),
+        (1, "old", 10): pytest.approx(0.3 * share),
+        (1, "new", count - 10): pytest.approx(share),
+    }
+    assert lessons[-1].asked.place == 1 and lessons[0].asked.place == 0
 
 
 def test_without_a_step_it_is_ridge_regression_for_records_and_says_so():

@@ -23,6 +23,7 @@ I64 = npt.NDArray[np.int64]
 
 FIT_QUERIES = 800
 _KEPT = 1_500
+_OTHERS = 8_000
 _SHARES = {"fit": 0.7, "validation": 0.3}
 
 
@@ -37,10 +38,11 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Rows of documents: those fitted on, those kept back."""
+    """Rows of documents: those fitted on, those kept back, and others of which no vector of the new model is known."""
 
     fit: I64
     kept: I64
+    others: I64
 
 
 def queries_of(corpus: Corpus, *, everything: bool = False) -> Queries:
@@ -91,7 +93,8 @@ def draw(corpus: Corpus, one: Model, other: Model, pairs: int, seed: int) -> Dra
     rows = np.concatenate([fit, kept])
     groups = near_duplicates(one.docs[rows], other.docs[rows])
     apart = ~np.isin(groups[len(fit) :], groups[: len(fit)])
-    return Draw(fit, kept[apart])
+    left = np.setdiff1d(np.arange(len(keys)), rows)
+    return Draw(fit, kept[apart], np.sort(rng.choice(left, min(_OTHERS, len(left)), replace=False)))
 
 
 def fit_data(
@@ -122,6 +125,7 @@ def fit_data(
         np.random.default_rng(seed),
         queries=_lent(new.queries[asked.fit]),
         queries_across=_lent(old.queries[asked.fit]),
+        stored=_lent(old.docs[drawn.others]),
         validation=Pairs(_lent(source.docs[drawn.kept]), _lent(target.docs[drawn.kept])),
     )
     return replace(data, labels=np.ascontiguousarray(corpus.classes[drawn.fit])) if labels else data

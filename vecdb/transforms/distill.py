@@ -27,6 +27,8 @@ from vecdb.types import Metric
 __all__ = ["DISTILL", "Centres", "DistillType", "Learnt", "centres_of", "distilled", "lessons_of"]
 
 _LEAST = 3
+_MANY = 2_500
+"""Real queries whose lessons count as much as those of the pairs: fewer are soon learnt by heart, and count less."""
 
 
 class Learnt(NamedTuple):
@@ -146,7 +148,10 @@ def lessons_of(data: FitData, centres: Centres, teacher: Teacher) -> list[Lesson
     if data.stored is not None:
         banks.append(_bank(data.stored, None, centres, metrics[1]))
     found = [taught(crowd, bank, teacher, metrics) for crowd in crowds for bank in banks]
-    return [lesson for lesson in found if lesson is not None]
+    share = 1.0 if data.queries is None else min(1.0, len(data.queries) / _MANY)
+    return [
+        each._replace(weight=each.weight * (share if each.asked.place else 1.0)) for each in found if each is not None
+    ]
 
 
 def _real(data: FitData, centre: Rows32) -> list[Asked]:
