@@ -1,9 +1,9 @@
 """Joint spaces on features of pictures: cross-test and self-test of two models, in the manner of the papers.
 
 A folder with ``NAME.STYLE.i8.npy`` for two models and two drawing styles, row by row the same picture, and
-``meta.jsonl.gz`` with a ``subcategory``. A drawing of one style asks for the drawing of the same picture in the other one; half of the
-pictures, drawn by their number, are fitted on in both styles, the others are asked. Both models are brought to their
-leading principal columns first.
+``meta.jsonl.gz`` with a ``subcategory``. A drawing of one style asks for the drawing of the same picture in the other
+one; half of the pictures, drawn by their number, are fitted on in both styles, the others are asked. Both models are
+brought to their leading principal columns first.
 
 Usage: python -m tools.evaluate.pictures FOLDER [--columns 256] [--out FILE]
 """
