@@ -238,4 +238,7 @@ class Case:
         wanted = self.c.search(query, k, exact=True, **options)
         assert found.ids == wanted.ids
         assert found.scores.tobytes() == wanted.scores.tobytes()
+        for _ in range(2):  # without a plan the search may take the short way
+            plain = self.c.search(query, k, **options)
+            assert (plain.ids, plain.scores.tobytes()) == (wanted.ids, wanted.scores.tobytes())
         return dict(found.plan)

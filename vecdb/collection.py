@@ -605,18 +605,16 @@ class Collection(Migrating, Upgrading, Judging):
             `like` names no record, or one without a vector in the space.
         """
         wanted = search.check_k(k, allow_large=allow_large)
-        offset = check_count("offset", offset, 0)
-        search.check_tuning(recall, effort, timeout, min_score)
+        if type(offset) is not int or offset < 0:
+            offset = check_count("offset", offset, 0)
+        if not (recall is effort is timeout is min_score is None):  # the commonest search has no such wish
+            search.check_tuning(recall, effort, timeout, min_score)
         condition = _condition(where)
         others: Mapping[str, Any] = {}
         if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
             space, q, others = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = {
-            name: value
-            for name, value in (("recall", recall), ("effort", effort), ("exact", exact or None))
-            if value is not None
-        }
+        asked = queries.wishes(recall, effort, exact) if explain else {}
         encoders = self._database._encoders
         encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:

@@ -80,6 +80,38 @@ def rank_pools(kernel, twin, metric, dtype):
         assert bounds[query, 2, :count].tobytes() == scores.tobytes()
 
 
+def rank_nominated(kernel, twin, metric, dtype):
+    rng, rows, blocks, queries = setting(metric, dtype)
+    rows[20:40] = rows[:20]  # equal scores are put in order by position
+    blocks = cut(metric, rows, rng)
+    table, seen = frozen(blocks.scan_table), set()
+    for _ in range(300):
+        count, width = int(rng.integers(1, N // 2)), int(rng.integers(0, 9))
+        first = int(rng.integers(0, N - count + 1))
+        places = rng.permutation(N)[:count] if rng.random() < 0.5 else np.empty(0, np.int64)
+        if len(places) and rng.random() < 0.2:
+            places[rng.integers(0, count)] = rng.choice([-1, N])
+        real = places if len(places) else np.arange(first, first + count)
+        held = min(count, int(rng.integers(0, width + 1)))
+        nominated, said = np.full(width, -1, np.int64), np.full(width, -np.inf, np.float32)
+        nominated[:held], said[:held] = rng.permutation(count)[:held], np.sort(rng.random(held))[::-1]
+        if width and rng.random() < 0.3:
+            nominated[rng.integers(0, width)] = rng.integers(-2, count + 2)
+        allowed = frozen(rng.random(count) < 0.95) if rng.random() < 0.3 else frozen(np.empty(0, np.bool_))
+        least = int(rng.integers(0, 3))
+        positions, scores = np.empty(width, np.int64), np.empty(width, np.float32)
+        head = (METRIC_CODES[metric], int(dtype is np.float16), queries[:1], table)
+        told = (frozen(nominated[None]), frozen(said[None]), count, first, frozen(places), allowed, least)
+        found = kernel(*head, *told, np.empty((3, 24)), positions, scores)
+        expected = twin(metric, queries[0], rows, nominated, said, real, allowed, least)
+        seen.add(expected is None)
+        assert found == (-1 if expected is None else len(expected[0]))
+        if expected is not None:
+            assert positions[:found].tolist() == expected[0].tolist()
+            assert scores[:found].tobytes() == expected[1].tobytes()
+    assert seen == {True, False}
+
+
 def planned(metric, dtype):
     rng, rows, blocks, queries = setting(metric, dtype)
     plan = plan_scan(metric, queries, direct=True)
@@ -324,6 +356,7 @@ CASES = {
     "code_scan.rotate": rotate,
     "code_scan.scan_codes": scan_codes,
     "canonical.canonical_rows": canonical_rows,
+    "canonical.rank_nominated": rank_nominated,
     "canonical.rank_pools": rank_pools,
     "exact_scan.absorb_tile": absorb_tile,
     "exact_scan.scan_blocks": scan_blocks,

@@ -160,7 +160,7 @@ def test_few_and_many_candidates_are_judged_alike(rows, complete, masked):
     given = {"abilities": abilities, "queries": len(rows), "k": 2}
     given |= {"allowed": np.arange(COUNT) % 5 != 0, "matches": COUNT * 4 // 5} if masked else {}
     said = []
-    for width in (0, border._FEW + 1):
+    for width in (0, border.MOST_COMPILED + 1):
         try:
             said.append([found.tolist() for found in ask(table(rows, width), **given)])
         except PluginContractError as error:

@@ -40,7 +40,7 @@ _NOTHING: Final = float("-inf")
 _PADDING: Final = "has candidates behind position -1, or a score other than -inf there"
 _POSITIONS: Final = np.dtype(np.int64)
 _SCORES: Final = np.dtype(np.float32)
-_FEW: Final = 128
+MOST_COMPILED: Final = 128
 """Candidates a query that the kernel looks at: it compares them pair by pair."""
 _OURS: Final = (CancelledError, ClosedError, ForkedError, StorageError)
 """What a plugin only passes on: the caller's wish, a database closed under it, a file that cannot be read."""
@@ -247,16 +247,16 @@ def search(
     PluginError
         The plugin raised.
     """
-    shown = _read_only(queries)
-    mask = None if allowed is None else _read_only(allowed)
+    shown = read_only(queries)
+    mask = None if allowed is None else read_only(allowed)
     try:
         answer = index.search(shown, k, allowed=mask, effort=effort, view=view)
     except Exception:  # the same as `guarded`, without the cost of a generator in every search
         with guarded(provided, "search"):
             raise
-    positions, scores = _arrays(provided, answer, len(queries))
+    positions, scores = sound_arrays(provided, answer, len(queries))
     least = min(k, matches) if provided.thing.capabilities.complete else 0
-    if positions.shape[1] <= _FEW and loader.loaded():
+    if positions.shape[1] <= MOST_COMPILED and loader.loaded():
         return _check_compiled(provided, positions, scores, view.count, allowed, least)
     return _check_many(provided, positions, scores, view.count, allowed, least)
 
@@ -278,7 +278,7 @@ def _check_compiled(
     return [row[:length] for row, length in zip(positions, lengths, strict=True)]
 
 
-def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
+def read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """Return an array that a plugin cannot write to: it belongs to the search, and what follows relies on it."""
     if not array.flags.writeable:
         return array
@@ -287,7 +287,10 @@ def _read_only(array: npt.NDArray[T]) -> npt.NDArray[T]:
     return shown
 
 
-def _arrays(provided: Provided, answer: Any, queries: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def sound_arrays(
+    provided: Provided, answer: Any, queries: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return copies of the positions and scores that a plugin answered with, of the right dtypes and shapes."""
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise _broken(provided, "search-shape", f"search returned {type(answer).__name__}, expected Candidates")
     positions, scores = answer

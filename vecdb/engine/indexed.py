@@ -69,7 +69,8 @@ class Question:
     stop: Any = None
     recall: float | None = None
     threads: int = 1
-    alive: dict[int, Any] | None = None
+    alive: dict[Any, Any] | None = None
+    """Remembered of the state where nothing but life decides what is allowed: by part, what of it lives, and routes."""
 
 
 @dataclass(slots=True)
@@ -206,9 +207,9 @@ def _ask(
     """Let one part nominate, unless a scan of what it covers is the better way."""
     count = part.part.count
     places = find_places(question.view, question.space_view, part.part)
-    allowed, matches = _allowed_in(question, part, places)
-    choice = _choice(question, usable, part)
-    ask = _how_many(part, question, count, matches, choice.effort, restricted=allowed is not None)
+    allowed, matches = allowed_in(question, part, places)
+    choice = effort_for(question, usable, part)
+    ask = how_many(part, question, count, matches, choice.effort, restricted=allowed is not None)
     if not matches or ask is None:
         return
     if choice is SCAN:
@@ -244,14 +245,14 @@ def _ask(
             account.short.add(row)
 
 
-def _choice(question: Question, usable: Usable, part: LoadedPart) -> Choice:
+def effort_for(question: Question, usable: Usable, part: LoadedPart) -> Choice:
     """Return the effort to ask a part with."""
     if question.effort is not None:
         return Choice(question.effort)
     return DEFAULT if question.recall is None else usable.choose(part, question.recall, question.k)
 
 
-def _allowed_in(question: Question, part: LoadedPart, places: Places) -> tuple[Bools | None, int]:
+def allowed_in(question: Question, part: LoadedPart, places: Places) -> tuple[Bools | None, int]:
     """Return which positions of a part may be answers, None for all, and how many that are.
 
     Without a condition those are the living ones, which stay the same from search to search.
@@ -280,7 +281,7 @@ def _mask_of(places: Places, count: int, mask: Bools | None) -> Bools | None:
     return None if bool(mine.all()) else mine
 
 
-def _how_many(
+def how_many(
     part: LoadedPart, question: Question, count: int, matches: int, effort: int | None, *, restricted: bool
 ) -> int | None:
     """Return how many candidates to ask for; None where scanning is better."""

@@ -57,6 +57,12 @@ def named(q: Mapping[str, Any], space: str | None) -> tuple[str, Any, dict[str, 
     return chosen, q[chosen], {str(name): given for name, given in q.items() if name != chosen}
 
 
+def wishes(recall: float | None, effort: int | None, exact: bool) -> dict[str, Any]:
+    """Return what a plan repeats of the arguments of a search."""
+    given = (("recall", recall), ("effort", effort), ("exact", exact or None))
+    return {name: value for name, value in given if value is not None}
+
+
 def is_text(q: Any) -> bool:
     """Whether the query has to be embedded first."""
     return isinstance(q, str) or (isinstance(q, (list, tuple)) and bool(q) and all(isinstance(t, str) for t in q))

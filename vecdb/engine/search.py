@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from vecdb.storage.spaces import SpaceView
 from vecdb.types import MAX_K, CancelCheck, HitColumns, Hits, Plan, Space
 
 if TYPE_CHECKING:
-    from vecdb.engine import indexed, parts
+    from vecdb.engine import indexed, parts, routes
     from vecdb.engine.guard import Warner
     from vecdb.engine.where import Condition
     from vecdb.registry import PluginRegistry
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 else:  # where there is no index, nothing of indexes is needed
     indexed = LazyModule("vecdb.engine.indexed")
     parts = LazyModule("vecdb.engine.parts")
+    routes = LazyModule("vecdb.engine.routes")
 
 Bools = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """A search whose arguments are settled."""
+class SearchRequest(NamedTuple):
+    """A search whose arguments are settled; a tuple, because every search makes one."""
 
     space: Space
     queries: npt.NDArray[np.float32]
@@ -56,7 +57,7 @@ class SearchRequest:
     explain: bool = False
     without_row: int | None = None
     """The record a search starts from (`like=`); it is not its own answer."""
-    asked: dict[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] = MappingProxyType({})
     exact: bool = False
     effort: int | None = None
     recall: float | None = None
@@ -90,6 +91,7 @@ def search(
     wanted = min(request.k + request.offset, max(1, allowed.count))
     indexes = view.entry.indexes and not request.exact
     usable = parts.choose(view, request.space, registry()) if indexes else None
+    cost: indexed.Account | exact.ScanFacts | None
     notes = () if usable is None else usable.notes
     threads = 1 if request.cancel is not None else request.threads  # the caller's function is asked by its own thread
     if usable is not None and usable.parts and allowed.count:
@@ -107,10 +109,8 @@ def search(
             threads,
             allowed.parts,
         )
-        answers, account = indexed.search(question, usable)
-        cost: indexed.Account | exact.ScanFacts = account
-        if account.notes:
-            notes += tuple(account.notes)
+        answers, cost = _by_index(question, usable, request)
+        notes += () if cost is None else tuple(cost.notes)
     else:
         verify(view, space_view, allowed.mask, allowed.count)
         answers, cost = scan(
@@ -123,8 +123,10 @@ def search(
             threads=threads,
         )
     _check_cancelled(request)
-    plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
-    reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
+    reason, plan = None, None
+    if cost is not None:
+        plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
+        reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     columns = _columns(view, space_view, request, found)
     said = None if warn is None else _Warnings(warn, request.queries)
@@ -139,6 +141,19 @@ def search(
         )
         for place, hits in enumerate(columns)
     ]
+
+
+def _by_index(
+    question: indexed.Question, usable: parts.Usable, request: SearchRequest
+) -> tuple[list[exact.Found], indexed.Account | None]:
+    """Ask an index, the short way if there is one for this question: nothing is to be told of that."""
+    if question.alive is not None and len(request.queries) == 1 and not request.explain and question.stop is None:
+        asked = (question.k, request.effort, request.recall)
+        route = routes.find_route(question, usable, question.alive, asked=asked)
+        found = None if route is None else route.answer(question.view, question.space_view, request.queries)
+        if found is not None:
+            return [found], None
+    return indexed.search(question, usable)
 
 
 class _Warnings:

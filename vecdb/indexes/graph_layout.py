@@ -76,6 +76,8 @@ class StoredGraph:
     anchors: F32 = field(init=False, repr=False)
     maps: npt.NDArray[np.int64] = field(init=False, repr=False)
     plan: npt.NDArray[np.int64] = field(init=False, repr=False)
+    desk: Any = field(init=False, repr=False, compare=False, default=None)
+    """What the last search was prepared with: `vecdb.indexes.graph_walk` replaces it as a whole."""
 
     def __post_init__(self) -> None:
         points = np.concatenate([self.book.centres, self.book.mean[None]])

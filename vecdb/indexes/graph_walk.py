@@ -7,8 +7,9 @@ Invariant: what is returned rests on bytes that were verified, or on none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -87,18 +88,10 @@ def _ask(
     *,
     trace: bool,
 ) -> tuple[Candidates, npt.NDArray[np.int64]]:
-    from vecdb.kernels.graph_search import (
-        scratch_words,
-        search_graph,
-    )  # numba is loaded by now, never by importing this module
-
-    plan = graph.plan.copy()
-    plan[2], plan[12], plan[13] = here.first, here.blocks.half, effort
+    search_graph, plan, size = _desk(graph, k, effort, here, masked=allowed is not None)
     positions = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
-    trails = np.zeros((len(queries), 8 * effort + 256 if trace else 0), np.int64)
-    met = 0 if allowed is None else graph.count
-    size = scratch_words(graph.book.width, len(graph.book.centres), graph.degree, k, effort, met)
+    trails = np.zeros((len(queries), 8 * effort + 256), np.int64) if trace else np.empty((len(queries), 0), np.int64)
     search_graph(
         queries,
         graph.anchors,
@@ -114,6 +107,24 @@ def _ask(
         trails,
     )
     return Candidates(positions, scores), trails
+
+
+def _desk(
+    graph: StoredGraph, k: int, effort: int, here: InPlace, *, masked: bool
+) -> tuple[Callable[..., None], npt.NDArray[np.int64], int]:
+    """Return the kernel, its plan, and the words of scratch; what the last search had, as most are asked alike."""
+    wanted = (here.first, here.blocks.half, k, effort, masked)
+    last: tuple[Any, Callable[..., None], npt.NDArray[np.int64], int] | None = graph.desk
+    if last is None or last[0] != wanted:
+        from vecdb.kernels import graph_search  # numba is loaded by now, never by importing this module
+
+        plan = graph.plan.copy()
+        plan[2], plan[12], plan[13] = here.first, here.blocks.half, effort
+        met = graph.count if masked else 0
+        size = graph_search.scratch_words(graph.book.width, len(graph.book.centres), graph.degree, k, effort, met)
+        last = (wanted, graph_search.search_graph, plan, size)
+        object.__setattr__(graph, "desk", last)
+    return last[1], last[2], last[3]
 
 
 def _prove_trails(graph: StoredGraph, trails: npt.NDArray[np.int64], view: VectorView) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import types
 
 from vecdb.kernels import reference
+from vecdb.kernels._faults import length_or_fault
 from vecdb.kernels._jit import kernel, read, write
 
 __all__ = ["first_fault", "sound_lengths"]
@@ -35,39 +36,12 @@ _ALL = np.empty(0, np.bool_)
 def first_fault(positions: I64, scores: F32, count: int, allowed: Bools, least: int, lengths: I64) -> int:
     """Return ``8 * row + fault`` of the first query with a fault, -1 if there is none; write lengths (q,).
 
-    positions (q, m); scores (q, m); allowed (count,), or (0,) for all. Faults: 0 unknown position, 1 padding, 2 NaN,
-    3 order, 4 duplicate, 5 fewer than `least`, 6 not allowed.
+    positions (q, m); scores (q, m); allowed (count,), or (0,) for all. Faults: as `length_or_fault` numbers them.
     """
-    width = positions.shape[1]
     for row in range(positions.shape[0]):
-        length = width
-        for place in range(width):
-            position = positions[row, place]
-            if position < -1 or position >= count:
-                return 8 * row
-            if position == -1 and length == width:
-                length = place
-        for place in range(length, width):
-            if positions[row, place] != -1 or scores[row, place] != -np.inf:
-                return 8 * row + 1
-        for place in range(length):
-            score, position = scores[row, place], positions[row, place]
-            if np.isnan(score):
-                return 8 * row + 2
-            if place:
-                before = scores[row, place - 1]
-                if score > before or (score == before and position < positions[row, place - 1]):
-                    return 8 * row + 3
-        for place in range(length):
-            for other in range(place):
-                if positions[row, place] == positions[row, other]:
-                    return 8 * row + 4
-        if length < least:
-            return 8 * row + 5
-        if allowed.shape[0]:
-            for place in range(length):
-                if not allowed[positions[row, place]]:
-                    return 8 * row + 6
+        length = length_or_fault(positions[row], scores[row], count, allowed, least)
+        if length < 0:
+            return 8 * row - 1 - length
         lengths[row] = length
     return -1
 

@@ -17,17 +17,20 @@ from numba import types
 
 from vecdb.blocks import KINDS, VectorBlocks
 from vecdb.kernels import reference
+from vecdb.kernels._faults import length_or_fault
 from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.types import Metric
 
-__all__ = ["METRIC_CODES", "canonical_rows", "rank_pools", "top_k", "top_k_each"]
+__all__ = ["METRIC_CODES", "canonical_rows", "rank_nominated", "rank_one", "rank_pools", "top_k", "top_k_each"]
 
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
 _COSINE = METRIC_CODES["cosine"]
 _HALF = KINDS.index(np.dtype(np.float16))
 _INT8 = KINDS.index(np.dtype(np.int8))
+_NOWHERE = np.empty(0, np.int64)
+_ALL = np.empty(0, np.bool_)
 _ROWS_AHEAD = 4  # candidates lie at random places; asking for them early halves their cost
 
 
@@ -239,6 +242,71 @@ def rank_pools(
         _sort_best_first(found, pool, count)
 
 
+@kernel(
+    (
+        types.int64,
+        types.int64,
+        read(types.float32, 2),
+        read(types.int64, 2),
+        read(types.int64, 2),
+        read(types.float32, 2),
+        types.int64,
+        types.int64,
+        read(types.int64),
+        read(types.boolean),
+        types.int64,
+        write(types.float64, 2),
+        write(types.int64),
+        write(types.float32),
+    ),
+    twin=reference.rank_nominated,
+    strict=True,
+)
+def rank_nominated(
+    metric: int,
+    kind: int,
+    queries: npt.NDArray[np.float32],
+    table: npt.NDArray[np.int64],
+    nominated: npt.NDArray[np.int64],
+    said: npt.NDArray[np.float32],
+    count: int,
+    first: int,
+    places: npt.NDArray[np.int64],
+    allowed: npt.NDArray[np.bool_],
+    least: int,
+    scratch: npt.NDArray[np.float64],
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+) -> int:
+    """Check what an index nominated for one query and rank it by canonical score; return how many, -1 for a fault.
+
+    metric, kind and table as in `canonical_rows`; queries (1, d); nominated (1, m) and said (1, m), what the index
+    returned, numbers in ``[0, count)`` of which number i is the row ``places[i]``, or ``first + i`` where places is
+    (0,); allowed (count,), or (0,) for all; least: fewer are a fault; scratch (3, w); positions (m,) and scores (m,)
+    take the answer. Every number is compared with count, and every row with the table, before it is followed.
+    """
+    length = length_or_fault(nominated[0], said[0], count, allowed, least)
+    rows = table[table.shape[0] - 1, 2]
+    for place in range(length):
+        number = nominated[0, place]
+        row = places[number] if places.shape[0] else first + number
+        if row < 0 or row >= rows:
+            return -1
+        positions[place] = row
+    if length <= 0:
+        return max(length, -1)
+    d = queries.shape[1]
+    _load_query(queries[0], scratch)
+    query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
+    for place in range(length):
+        _ask_for(kind, table, positions[place], d)
+    for place in range(length):
+        score = np.float32(_score(metric, kind, d, query_norm, table, positions[place], scratch))
+        scores[place] = score + np.float32(0.0)  # a tiny negative score rounds to -0
+    _sort_best_first(scores, positions, length)
+    return length
+
+
 def canonical_at(
     metric: Metric, query: npt.NDArray[np.float32], blocks: VectorBlocks, positions: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
@@ -289,3 +357,40 @@ def top_k_each(
     rank_pools(METRIC_CODES[metric], blocks.kind, queries, blocks.any_table, pools, states, scratch, bounds)
     kept = [min(count, k) for count in counts]
     return [(pools[row, :count].copy(), bounds[row, 2, :count].copy()) for row, count in enumerate(kept)]
+
+
+def rank_one(
+    blocks: VectorBlocks,
+    queries: npt.NDArray[np.float32],
+    nominated: npt.NDArray[np.int64],
+    said: npt.NDArray[np.float32],
+    *,
+    count: int,
+    first: int,
+    places: npt.NDArray[np.int64] | None,
+    allowed: npt.NDArray[np.bool_] | None,
+    least: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    """Return the rows that an index nominated for one query, by canonical score; None if what it returned is wrong.
+
+    Arrays as in `rank_nominated`, their shapes and dtypes proven by the caller; the result owns its memory.
+    """
+    width = nominated.shape[1]
+    positions, scores = np.empty(width, np.int64), np.empty(width, np.float32)
+    found = rank_nominated(
+        METRIC_CODES[blocks.metric],
+        blocks.kind,
+        queries,
+        blocks.any_table,
+        nominated,
+        said,
+        count,
+        first,
+        _NOWHERE if places is None else places,
+        _ALL if allowed is None else allowed,
+        least,
+        np.empty((3, -(-blocks.dim // 8) * 8), np.float64),
+        positions,
+        scores,
+    )
+    return None if found < 0 else (positions[:found], scores[:found])

@@ -232,6 +232,25 @@ def first_fault(
     return -1
 
 
+def rank_nominated(
+    metric: Metric,
+    query: npt.NDArray[Any],
+    rows: npt.NDArray[Any],
+    nominated: npt.NDArray[np.int64],
+    said: npt.NDArray[np.float32],
+    places: npt.NDArray[np.int64],
+    allowed: npt.NDArray[np.bool_],
+    least: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    """`rank_pools` of nominated numbers (m,), number i standing for the row places[i]; None if a rule is broken."""
+    if first_fault(nominated[None], said[None], len(places), allowed, least) >= 0:
+        return None
+    pool = places[nominated[nominated >= 0]]
+    if any(not 0 <= place < len(rows) for place in pool):
+        return None
+    return rank_pools(metric, query, rows, pool)
+
+
 # --- the construction of a graph --------------------------------------------------------------------------
 
 

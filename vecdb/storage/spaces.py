@@ -266,6 +266,11 @@ class SpaceView:
                 self.cache.verify(block)
         self._all_sound = True
 
+    @property
+    def all_sound(self) -> bool:
+        """Whether every vector of this view was compared with its checksums."""
+        return self._all_sound
+
     def verify_positions(self, tx: Tx, positions: Places) -> None:
         """Check the chunks under these rows."""
         if self._all_sound:

@@ -1,0 +1,201 @@
+"""The short way of a search: when it is taken, that it answers as the long one does, and what sends a query back."""
+
+import numpy as np
+import pytest
+
+from tests.indextypes import CopiesType, able, rows
+from vecdb.contracts import Candidates
+from vecdb.engine import indexed, routes
+from vecdb.errors import PluginContractError, PluginError
+from vecdb.kernels import loader
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    loader.request()
+    if not loader.wait():
+        pytest.skip("the short way needs the compiled kernels, which are switched off")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Counts the answers that came the short way."""
+    answers, real = [], routes.Route.answer
+
+    def answer(self, *given):
+        found = real(self, *given)
+        answers.append(found is not None)
+        return found
+
+    monkeypatch.setattr(routes.Route, "answer", answer)
+    return answers
+
+
+def ready(case, type_=None, **options):
+    it = case(type_ or CopiesType("acme.copies", able("exact", "filtered", "complete")), **options)
+    it.index()
+    it.c.search(rows(1, 7)[0], exact=True)  # every vector is proved
+    return it
+
+
+def test_a_plain_search_takes_the_short_way_and_answers_the_same(case, taken, monkeypatch):
+    it = ready(case)
+    queries = rows(20, 5)
+    wanted = [it.c.search(query, 7, exact=True) for query in queries]
+    it.c.search(queries[0], 7)
+    monkeypatch.setattr(indexed, "search", lambda *given: pytest.fail("the long way was taken"))
+    for query, exact in zip(queries, wanted, strict=True):
+        found = it.c.search(query, 7)
+        assert (found.ids, found.scores.tobytes(), found.complete) == (exact.ids, exact.scores.tobytes(), True)
+        assert [hit.distance for hit in found] == [hit.distance for hit in exact]
+    assert taken == [True] * 21
+
+
+def test_the_long_way_is_for_everything_else(case, taken):
+    it = ready(case)
+    queries = rows(3, 5)
+    it.c.search(queries, 5)
+    it.c.search(queries[0], 5, explain=True)
+    it.c.search(queries[0], 5, where={"g": 3})
+    it.c.search(queries[0], 5, timeout=60)
+    it.c.search(queries[0], 5, cancel=lambda: False)
+    it.c.search(queries[0], 5, exact=True)
+    it.c.search(like=3, k=5)
+    assert taken == []
+
+
+def test_deaths_are_respected_and_births_end_the_short_way(case, taken):
+    it = ready(case)
+    it.same()
+    assert taken == [True, True]
+    it.c.delete(it.c.search(rows(1, 99)[0], 3).ids)
+    it.same()
+    it.same()
+    assert taken[-2:] == [True, True]
+    it.write(range(400, 410), seed=3)
+    before = len(taken)
+    assert it.same()["rows_scanned"] == 10
+    assert len(taken) == before
+    it.c.optimize()
+
+
+def test_a_filterless_type_goes_the_long_way_once_vectors_died(case, taken):
+    it = ready(case, CopiesType("acme.copies", able("exact")))
+    it.same()
+    assert taken == [True, True]
+    it.c.delete([3])
+    it.same()
+    assert taken == [True, True]
+
+
+def test_the_past_is_not_answered_with_what_is_remembered_of_the_present(case):
+    it = ready(case)
+    it.db.tag("then")
+    it.same()
+    it.c.delete([each for each in range(0, 400, 3)])
+    for as_of in (None, "then", None, "then"):
+        it.same(as_of=as_of)
+        it.same(as_of=as_of, k=50)
+
+
+def test_every_k_effort_and_recall_has_a_route_of_its_own_and_they_stay_few(case, monkeypatch):
+    monkeypatch.setattr(routes, "_MOST", 3)
+    it = ready(case)
+    for k in (1, 2, 3, 4, 5, 400, 1, 2):
+        it.same(k=k)
+    it.same(k=3, effort=50)
+    it.same(k=3, offset=2)
+    it.same(k=3, min_score=-5.0)
+
+
+def test_a_dropped_index_is_not_asked_again(case, taken):
+    it = ready(case)
+    it.same()
+    it.c.drop_index("s", "acme.copies")
+    it.c.search(rows(1, 99)[0])
+    assert taken == [True, True]
+
+
+def test_vectors_that_were_not_proved_are_not_scored(case, taken):
+    it = case(CopiesType("acme.copies", able("exact", "filtered", "complete")))
+    it.index()
+    found = it.c.search(rows(1, 99)[0], 5)
+    assert taken == [False]
+    assert found.ids == it.c.search(rows(1, 99)[0], 5, exact=True).ids
+
+
+class Told:
+    """An index whose answers are changed before they are given."""
+
+    def __init__(self, index, change):
+        self._index = index
+        self._change = change
+
+    def __getattr__(self, name):
+        return getattr(self._index, name)
+
+    def search(self, queries, k, **options):
+        positions, scores = (np.array(part) for part in self._index.search(queries, k, **options))
+        self._change(positions, scores)
+        return Candidates(positions, scores)
+
+
+class Spoiled(CopiesType):
+    """Breaks a rule once it is told to."""
+
+    broken = staticmethod(lambda positions, scores: None)
+
+    def load(self, blobs, view, params):
+        return Told(super().load(blobs, view, params), lambda *answer: self.broken(*answer))
+
+
+def twice(positions, scores):
+    positions[0, 1], scores[0, 1] = positions[0, 0], scores[0, 0]
+
+
+def outside(positions, scores):
+    positions[0, 0] = 1 << 40
+
+
+def unknown(positions, scores):
+    scores[0, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"), [(twice, "search-duplicates"), (outside, "search-unknown"), (unknown, "search-nan")]
+)
+def test_a_rule_that_is_broken_is_named(case, taken, broken, rule):
+    type_ = Spoiled("acme.copies", able("exact", "filtered", "complete"))
+    it = ready(case, type_)
+    it.same()
+    type_.broken = broken
+    with pytest.raises(PluginContractError) as caught:
+        it.c.search(rows(1, 99)[0], 5)
+    assert caught.value.rule == rule
+    assert taken == [True, True, False]
+
+
+def test_an_error_of_a_plugin_names_it(case):
+    type_ = Spoiled("acme.copies", able("exact", "filtered", "complete"))
+    it = ready(case, type_)
+    it.same()
+    type_.broken = lambda positions, scores: 1 / 0
+    with pytest.raises(PluginError, match=r"acme\.copies.*ZeroDivisionError"):
+        it.c.search(rows(1, 99)[0], 5)
+
+
+def test_an_index_that_finds_too_few_is_completed(case, taken):
+    it = ready(case, CopiesType("acme.half", able("filtered"), half=True), count=20)
+    found = it.c.search(rows(1, 7)[0], 15)
+    assert len(found) == 15 and taken == [False]
+    assert found.ids == it.c.search(rows(1, 7)[0], 15, exact=True).ids
+
+
+def test_a_plugin_cannot_write_to_the_query(case):
+    type_ = CopiesType("acme.copies", able("exact", "filtered", "complete"))
+    it = ready(case, type_)
+    query = rows(1, 99)[0]
+    it.same(query)
+    kept = query.copy()
+    it.c.search(query, 5)
+    assert query.flags.writeable and query.tobytes() == kept.tobytes()

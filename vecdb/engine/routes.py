@@ -1,0 +1,135 @@
+"""The short way of a search: what does not depend on the query is decided once for a state of a space.
+
+One query without a condition, over vectors that one part of an index covers, goes to that part and from there to one
+compiled call that checks what was nominated and ranks it canonically. It is `engine.indexed` with the decisions
+remembered, never another answer: whatever is not quite so, or goes wrong on the way, is left to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecdb.blocks import VectorBlocks
+from vecdb.engine import indexed
+from vecdb.engine.border import MOST_COMPILED, guarded, read_only, sound_arrays
+from vecdb.engine.parts import LoadedPart, Usable
+from vecdb.engine.recall import SCAN
+from vecdb.engine.view import CollectionView
+from vecdb.engine.views import PartView, Places, find_places
+from vecdb.errors import CorruptionError
+from vecdb.kernels import loader
+from vecdb.storage.spaces import SpaceView
+
+__all__ = ["Route", "find_route"]
+
+Bools = npt.NDArray[np.bool_]
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+_MOST: Final = 64
+"""Routes that are remembered of a state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a query of a state goes, and with what.
+
+    Attributes
+    ----------
+    usable : Usable
+        The index as it was found; another one means that this route is over.
+    blocks : VectorBlocks
+    part : LoadedPart
+        Covers every vector that may be returned.
+    places : Places
+    allowed : ndarray of bool or None
+        Which of the part's positions are living vectors; None: all.
+    k, least : int
+        How many to ask for, and how many have to come back.
+    effort : int or None
+    """
+
+    usable: Usable
+    blocks: VectorBlocks
+    part: LoadedPart
+    places: Places
+    allowed: Bools | None
+    k: int
+    least: int
+    effort: int | None
+
+    def answer(self, view: CollectionView, space_view: SpaceView, queries: npt.NDArray[np.float32]) -> Found | None:
+        """Return (positions, canonical scores) of one query, best first; None if it has to go the long way."""
+        if not space_view.all_sound:
+            return None  # what is nominated has to be proved before it is scored
+        part = self.part
+        try:
+            with PartView(view, space_view, part.part, self.places) as shown:
+                asked = read_only(queries)
+                answer = part.index.search(asked, self.k, allowed=self.allowed, effort=self.effort, view=shown)
+        except CorruptionError:
+            return None  # the long way meets it again, and says what is damaged
+        except Exception:
+            with guarded(part.provided, "search"):
+                raise
+        nominated, said = sound_arrays(part.provided, answer, 1)
+        if nominated.shape[1] > MOST_COMPILED:
+            return None
+        from vecdb.kernels.canonical import rank_one  # numba is loaded by now, never by importing this module
+
+        found = rank_one(
+            self.blocks,
+            queries,
+            nominated,
+            said,
+            count=part.part.count,
+            first=self.places.first,
+            places=self.places.table,
+            allowed=self.allowed,
+            least=self.least,
+        )
+        return None if found is None else (found[0][: self.k], found[1][: self.k])
+
+
+def find_route(
+    question: indexed.Question, usable: Usable, remembered: dict[Any, Any], *, asked: tuple[Any, ...]
+) -> Route | None:
+    """Return the route of a question about the newest state without a condition, None if there is no short one.
+
+    Parameters
+    ----------
+    remembered : dict
+        Of the state; routes are kept here by `asked`, all of the question that decides.
+    """
+    if not loader.loaded():
+        return None
+    routes: dict[tuple[Any, ...], tuple[Usable, Route | None]] = remembered.setdefault("routes", {})
+    known = routes.get(asked)
+    if known is not None and known[0] is usable:
+        return known[1]
+    if len(routes) >= _MOST:
+        routes.clear()
+    route = _plan(question, usable)
+    routes[asked] = (usable, route)
+    return route
+
+
+def _plan(question: indexed.Question, usable: Usable) -> Route | None:
+    """Decide as `indexed` would."""
+    if len(usable.parts) != 1:
+        return None
+    part = usable.parts[0]
+    places = find_places(question.view, question.space_view, part.part)
+    allowed, matches = indexed.allowed_in(question, part, places)
+    choice = indexed.effort_for(question, usable, part)
+    count = part.part.count
+    able = part.provided.thing.capabilities
+    if choice is SCAN or matches != question.count or (allowed is not None and not able.filtered):
+        return None
+    if indexed.how_many(part, question, count, matches, choice.effort, restricted=allowed is not None) != question.k:
+        return None
+    shown = None if allowed is None else read_only(allowed)
+    return Route(usable, question.blocks, part, places, shown, question.k, min(question.k, matches), choice.effort)
