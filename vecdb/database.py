@@ -343,7 +343,7 @@ class Database:
         """Do the same in a thread of its own; a writer that takes long does not hold up its end."""
         writer, shop = self._writable().writer, self._workshop(key, None, cancel)
         patient = automatic.patiently(lambda work: writer.maintain(work, timeout=0.2), cancel, self._timeout)
-        return automatic.keep_indexes(replace(shop, maintain=patient))
+        return automatic.keep_indexes(replace(shop, maintain=patient, patient=False))
 
     def _tell_committed(self) -> None:
         if self._registry.listens("vecdb_committed"):

@@ -19,7 +19,7 @@ from typing import Final
 from vecdb.engine.housekeeping import sealing
 from vecdb.engine.indexing import choose_kind, create_index, is_wanted
 from vecdb.engine.upkeep import upkeep
-from vecdb.engine.views import find_entry
+from vecdb.engine.views import VectorsMovedError, find_entry
 from vecdb.engine.workshop import Workshop
 from vecdb.errors import (
     CancelledError,
@@ -159,6 +159,9 @@ class Keeper:
                 self._work(key, self._stopping.is_set)
             except (CancelledError, ClosedError) as error:
                 log.debug("upkeep of indexes ended: %s", error)
+            except VectorsMovedError:  # they are rewritten faster than an index can be built: due with the next commit
+                log.debug("upkeep of indexes of collection %r put off: its vectors are being replaced", key[1])
+                self._seen.clear()
             except LockedError as error:  # somebody else writes for long: due again with the next commit
                 log.debug("upkeep of indexes put off: %s", error)
                 self._seen.clear()

@@ -8,9 +8,10 @@ Likelihood Estimation of Intrinsic Dimension", NIPS 2004), averaged over its inv
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from vecdb.contracts.index import Index
 from vecdb.engine import border
 from vecdb.engine.recall import as_stored
 from vecdb.engine.scanorder import scan_order
-from vecdb.engine.views import BuildView, as_float32
+from vecdb.engine.views import BuildView, PinnedView
 from vecdb.errors import CancelledError
 from vecdb.registry import Provided
 from vecdb.storage.measured import NOTHING, Measured, StoredCurve
@@ -71,11 +72,14 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """What the queries of a batch should find: scan positions and canonical scores, best first, themselves left out."""
+    """What the queries of a batch should find: positions in the part and canonical scores, best first, without itself.
+
+    Scan positions would not do: vectors are moved between two looks at the file.
+    """
 
     queries: F32
     own: Positions
-    """Scan position of each query, -1 where it is no vector of the part."""
+    """Position of each query in the part, -1 where it is no vector of it."""
     found: list[exact.Found]
 
 
@@ -136,6 +140,14 @@ def _members(view: BuildView, seed: int) -> Positions:
     return np.random.default_rng(seed).choice(view.count, count, replace=False).astype(np.int64)
 
 
+class _Covered(NamedTuple):
+    """The vectors of the index at the commit that a batch is asked at, and where they lie."""
+
+    view: PinnedView
+    table: Positions
+    blocks: VectorBlocks
+
+
 class _Bench:
     """Asks an index in batches, and compares with the truth."""
 
@@ -176,50 +188,51 @@ class _Bench:
         mean = float(np.mean(self._inverse)) if self._inverse else 0.0
         return 1 / mean if mean > 0 else 0.0
 
-    def _batch(self, tallies: list[_Tally], members: Positions | None, recorded: F32 | None, *, local: bool) -> None:
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[_Covered]:
+        """Look at the newest commit, never for long: what is replaced meanwhile takes new room in the file."""
         with self._view.opened() as (view, space_view):
             table = space_view.positions_of(view.tx, self._view.ordinals)
             space_view.verify_all(view.tx)
-            blocks = scan_order(view, space_view)
+            with PinnedView(view, space_view, self._view.ordinals, table) as pinned:
+                yield _Covered(pinned, table, scan_order(view, space_view))
+
+    def _batch(self, tallies: list[_Tally], members: Positions | None, recorded: F32 | None, *, local: bool) -> None:
+        with self._opened() as covered:
             if members is not None:
-                members = members[table[members] >= 0]
-                own = table[members]
-                queries = as_float32(space_view.gather(view.tx, own))
+                own = members[covered.table[members] >= 0]
+                queries = covered.view.gather(own)
             else:
-                queries = np.empty((0, blocks.dim), np.float32) if recorded is None else recorded
+                queries = np.empty((0, self._view.dim), np.float32) if recorded is None else recorded
                 own = np.full(len(queries), -1, np.int64)
             if not len(queries):
                 return
-            mask = np.zeros(blocks.count, np.bool_)
-            mask[table[table >= 0]] = True
             most = max([tally.k for tally in tallies] + [_NEIGHBOURS if local else 1])
-            truth = _truth(blocks, queries, own, mask, most)
-            if local:
-                self._inverse += _inverse_dimensions(blocks.metric, truth)
-            for tally in tallies:
-                self._tally(tally, truth, blocks, table)
+            truth = _truth(covered, queries, own, most)
+        if local:
+            self._inverse += _inverse_dimensions(self._view.metric, truth)
+        for tally in tallies:
+            self._tally(tally, truth)
 
-    def _tally(self, tally: _Tally, truth: _Truth, blocks: VectorBlocks, table: Positions) -> None:
+    def _tally(self, tally: _Tally, truth: _Truth) -> None:
         known: dict[int, npt.NDArray[np.float64]] = {}
         if not tally.efforts:
-            known = self._ladder(tally, truth, blocks, table)
+            known = self._ladder(tally, truth)
             tally.sums, tally.squares = [0.0] * len(tally.efforts), [0.0] * len(tally.efforts)
         for place, effort in enumerate(tally.efforts):
-            recalls = known[effort] if effort in known else self._recalls(effort, tally.k, truth, blocks, table)
+            recalls = known[effort] if effort in known else self._recalls(effort, tally.k, truth)
             tally.sums[place] += float(recalls.sum())
             tally.squares[place] += float((recalls**2).sum())
         tally.queries += len(truth.queries)
 
-    def _ladder(
-        self, tally: _Tally, truth: _Truth, blocks: VectorBlocks, table: Positions
-    ) -> dict[int, npt.NDArray[np.float64]]:
+    def _ladder(self, tally: _Tally, truth: _Truth) -> dict[int, npt.NDArray[np.float64]]:
         """Find the efforts that are worth measuring with the first batch: doubling, with steps between near the top."""
         known: dict[int, npt.NDArray[np.float64]] = {}
         effort = max(tally.k, 16)
         while True:
-            effort = min(effort, len(table))
-            known[effort] = self._recalls(effort, tally.k, truth, blocks, table)
-            if known[effort].mean() >= _ENOUGH or effort >= min(_MOST_EFFORT, len(table)):
+            effort = min(effort, self._view.count)
+            known[effort] = self._recalls(effort, tally.k, truth)
+            if known[effort].mean() >= _ENOUGH or effort >= min(_MOST_EFFORT, self._view.count):
                 break
             effort *= 2
         doubled = sorted(known)
@@ -229,50 +242,51 @@ class _Bench:
         tally.efforts = sorted({*kept, *between})
         return known
 
-    def _recalls(
-        self, effort: int, k: int, truth: _Truth, blocks: VectorBlocks, table: Positions
-    ) -> npt.NDArray[np.float64]:
+    def _recalls(self, effort: int, k: int, truth: _Truth) -> npt.NDArray[np.float64]:
         """Return the recall of each query at one effort, after canonical rescoring as in every search."""
-        allowed = None
-        if self._provided.thing.capabilities.filtered and bool((table < 0).any()):
-            allowed = table >= 0
-        count = len(table) if allowed is None else int(allowed.sum())
-        answers = border.search(
-            self._provided,
-            self._index,
-            truth.queries,
-            min(k + 1, count),
-            allowed=allowed,
-            matches=count,
-            effort=effort,
-            view=self._view,
-        )
-        recalls = np.empty(len(answers))
-        for place, positions in enumerate(answers):
-            there = table[positions]
-            there = there[(there >= 0) & (there != truth.own[place])]
-            recalls[place] = _recall(blocks, truth, place, there, k)
-        return recalls
+        with self._opened() as covered:
+            table, allowed = covered.table, None
+            if self._provided.thing.capabilities.filtered and bool((table < 0).any()):
+                allowed = table >= 0
+            count = len(table) if allowed is None else int(allowed.sum())
+            answers = border.search(
+                self._provided,
+                self._index,
+                truth.queries,
+                min(k + 1, count),
+                allowed=allowed,
+                matches=count,
+                effort=effort,
+                view=covered.view,
+            )
+            return np.array([_recall(covered, truth, place, found, k) for place, found in enumerate(answers)])
 
 
-def _truth(blocks: VectorBlocks, queries: F32, own: Positions, mask: npt.NDArray[np.bool_], most: int) -> _Truth:
-    found, _ = exact.search(blocks, queries, most + 1, allowed=mask)
+def _truth(covered: _Covered, queries: F32, own: Positions, most: int) -> _Truth:
+    there = np.flatnonzero(covered.table >= 0)
+    mask, numbers = np.zeros(covered.blocks.count, np.bool_), np.full(covered.blocks.count, -1, np.int64)
+    mask[covered.table[there]], numbers[covered.table[there]] = True, there
+    found, _ = exact.search(covered.blocks, queries, most + 1, allowed=mask)
     kept = []
     for itself, (positions, scores) in zip(own.tolist(), found, strict=True):
-        others = positions != itself
-        kept.append((positions[others][:most], scores[others][:most]))
+        others = numbers[positions] != itself
+        kept.append((numbers[positions][others][:most], scores[others][:most]))
     return _Truth(queries, own, kept)
 
 
-def _recall(blocks: VectorBlocks, truth: _Truth, place: int, there: Positions, k: int) -> float:
-    positions, scores = truth.found[place][0][:k], truth.found[place][1][:k]
+def _recall(covered: _Covered, truth: _Truth, place: int, answer: Positions, k: int) -> float:
+    """Return the share of the best k that an answer holds; what was removed since they were found does not count."""
+    positions, scores = truth.found[place]
+    living = covered.table[positions] >= 0
+    positions, scores = positions[living][:k], scores[living][:k]
+    answer = answer[(covered.table[answer] >= 0) & (answer != truth.own[place])]
     if not len(scores):
         return 1.0
-    if not len(there):
+    if not len(answer):
         return 0.0
-    if np.isin(positions, there).all():  # else a candidate that ties with the last may count
+    if np.isin(positions, answer).all():  # else a candidate that ties with the last may count
         return 1.0
-    _, found = exact.rescore(blocks, truth.queries[place], there, min(k, len(there)))
+    _, found = exact.rescore(covered.blocks, truth.queries[place], covered.table[answer], min(k, len(answer)))
     return min(1.0, float(np.count_nonzero(found >= scores[-1])) / len(scores))
 
 

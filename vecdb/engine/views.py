@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,9 @@ class PartView(AbstractContextManager["PartView"]):
         self._over = False
         self.count = part.count
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *error: object) -> None:
         self._over = True
 
@@ -162,6 +165,34 @@ class PartView(AbstractContextManager["PartView"]):
         if verify:
             self._space_view.verify_all(self._view.tx)
         return _Lent(InPlace(scan_order(self._view, self._space_view), self._places.table, self._places.first))
+
+
+class PinnedView(PartView):
+    """The vectors of an index that is not stored yet, as they lie at one commit.
+
+    Parameters
+    ----------
+    view, space_view
+        Of that commit.
+    ordinals : ndarray of uint64, shape (count,)
+    table : ndarray of int64, shape (count,)
+        Where each lies in the scan order, -1 for one that is gone.
+    """
+
+    __slots__ = ("_ordinals",)
+
+    def __init__(self, view: CollectionView, space_view: SpaceView, ordinals: Numbers, table: Positions) -> None:
+        self._view = view
+        self._space_view = space_view
+        self._places = Places(0, table, bool((table < 0).any()))
+        self._over = False
+        self._ordinals = ordinals
+        self.count = len(ordinals)
+
+    @property
+    def ordinals(self) -> Numbers:
+        self._check()
+        return self._ordinals
 
 
 class _Lent(AbstractContextManager[InPlace]):

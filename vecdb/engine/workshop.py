@@ -1,7 +1,7 @@
 """Building parts of indexes: reading under short leases, building without a lock, what a commit then stores.
 
 What is built covers what is sealed at one commit. Vectors that are removed from the file while a build reads them end
-it, and it begins again under one lease that keeps them.
+it; it begins again under one lease that keeps them, or is put off where nobody waits for it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Workshop:
     cancel: CancelCheck | None = None
     recorded: Callable[[int], F32 | None] = lambda space: None
     """The queries that searches of a space have recorded, None where they are too few."""
+    patient: bool = True
+    """Whether a build may keep the file from giving space back; nobody waits for one in the background."""
 
     def tell(self, done: int, total: int | None) -> None:
         if self.progress is not None:
@@ -102,10 +104,18 @@ def build_all(shop: Workshop, space: Space, provided: Provided, index: IndexEntr
 
 
 def steady(shop: Workshop, work: Callable[[Read], R]) -> R:
-    """Do `work` under short leases; if vectors were removed under it, again under one lease that keeps them."""
+    """Do `work` under short leases; if vectors were removed under it, again under one lease that keeps them.
+
+    Raises
+    ------
+    VectorsMovedError
+        If they were and the shop is not patient: under one lease everything that is written meanwhile stays.
+    """
     try:
         return work(shop.read)
     except VectorsMovedError:
+        if not shop.patient:
+            raise
         log.info("vectors were removed during the build of an index; it begins again")
     with shop.read() as snapshot:
         return work(lambda: Held(snapshot))
