@@ -117,7 +117,7 @@ def same(left, right):
 
 def reproduce(path, truths, numbers):
     """Every answer is the given one: as loaded, reopened, beside a writing process, and after compaction."""
-    with vecdb.open(path, durability="relaxed", retention=0) as db:
+    with vecdb.open(path, durability="relaxed", retention=0, automatic=False) as db:  # an index would answer else
         docs = db.collection("docs")
         first = answers(docs, truths, numbers)
         check(first, truths, numbers)
@@ -129,7 +129,7 @@ def reproduce(path, truths, numbers):
         with another_process_writing(path):
             same(first, answers(db.collection("docs"), truths, numbers, as_of="loaded"))
             same(first, answers(db.collection("docs"), truths, numbers, where={"noise": {"$exists": False}}))
-    with vecdb.open(path, durability="relaxed", retention=0) as db:
+    with vecdb.open(path, durability="relaxed", retention=0, automatic=False) as db:  # an index would answer else
         docs = db.collection("docs")
         assert docs.delete(where={"noise": True}).deleted > 0
         db.compact()
@@ -142,7 +142,7 @@ def reproduce(path, truths, numbers):
 WRITER = """
 import sys, numpy as np, vecdb
 rng = np.random.default_rng(5)
-with vecdb.open(sys.argv[1], durability="relaxed", retention=0) as db:
+with vecdb.open(sys.argv[1], durability="relaxed", retention=0, automatic=False) as db:
     docs = db.collection("docs")
     number = 0
     while True:

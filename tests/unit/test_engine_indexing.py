@@ -9,7 +9,7 @@ import pytest
 
 import vecdb
 from tests.indextypes import DIM, NONE, CopiesType, Listener, Plugin, able, fail, registry, rows
-from vecdb.engine import upkeep
+from vecdb.engine import housekeeping, upkeep
 from vecdb.errors import (
     CollectionMissingError,
     CorruptionError,
@@ -388,6 +388,29 @@ def test_a_commit_that_seals_stores_a_part(codes):
     assert c.indexes[0].parts == parts + 1
     agree(c)
     assert c.database.check().ok
+
+
+def test_parts_whose_vectors_have_all_left_the_file_go_with_the_next_one(tmp_path, monkeypatch):
+    """While records are replaced again and again, and upkeep has no time, parts do not pile up."""
+    monkeypatch.setenv("VECDB_KERNELS", "0")
+    type_ = CopiesType("acme.codes", able("exact", "encodes_segments"))
+    with vecdb.open(
+        tmp_path / "w.vecdb", plugins=registry(type_), durability="relaxed", retention=0, automatic=False
+    ) as db:
+        c = db.create_collection("c")
+        c.add_space("s", dim=WIDE, metric="dot")
+        c.upsert(range(16), {"s": wide(16)}, trust=True)
+        c.create_index("s", "acme.codes")
+        for turn in range(12):
+            c.upsert(range(30), {"s": wide(30, turn)}, trust=True)
+            step = housekeeping._settle_step(c._entry(), next(iter(c._entry().spaces.values())), 0.0)
+            db._store.writer.maintain(step, timeout=10)
+        assert type_.calls["encode_segment"] == 12
+        assert c.indexes[0].parts <= 3  # the built one, whose style the codes have, and the newest
+        agree(c)
+        assert db.check().ok
+    with vecdb.open(tmp_path / "w.vecdb", plugins=registry(type_)) as db:
+        agree(db.collection("c"))
 
 
 def test_a_transaction_that_is_rolled_back_stores_none(codes):

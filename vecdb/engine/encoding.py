@@ -21,6 +21,7 @@ from vecdb.registry import PluginRegistry
 from vecdb.storage.indexes import IndexEntry, IndexPart, find_index
 from vecdb.storage.indexstore import put_index
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number
+from vecdb.storage.spaces import SpaceView
 from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import Pending, WriteTx
 
@@ -75,7 +76,7 @@ def encode_sealed(write: WriteTx, collection: tuple[int, str], able: Sequence[Lo
             continue
         if encoded is not None:
             kept, built = encoded
-            put_index(write, entry.name, replace(index, parts=(*index.parts[:kept], built.store(write, part.provided))))
+            put_index(write, entry.name, replace(index, parts=(*kept, built.store(write, part.provided))))
 
 
 def _sealed_more(pending: Pending, index: IndexEntry) -> bool:
@@ -86,16 +87,23 @@ def _sealed_more(pending: Pending, index: IndexEntry) -> bool:
 
 def _encode(
     snapshot: Snapshot, entry: CollectionEntry, part: LoadedPart, index: IndexEntry
-) -> tuple[int, Built] | None:
-    """Return how many parts are kept, and the one behind them; only reads, so that a failure changes nothing."""
+) -> tuple[list[IndexPart], Built] | None:
+    """Return the parts that are kept, and the one behind them; only reads, so that a failure changes nothing."""
     space = next(space for space in entry.spaces.values() if space.id == index.space)
     view = CollectionView(snapshot, snapshot.entry(*collection_key(entry)))
     kept = _kept(index)
-    work = sealed_from(view, view.space(space), index.parts[kept].first if kept < len(index.parts) else index.stop)
+    space_view = view.space(space)
+    work = sealed_from(view, space_view, index.parts[kept].first if kept < len(index.parts) else index.stop)
     if not len(work.ordinals):
         return None
     watched = BuildView(lambda: Held(snapshot), collection_key(entry), space, work.ordinals)
-    return kept, Built(work, border.encode_segment(part.provided, part.index, watched), coded=True)
+    parts = [each for each in index.parts[:kept] if not each.coded or _holds_any(view, space_view, each)]
+    return parts, Built(work, border.encode_segment(part.provided, part.index, watched), coded=True)
+
+
+def _holds_any(view: CollectionView, space_view: SpaceView, part: IndexPart) -> bool:
+    """Whether a vector of a part is still in the file: while vectors are replaced, parts run empty between upkeeps."""
+    return space_view.count_before(view.tx, part.first) < space_view.count_before(view.tx, part.stop)
 
 
 def _kept(index: IndexEntry) -> int:

@@ -47,9 +47,10 @@ class Route:
     places : Places
     allowed : ndarray of bool or None
         Which of the part's positions are living vectors; None: all.
-    k, least : int
-        How many to ask for, and how many have to come back.
+    k : int
     effort : int or None
+    plan : ndarray of int64
+        Of the ranking of what comes back; also how many that have to be.
     """
 
     usable: Usable
@@ -58,8 +59,8 @@ class Route:
     places: Places
     allowed: Bools | None
     k: int
-    least: int
     effort: int | None
+    plan: npt.NDArray[np.int64]
 
     def answer(self, view: CollectionView, space_view: SpaceView, queries: npt.NDArray[np.float32]) -> Found | None:
         """Return (positions, canonical scores) of one query, best first; None if it has to go the long way."""
@@ -81,15 +82,7 @@ class Route:
         from vecdb.kernels.canonical import rank_one  # numba is loaded by now, never by importing this module
 
         found = rank_one(
-            self.blocks,
-            queries,
-            nominated,
-            said,
-            count=part.part.count,
-            first=self.places.first,
-            places=self.places.table,
-            allowed=self.allowed,
-            least=self.least,
+            self.blocks, self.plan, queries, nominated, said, places=self.places.table, allowed=self.allowed
         )
         return None if found is None else (found[0][: self.k], found[1][: self.k])
 
@@ -132,4 +125,7 @@ def _plan(question: indexed.Question, usable: Usable) -> Route | None:
     if indexed.how_many(part, question, count, matches, choice.effort, restricted=allowed is not None) != question.k:
         return None
     shown = None if allowed is None else read_only(allowed)
-    return Route(usable, question.blocks, part, places, shown, question.k, min(question.k, matches), choice.effort)
+    from vecdb.kernels.canonical import ranking_plan  # as above
+
+    plan = ranking_plan(question.blocks, count, places.first, min(question.k, matches))
+    return Route(usable, question.blocks, part, places, shown, question.k, choice.effort, plan)

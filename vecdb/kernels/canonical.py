@@ -22,7 +22,16 @@ from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halve
 from vecdb.kernels._jit import kernel, read, strict_helper, write
 from vecdb.types import Metric
 
-__all__ = ["METRIC_CODES", "canonical_rows", "rank_nominated", "rank_one", "rank_pools", "top_k", "top_k_each"]
+__all__ = [
+    "METRIC_CODES",
+    "canonical_rows",
+    "rank_nominated",
+    "rank_one",
+    "rank_pools",
+    "ranking_plan",
+    "top_k",
+    "top_k_each",
+]
 
 METRIC_CODES: dict[Metric, int] = {"cosine": 0, "dot": 1, "l2": 2}
 _L2 = METRIC_CODES["l2"]
@@ -244,17 +253,13 @@ def rank_pools(
 
 @kernel(
     (
-        types.int64,
-        types.int64,
+        read(types.int64),
         read(types.float32, 2),
         read(types.int64, 2),
         read(types.int64, 2),
         read(types.float32, 2),
-        types.int64,
-        types.int64,
         read(types.int64),
         read(types.boolean),
-        types.int64,
         write(types.float64, 2),
         write(types.int64),
         write(types.float32),
@@ -263,28 +268,26 @@ def rank_pools(
     strict=True,
 )
 def rank_nominated(
-    metric: int,
-    kind: int,
+    plan: npt.NDArray[np.int64],
     queries: npt.NDArray[np.float32],
     table: npt.NDArray[np.int64],
     nominated: npt.NDArray[np.int64],
     said: npt.NDArray[np.float32],
-    count: int,
-    first: int,
     places: npt.NDArray[np.int64],
     allowed: npt.NDArray[np.bool_],
-    least: int,
     scratch: npt.NDArray[np.float64],
     positions: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
 ) -> int:
     """Check what an index nominated for one query and rank it by canonical score; return how many, -1 for a fault.
 
-    metric, kind and table as in `canonical_rows`; queries (1, d); nominated (1, m) and said (1, m), what the index
-    returned, numbers in ``[0, count)`` of which number i is the row ``places[i]``, or ``first + i`` where places is
-    (0,); allowed (count,), or (0,) for all; least: fewer are a fault; scratch (3, w); positions (m,) and scores (m,)
-    take the answer. Every number is compared with count, and every row with the table, before it is followed.
+    plan (5,): metric and kind as in `canonical_rows`, count, first, least; table as there; queries (1, d); nominated
+    (1, m) and said (1, m), what the index returned, numbers in ``[0, count)`` of which number i is the row
+    ``places[i]``, or ``first + i`` where places is (0,); allowed (count,), or (0,) for all; fewer than least are a
+    fault; scratch (3, w); positions (m,) and scores (m,) take the answer. Every number is compared with count, and
+    every row with the table, before it is followed.
     """
+    metric, kind, count, first, least = plan[0], plan[1], plan[2], plan[3], plan[4]
     length = length_or_fault(nominated[0], said[0], count, allowed, least)
     rows = table[table.shape[0] - 1, 2]
     for place in range(length):
@@ -359,17 +362,19 @@ def top_k_each(
     return [(pools[row, :count].copy(), bounds[row, 2, :count].copy()) for row, count in enumerate(kept)]
 
 
+def ranking_plan(blocks: VectorBlocks, count: int, first: int, least: int) -> npt.NDArray[np.int64]:
+    """Return the plan of `rank_nominated`."""
+    return np.array([METRIC_CODES[blocks.metric], blocks.kind, count, first, least], np.int64)
+
+
 def rank_one(
     blocks: VectorBlocks,
+    plan: npt.NDArray[np.int64],
     queries: npt.NDArray[np.float32],
     nominated: npt.NDArray[np.int64],
     said: npt.NDArray[np.float32],
-    *,
-    count: int,
-    first: int,
     places: npt.NDArray[np.int64] | None,
     allowed: npt.NDArray[np.bool_] | None,
-    least: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
     """Return the rows that an index nominated for one query, by canonical score; None if what it returned is wrong.
 
@@ -378,17 +383,13 @@ def rank_one(
     width = nominated.shape[1]
     positions, scores = np.empty(width, np.int64), np.empty(width, np.float32)
     found = rank_nominated(
-        METRIC_CODES[blocks.metric],
-        blocks.kind,
+        plan,
         queries,
         blocks.any_table,
         nominated,
         said,
-        count,
-        first,
         _NOWHERE if places is None else places,
         _ALL if allowed is None else allowed,
-        least,
         np.empty((3, -(-blocks.dim // 8) * 8), np.float64),
         positions,
         scores,
