@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -154,10 +154,10 @@ def _one(
     if queries is not request.queries:
         asked.note(each.space.id, queries)
         warn = None if warn is None else _of(warn, request.queries.copy())
-    alone = replace(request, space=each.space, queries=queries, allowed=part.allowed, origin=each.origin)
+    alone = request._replace(space=each.space, queries=queries, allowed=part.allowed, origin=each.origin)
     if request.explain:
         told = {"asked_in": each.asked.name, "origin": each.origin}
-        alone = replace(alone, asked={**request.asked, **told})
+        alone = alone._replace(asked={**request.asked, **told})
     return search.search(view, alone, warn, registry)
 
 
@@ -223,7 +223,7 @@ class _Answer:
         elif each.fold is None:
             if each.walks:
                 self._asked.note(each.space.id, part.levels[-1])
-            request = replace(self._request, space=each.space, queries=part.levels[-1])
+            request = self._request._replace(space=each.space, queries=part.levels[-1])
             part.found = self._ask(part, request, wanted)
         else:
             self._find_folded(part, each.fold, min(wanted, part.allowed.count))
@@ -240,7 +240,7 @@ class _Answer:
         if not pulled.any(axis=1).all():
             self._scan_folded(part, fold, table, wanted)
             return
-        request = replace(self._request, space=part.each.space, queries=pulled)
+        request = self._request._replace(space=part.each.space, queries=pulled)
         candidates = self._ask(part, request, many)
         part.found = [
             folding.best_of(view, space_view, fold, table, query, np.sort(positions), wanted)
