@@ -62,6 +62,7 @@ class Upgrading:
         direction: Literal["query", "gallery"] = "query",
         params: Mapping[str, Any] | None = None,
         queries: Any = None,
+        queries_across: Any = None,
         name: str | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -75,7 +76,8 @@ class Upgrading:
             Spaces to map from and to. So that queries of a new model are answered over an old model's vectors, fit a
             map of queries from the new space to the old one, or a map of stored vectors from the old one to the new.
         kind : str, default "ridge"
-            Name of a registered transform.
+            Name of a registered transform. "auto": what a plugin chooses, else `distill`, `ridge` or `procrustes`,
+            whichever does best on pairs that are kept back.
         pairs : optional
             What to fit on. None: the records that hold vectors in both spaces (of more than 20,000 a random sample). A
             sequence of ids: these records. A tuple ``(X, Y)`` or ``(ids, Y)``: rows of source and target.
@@ -85,6 +87,8 @@ class Upgrading:
             Parameters of the kind; those left out have their defaults.
         queries : array_like of shape (q, dim), optional
             Queries without answers, in the space that is asked in (`source` for a map of queries, else `target`).
+        queries_across : array_like of shape (p, dim), optional
+            The first p of `queries` as the other model embeds them.
         name : str, optional
             Default: ``"SOURCE-to-TARGET-KIND"``, with a number where that is taken.
         seed : int, default 0
@@ -110,15 +114,19 @@ class Upgrading:
         database = self._database
         database._writable()
         with self._view() as view:
+            spaces = find_space(view.entry, source), find_space(view.entry, target)
+            stored = spaces[::-1] if direction == "query" else spaces
+            alone = pairing.without_partners(view, *stored, most=pairing.MAX_ALONE, seed=check_count("seed", seed, 0))
             wish = fitting.Wish(
-                find_space(view.entry, source),
-                find_space(view.entry, target),
+                *spaces,
                 kind,
                 direction,
                 params,
                 name,
-                check_count("seed", seed, 0),
+                seed,
                 queries,
+                queries_across,
+                alone,
                 *given.watched(progress, cancel),
             )
             found = pairing.given_pairs(view, wish.source, wish.target, pairs, seed=wish.seed)

@@ -339,3 +339,101 @@ def test_a_split_has_no_overlap(count):
     assert sorted(values.tolist()) == list(range(count))
     assert all(list(part.ids) == part.source[:, 0].astype(int).tolist() for part in parts)
     assert len(split.reference) == min(256, count // 8)
+
+
+# --- what a fit is given besides pairs --------------------------------------------------------------------
+
+
+class Watching:
+    """A kind that keeps what it was given and fits nothing."""
+
+    name, version, parameters = "acme.watch", 1, {}
+    capabilities = TransformCapabilities(min_pairs=1)
+
+    def __init__(self):
+        self.seen = []
+
+    def fit(self, data, params):
+        self.seen.append(data)
+        raise FitError("seen", pairs=0, needed=1)
+
+    def load(self, state):
+        raise CorruptionError("nothing")
+
+
+class Offering:
+    def __init__(self, kind, answer=None):
+        self.kind, self.answer, self.asked = kind, answer, []
+
+    @vecdb.hookimpl
+    def vecdb_register_transforms(self):
+        return [self.kind]
+
+    @vecdb.hookimpl
+    def vecdb_choose_transform(self, source, target, pairs):
+        self.asked.append((source.name, target.name, pairs))
+        return self.answer
+
+
+@pytest.fixture
+def watched(tmp_path):
+    plugin = Offering(Watching())
+    with vecdb.open(tmp_path / "w.vecdb", automatic=False, plugins=[plugin]) as opened:
+        yield opened, plugin
+
+
+@pytest.mark.parametrize("direction", ["query", "gallery"])
+def test_a_fit_is_given_queries_of_both_models_and_stored_vectors_without_partners(watched, direction):
+    db, plugin = watched
+    docs, old, new, _ = filled(db, n=120, both=70)
+    spaces = ("new", "old") if direction == "query" else ("old", "new")
+    with pytest.raises(FitError):
+        docs.fit_transform(*spaces, "acme.watch", direction=direction, queries=2 * new[:30], queries_across=old[:20])
+    data = plugin.kind.seen[-1]
+    np.testing.assert_allclose(data.queries, new[:30], atol=1e-6)
+    np.testing.assert_allclose(data.queries_across, old[:20], atol=1e-6)
+    np.testing.assert_allclose(data.stored, old[70:], atol=1e-6)
+    for rows in (data.queries, data.queries_across, data.stored):
+        assert not rows.flags.writeable
+
+
+def test_what_is_not_known_is_none(watched):
+    db, plugin = watched
+    docs, *_ = filled(db, n=60, both=60)
+    with pytest.raises(FitError):
+        docs.fit_transform("new", "old", "acme.watch")
+    data = plugin.kind.seen[-1]
+    assert data.queries is None and data.queries_across is None and data.stored is None
+
+
+def test_more_stored_vectors_than_are_wanted_are_a_sample(watched, monkeypatch):
+    monkeypatch.setattr("vecdb.engine.pairing.MAX_ALONE", 20)
+    db, plugin = watched
+    docs, old, *_ = filled(db, n=120, both=70)
+    for _ in range(2):
+        with pytest.raises(FitError):
+            docs.fit_transform("new", "old", "acme.watch", seed=3)
+    one, other = (data.stored for data in plugin.kind.seen)
+    assert np.array_equal(one, other) and one.shape == (20, 12)
+    assert all((np.abs(old[70:] - row).max(1) < 1e-6).any() for row in one)
+
+
+@pytest.mark.parametrize("queries", [None, 3])
+def test_queries_that_only_the_other_model_knows_are_refused(db, queries):
+    docs, old, new, _ = filled(db)
+    with pytest.raises(ParameterError) as caught:
+        docs.fit_transform("new", "old", queries=None if queries is None else new[:queries], queries_across=old[:4])
+    assert "queries_across" in str(caught.value) and docs.transforms == ()
+
+
+def test_auto_is_what_a_plugin_chooses_else_the_kind_of_that_name(watched):
+    db, plugin = watched
+    docs, *_ = filled(db)
+    info = docs.fit_transform("new", "old", "auto")
+    assert info.kind == "auto" and plugin.asked == [("new", "old", 200)]
+    plugin.answer = ("procrustes", {"center": False, "scale": "none"})
+    info = docs.fit_transform("new", "old", "auto", params={"scale": "variance"})
+    assert info.kind == "procrustes" and info.params["scale"] == "variance" and info.params["center"] is False
+    plugin.answer = "ridge"
+    with pytest.raises(vecdb.errors.PluginError):
+        docs.fit_transform("new", "old", "auto")

@@ -21,6 +21,7 @@ from vecdb.engine import transformborder as border
 from vecdb.engine.names import check_count, check_option
 from vecdb.engine.pairing import PairSet, Split, directed, split_pairs
 from vecdb.engine.transforms import REFERENCE_ROWS, NewTransform
+from vecdb.errors import ParameterError, PluginError
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.types import CancelCheck, Metric, Progress, Space
 
@@ -35,13 +36,17 @@ class Wish:
     ----------
     source, target : Space
     kind : str
-        Or "auto": what plugins choose, else "ridge".
+        "auto" is what plugins choose, else the kind of that name.
     direction : {"query", "gallery"}
     params : mapping
     name : str or None
     seed : int
     queries : array_like or None
         Unlabelled queries, in the space that is asked in.
+    queries_across : array_like or None
+        The first of them, in the other space.
+    stored : ndarray of float32 or None
+        Vectors without partners in the space of what is stored.
     progress, cancel : callable
     """
 
@@ -53,6 +58,8 @@ class Wish:
     name: str | None = None
     seed: int = 0
     queries: Any = None
+    queries_across: Any = None
+    stored: F32 | None = None
     progress: Progress = silent
     cancel: CancelCheck = never
 
@@ -67,8 +74,9 @@ def fit_transform(wish: Wish, pairs: PairSet, registry: PluginRegistry) -> NewTr
     """
     check_option("direction", wish.direction, ("query", "gallery"))
     seed = check_count("seed", wish.seed, 0)
-    provided = registry.find("transform", wish.kind)
-    settled = settle_params(f"transform {provided.name!r}", provided.thing.parameters, wish.params or {})
+    kind, params = _chosen(wish, len(pairs), registry)
+    provided = registry.find("transform", kind)
+    settled = settle_params(f"transform {provided.name!r}", provided.thing.parameters, params)
     split = split_pairs(pairs, reference=REFERENCE_ROWS, seed=seed)
     made = border.fit(provided, fit_data(wish, split), settled)
     reference = split.reference
@@ -88,10 +96,27 @@ def fit_transform(wish: Wish, pairs: PairSet, registry: PluginRegistry) -> NewTr
     )
 
 
+def _chosen(wish: Wish, pairs: int, registry: PluginRegistry) -> tuple[str, Mapping[str, Any]]:
+    """Return the kind and the parameters that are meant: for "auto", plugins are asked first."""
+    params = dict(wish.params or {})
+    answer = None
+    if wish.kind == "auto":
+        answer = registry.choose("vecdb_choose_transform", source=wish.source, target=wish.target, pairs=pairs)
+    if answer is None:
+        return wish.kind, params
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
+        raise PluginError(
+            f"a plugin answered vecdb_choose_transform with {answer!r}, expected a kind and its parameters",
+            hint="Name the kind of transform instead of 'auto'.",
+        )
+    return answer[0], {**answer[1], **params}
+
+
 def fit_data(wish: Wish, split: Split) -> FitData:
     """Return what a plugin is given: rows of norm 1 in cosine spaces, read-only."""
     source, target = wish.source, wish.target
-    kept = split.validation
+    kept, kept_in = split.validation, target if wish.direction == "query" else source
+    queries, across = _queries(wish)
     return FitData(
         source,
         target,
@@ -99,19 +124,34 @@ def fit_data(wish: Wish, split: Split) -> FitData:
         lent(split.fit.target, target.metric),
         wish.direction,
         np.random.default_rng(wish.seed),
-        queries=_queries(wish),
+        queries=queries,
         validation=None if kept is None else Pairs(lent(kept.source, source.metric), lent(kept.target, target.metric)),
+        queries_across=across,
+        stored=None if wish.stored is None or not len(wish.stored) else lent(wish.stored, kept_in.metric),
         progress=wish.progress,
         cancel=wish.cancel,
     )
 
 
-def _queries(wish: Wish) -> F32 | None:
-    if wish.queries is None:
-        return None
-    asked = wish.source if wish.direction == "query" else wish.target
-    rows = as_matrix(wish.queries, asked.dim, metric=asked.metric, where=f"queries in space {asked.name!r}")
-    return lent(rows, asked.metric)
+def _queries(wish: Wish) -> tuple[F32 | None, F32 | None]:
+    """Return the queries in the space that is asked in, and as far as they are known in the other one."""
+    asked, other = (wish.source, wish.target) if wish.direction == "query" else (wish.target, wish.source)
+    found, across = (
+        None if given is None else as_matrix(given, space.dim, metric=space.metric, where=f"queries in {space.name!r}")
+        for given, space in ((wish.queries, asked), (wish.queries_across, other))
+    )
+    if across is not None and len(across) > (0 if found is None else len(found)):
+        raise ParameterError(
+            f"queries_across has {len(across)} rows, expected at most as many as queries"
+            f" ({0 if found is None else len(found)})",
+            hint="Row i of both is the same query; those that the other model has embedded come first.",
+            name="queries_across",
+            got=len(across),
+        )
+    return (
+        None if found is None else lent(found, asked.metric),
+        None if across is None else lent(across, other.metric),
+    )
 
 
 def lent(rows: F32, metric: Metric) -> F32:

@@ -25,6 +25,8 @@ Integers = npt.NDArray[np.int64]
 
 MAX_PAIRS: Final = 20_000
 """Pairs that are taken of all those a collection has: more make fits slower and hardly better."""
+MAX_ALONE: Final = 8_000
+"""Vectors without partners that fits are given."""
 _KEPT_FROM: Final = 40
 """Pairs from which some are kept back; of fewer all are fitted on."""
 
@@ -90,6 +92,15 @@ def all_pairs(view: CollectionView, source: Space, target: Space, *, most: int |
     ]
     known = view.ids(rows.tolist())
     return PairSet(found[0], found[1], tuple(known[row] for row in rows.tolist()))
+
+
+def without_partners(view: CollectionView, stored: Space, other: Space, *, most: int, seed: int) -> F32:
+    """Return vectors of one space whose records have none in the other: of more than `most` a random sample."""
+    (rows, positions), (known, _) = (_live(view, space) for space in (stored, other))
+    alone = positions[~np.isin(rows, known)]
+    if len(alone) > most:
+        alone = np.sort(np.random.default_rng(seed).choice(alone, most, replace=False))
+    return _gather(view, stored, alone)
 
 
 def _live(view: CollectionView, space: Space) -> tuple[npt.NDArray[np.uint64], Integers]:

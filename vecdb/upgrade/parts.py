@@ -119,6 +119,7 @@ def fit_arm(
         arm.role,
         np.random.default_rng(part.seed),
         queries=None if bank is None else bank.new,
+        queries_across=None if bank is None or bank.new is None else bank.old,
         groups=_lent(material.groups[part.fit]),
         validation=Pairs(kept[0], kept[1], None, _lent(material.groups[part.validation])) if len(kept[0]) else None,
         cancel=cancel,
