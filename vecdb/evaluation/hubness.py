@@ -48,11 +48,11 @@ def csls_bias(
     keep = min(neighbours, len(bank))
     for start in range(0, len(rows) if keep else 0, _BLOCK):
         block = slice(start, min(start + _BLOCK, len(rows)))
-        table = scores_between(bank, rows[block], metric)
+        table = scores_between(rows[block], bank, metric)  # all three metrics are symmetric
         if own is not None:
             here = (own.rows >= start) & (own.rows < block.stop)
-            table[own.owners[here], own.rows[here] - start] = -np.inf
-        near = np.partition(table, len(bank) - keep, axis=0)[len(bank) - keep :]
+            table[own.rows[here] - start, own.owners[here]] = -np.inf
+        near = np.partition(table, len(bank) - keep, axis=1)[:, len(bank) - keep :]
         bias[block] = -0.5 * _mean(near)
     return bias
 
@@ -60,7 +60,7 @@ def csls_bias(
 def _mean(near: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the means of what is finite: of a small bank, a query that is left out is among the nearest."""
     finite = np.isfinite(near)
-    means: npt.NDArray[np.float32] = np.where(finite, near, 0.0).sum(0) / np.maximum(finite.sum(0), 1)
+    means: npt.NDArray[np.float32] = np.where(finite, near, 0.0).sum(1) / np.maximum(finite.sum(1), 1)
     return means
 
 

@@ -175,11 +175,19 @@ def _better(
     for block in _blocks(len(rows), ROW_BLOCK):
         table = scores_between(asked, rows[block], metric, _part(bias, block))
         for piece in _blocks(len(wanted), QUERY_BLOCK):
-            theirs, mine, margin = table[places[piece]], own[piece, None], near[piece, None]
-            count[piece] += (theirs > mine + margin).sum(1)
-            tied = np.abs(theirs - mine) <= margin
-            count[piece] += (tied & (np.arange(block.start, block.stop) < wanted[piece, None])).sum(1)
+            numbers = np.arange(block.start, block.stop)
+            count[piece] += _above(table[places[piece]], own[piece], near[piece], numbers, wanted[piece])
     return count
+
+
+def _above(theirs: Scores, mine: Scores, margin: Scores, numbers: Integers, wanted: Integers) -> Integers:
+    """Return how many scores of each row of a table are above one, or equal to it and further to the front."""
+    above = np.count_nonzero(theirs > (mine + margin)[:, None], axis=1)
+    level = np.count_nonzero(theirs >= (mine - margin)[:, None], axis=1) - above
+    for place in np.flatnonzero(level):  # seldom more than the score itself
+        tied = np.abs(theirs[place] - mine[place]) <= margin[place]
+        above[place] += np.count_nonzero(tied & (numbers < wanted[place]))
+    return np.asarray(above, np.int64)
 
 
 def _own_scores(queries: Scores, rows: Rows, metric: Metric, bias: Rows | None) -> tuple[Scores, Scores]:
