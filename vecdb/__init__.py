@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from vecdb.hookspecs import hookimpl
     from vecdb.migrating import Migration
     from vecdb.registry import PluginRegistry
+    from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
     from vecdb.upgrade.report import UpgradeReport
 
@@ -103,6 +104,7 @@ __all__ = [
     "Collection",
     "CollectionMissingError",
     "Commit",
+    "CompatibilityMatrix",
     "ConflictError",
     "CorruptionError",
     "DTypeError",
@@ -178,6 +180,7 @@ __all__ = [
 
 _LAZY = {
     "Collection": "vecdb.collection",
+    "CompatibilityMatrix": "vecdb.upgrade.matrix",
     "Database": "vecdb.database",
     "Migration": "vecdb.migrating",
     "PluginRegistry": "vecdb.registry",

@@ -16,9 +16,11 @@ from vecdb.types import CancelCheck, Progress, QuerySet
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.storage.state import CollectionEntry
-    from vecdb.upgrade import plan
+    from vecdb.upgrade import matrix, plan
+    from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
 else:
+    matrix = LazyModule("vecdb.upgrade.matrix")
     plan = LazyModule("vecdb.upgrade.plan")
 
 __all__ = ["Judging"]
@@ -113,3 +115,37 @@ class Judging:
             progress=progress,
             cancel=cancel,
         )
+
+    def compatibility_matrix(
+        self,
+        queries: Mapping[str, Any],
+        relevant: Sequence[Any],
+        *,
+        groups: Sequence[Any] | None = None,
+        metric: Literal["mrr", "recall@10", "ndcg@10"] = "mrr",
+    ) -> CompatibilityMatrix:
+        """Measure the queries of every model over the vectors of every model.
+
+        Parameters
+        ----------
+        queries : mapping from str to array_like of shape (q, dim)
+            The same queries as each model embeds them, by space; spaces without queries are left out.
+        relevant : sequence
+            For each query the id of the record that answers it, a list of ids, or a mapping from id to grade.
+        groups : sequence, optional
+            Queries that belong together, for the intervals.
+        metric : {"mrr", "recall@10", "ndcg@10"}, default "mrr"
+
+        Returns
+        -------
+        CompatibilityMatrix
+            Versions are in the order in which their spaces were added; between two spaces the stored transforms are
+            used, queries mapped rather than records. Each column is over the records that have a vector in its space.
+
+        Raises
+        ------
+        ArgumentError, ParameterError, DimensionError, NonFiniteError, ZeroVectorError
+        RecordMissingError
+            No relevant record has a vector in any of the spaces.
+        """
+        return matrix.compatibility_matrix(cast("Collection", self), queries, relevant, groups, metric)
