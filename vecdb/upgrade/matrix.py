@@ -1,6 +1,6 @@
 """Which models work together: every version's queries over every version's vectors.
 
-``C[i, j]`` is what queries of space i are worth over the vectors of space j, through the stored transforms where the two
+``C[i, j]`` is what queries of space i are worth over the vectors of space j, through stored transforms where these
 differ. Average compatibility (AC) counts how often a newer model over older vectors beats the older model by itself;
 average multi-model accuracy (AM) is the mean of the lower triangle (CoReS; Biondi et al., TPAMI 2023, section 5).
 """
