@@ -6,6 +6,7 @@ Arguments are settled here; the work is done by vecdb/engine/migration. How to: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,14 +14,16 @@ from vecdb.engine.names import check_count, check_number, check_option
 from vecdb.engine.view import CollectionView
 from vecdb.errors import StateError
 from vecdb.lazy import LazyModule
+from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
 from vecdb.types import CancelCheck, MigrationStatus, Progress
 
 if TYPE_CHECKING:
     from vecdb.contracts import params as parameters
     from vecdb.database import Database
+    from vecdb.engine import reading, spaces, transforms
     from vecdb.engine.batch import Batch
-    from vecdb.engine.migration import begin, both, encoders, ending, status, traffic, work
+    from vecdb.engine.migration import begin, both, encoders, ending, mapped, status, traffic, work
     from vecdb.storage import migrations
 else:  # what a first search does without
     begin = LazyModule("vecdb.engine.migration.begin")
@@ -30,7 +33,11 @@ else:  # what a first search does without
     status = LazyModule("vecdb.engine.migration.status")
     traffic = LazyModule("vecdb.engine.migration.traffic")
     work = LazyModule("vecdb.engine.migration.work")
+    mapped = LazyModule("vecdb.engine.migration.mapped")
     migrations = LazyModule("vecdb.storage.migrations")
+    reading = LazyModule("vecdb.engine.reading")
+    spaces = LazyModule("vecdb.engine.spaces")
+    transforms = LazyModule("vecdb.engine.transforms")
     parameters = LazyModule("vecdb.contracts.params")
 
 __all__ = ["Migration"]
@@ -58,6 +65,7 @@ class Migrating:
         policy: str = "novelty",
         batch: int = 256,
         *,
+        via: Literal["encode", "map"] = "encode",
         canary: float = 0.03,
         seed: int = 0,
         params: Mapping[str, Any] | None = None,
@@ -81,6 +89,10 @@ class Migrating:
             Order of the records: "novelty", "traffic", "hybrid", "uncertainty", "random", or a plugin's.
         batch : int, default 256
             Records of one call of `encode` and one commit.
+        via : {"encode", "map"}, default "encode"
+            "map" makes vectors of the old ones by the best stored transforms, without an encoder and in no particular
+            order. They are not the new model's: they go to a space of their own, ``"TARGET-mapped"``, with a bridge
+            from `target` to it, and a later migration from there embeds for real.
         canary : float in [0, 0.5], default 0.03
             Share of the records that is embedded first, at random, to see whether what was predicted is true.
         seed : int, default 0
@@ -123,10 +135,11 @@ class Migrating:
         provided = database._registry.find("backfill policy", policy)
         settled = parameters.settle_params(f"backfill policy {policy!r}", provided.thing.parameters, params or {})
         check_number("canary", canary, 0.0, 0.5)
+        check_option("via", via, ("encode", "map"))
         plan = begin.MigrationPlan(
             source,
             target,
-            "encode",
+            via,
             inputs,
             policy,
             settled,
@@ -134,8 +147,36 @@ class Migrating:
             float(canary),
             check_count("seed", seed, 0),
         )
-        number: int = database._write(begin.begin((self._number, self.name), plan))
+        number: int = self._begin_map(plan) if via == "map" else database._write(begin.begin(self._numbered, plan))
         return self._handle(number, settings)
+
+    @property
+    def _numbered(self) -> tuple[int, str]:
+        return self._number, self.name
+
+    def _begin_map(self, plan: begin.MigrationPlan) -> int:
+        """Add the space of the images with its bridge, and record the migration, in one commit."""
+        database = self._database
+        with database._read() as snapshot:
+            view = CollectionView(snapshot, snapshot.entry(*self._numbered))
+            ends = find_space(view.entry, plan.source), find_space(view.entry, plan.target)
+            images = mapped.plan_images(view, *ends, database._registry)
+            bridge = mapped.bridge_to(view, *ends, images.space, images.transforms, database._registry)
+        with database.transaction():
+            space = database._write(spaces.add_space(self._numbered, images.space))
+            database._write(transforms.put_transform(self._numbered, replace(bridge, target=space)))
+            whole = replace(
+                plan,
+                target=space.name,
+                inputs="records",
+                policy="random",
+                params={},
+                canary=0.0,
+                aim=ends[1].id,
+                transforms=images.transforms,
+            )
+            number: int = database._write(begin.begin(self._numbered, whole))
+        return number
 
     def migration(
         self,
@@ -282,7 +323,7 @@ class Migration:
             self._key,
             database._registry,
             database._guard,
-            self._encoder(settings.encode, "target"),
+            self._mapper() or self._encoder(settings.encode, "target"),
             self._encoder(settings.encode_old, "source"),
             settings.trust,
             traffic=database._traffic.get(self._key[0]),
@@ -300,6 +341,20 @@ class Migration:
         number = stored.source if side == "source" else stored.target
         space = next((space for space in entry.spaces.values() if space.id == number), None)
         return None if space is None else encoders.Encoder(call, space, self._settings.rules)
+
+    def _mapper(self) -> mapped.Mapper | None:
+        """Return what makes the vectors where they are mapped and not embedded."""
+        database = self._collection._database
+        with database._read() as snapshot:
+            stored = begin.known_one(migrations.read_migrations(snapshot.tx, self._key[0]), self._number)
+            known = {space.id: space for space in snapshot.entry(*self._key).spaces.values()}
+        if stored.via != "map" or not stored.active:
+            return None
+        ends = known[stored.target], known[stored.source], known[stored.aim]
+        return mapped.Mapper(*ends, stored.transforms, database._registry, self._view)
+
+    def _view(self) -> AbstractContextManager[CollectionView]:
+        return reading.OpenView(self._collection._database._read(), self._key, None)
 
     def pause(self, reason: str = "by request") -> None:
         """Let nobody go on with it, in whatever process, until `resume`."""

@@ -89,7 +89,7 @@ def drop_space(collection: tuple[int, str], name: str) -> Callable[[WriteTx], No
         entry = entry_by_number(write.catalog, *collection)
         space = find_space(entry, name)
         active = active_migration(write.tx, entry.id)
-        if active is not None and space.id in (active.source, active.target):
+        if active is not None and space.id in (active.source, active.target, active.aim):
             raise StateError(
                 f"space {name!r} is part of migration {active.number} of collection {entry.name!r}, which is active",
                 hint="Finish it or roll it back first.",

@@ -71,6 +71,10 @@ class StoredMigration:
         When it was finished or rolled back; 0 before.
     traffic : tuple of (row, hits)
         Of records that bridged searches returned, those with the most hits.
+    aim : int
+        Where vectors are mapped and not embedded: the number of the space whose vectors they stand for, else 0.
+    transforms : tuple of str
+        By which they are mapped.
     """
 
     number: int
@@ -97,6 +101,8 @@ class StoredMigration:
     measured: Mapping[str, float] = field(default_factory=dict)
     ended: float = 0.0
     traffic: tuple[tuple[int, int], ...] = ()
+    aim: int = 0
+    transforms: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -187,8 +193,8 @@ def _from_plain(plain: Sequence[Any]) -> StoredMigration:
     numbers = stored_numbers(
         [found.number, found.source, found.target, found.batch, found.seed, found.begun, found.done], "migration"
     )
-    stored_numbers([found.source_next, found.target_next], "migration")
-    texts = (*found.names, found.via, found.inputs, found.policy, found.state, found.paused)
+    stored_numbers([found.source_next, found.target_next, found.aim], "migration")
+    texts = (*found.names, *found.transforms, found.via, found.inputs, found.policy, found.state, found.paused)
     if not all(isinstance(text, str) for text in texts) or found.state not in STATES or not numbers[0]:
         raise ValueError("a text or a number out of its place")
     times = tuple(map(float, (found.canary, found.time, found.seconds, found.ended, *found.measured.values())))
@@ -201,6 +207,7 @@ def _from_plain(plain: Sequence[Any]) -> StoredMigration:
         written=_ranges(found.written),
         failed=tuple((*stored_numbers(each[:2], "migration", 2), str(each[2])) for each in found.failed),  # type: ignore[misc]
         measured={str(name): float(value) for name, value in found.measured.items()},
+        transforms=tuple(found.transforms),
         traffic=tuple(stored_numbers(each, "migration", 2) for each in found.traffic),  # type: ignore[misc]
     )
 

@@ -23,7 +23,7 @@ from vecdb.storage.migrations import BACKFILLING, BRIDGING, COMPLETE, StoredMigr
 from vecdb.storage.records import record_key
 from vecdb.storage.snapshot import entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
-from vecdb.types import Record
+from vecdb.types import Record, Space
 
 _RUNNING: Final = (BRIDGING, BACKFILLING, COMPLETE)
 
@@ -54,13 +54,15 @@ class Wanted:
     lacks: int
 
 
-def read_candidates(view: CollectionView, rows: Sequence[int], wanted: Wanted) -> list[Candidate]:
-    """Return those of the records at `rows` that are there and wait for a vector."""
+def read_candidates(
+    view: CollectionView, rows: Sequence[int], wanted: Wanted, spaces: Sequence[Space] = ()
+) -> list[Candidate]:
+    """Return those of the records at `rows` that are there and wait for a vector, with their vectors in `spaces`."""
     found = []
     for row in view.still_there(rows):
         stored_record = view.record(row)
         if _waits(stored_record, wanted):
-            record = view.present_stored(stored_record, ())
+            record = view.present_stored(stored_record, spaces)
             found.append(Candidate(row, stored_record.version, stored_record.refs[wanted.has], record))
     return found
 

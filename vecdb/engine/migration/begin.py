@@ -39,6 +39,8 @@ class MigrationPlan:
     batch: int
     canary: float
     seed: int
+    aim: int = 0
+    transforms: tuple[str, ...] = ()
 
 
 def begin(collection: Key, plan: MigrationPlan) -> Callable[[WriteTx], int]:
@@ -71,6 +73,8 @@ def begin(collection: Key, plan: MigrationPlan) -> Callable[[WriteTx], int]:
             counts[source.id].next_ordinal,
             counts[target.id].next_ordinal,
             time.time(),
+            aim=plan.aim,
+            transforms=plan.transforms,
         )
         write.add_tag(tag_of(entry.id, made.number), write.counters.seq)
         put(write, collection, made)

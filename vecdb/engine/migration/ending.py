@@ -87,6 +87,8 @@ def undo_some(collection: Key, number: int, reader: Reader) -> Callable[[WriteTx
         rows, ordinals = _written(view, target, migration, UNDO_ROWS)
         if not len(rows):
             _forget_profile(write, pending, target)
+            if migration.via == "map" and not pending.spaces[target.id].live:
+                write.drop_space(view.entry, target)  # the migration made it
             _end(write, collection, migration, UNDONE)
             visit("migrate.undone")
             return False

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vecdb.engine.batch import space_batch
 from vecdb.engine.guard import Guard
 from vecdb.engine.migration.batches import Candidate, Delivered, Delivery, Wanted, deliver, read_candidates
 from vecdb.engine.migration.begin import Key, add_traffic, advance, known_one, set_paused
-from vecdb.engine.migration.census import Census, take_census
-from vecdb.engine.migration.encoders import Encoded, Encoder
+from vecdb.engine.migration.census import Census, space_numbered, take_census
+from vecdb.engine.migration.encoders import Encoded
 from vecdb.engine.migration.order import COLLECT, Collect, changes_with_traffic, next_rows
 from vecdb.engine.migration.traffic import Traffic, by_row
 from vecdb.engine.migration.verdict import judge
@@ -36,12 +36,20 @@ from vecdb.storage.migrations import (
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
-from vecdb.types import CancelCheck, Progress
+from vecdb.types import CancelCheck, Progress, Record, Space
 
 ASK_AGAIN = 8
 """Batches after which a policy that goes by traffic is asked again."""
 Judge = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], tuple[Mapping[str, float], str]]
 """Measures with the canary's vectors what was promised; returns figures, and why to pause (empty: go on)."""
+
+
+class Embedder(Protocol):
+    """Makes the vectors of one space: an application's encoder, or a map of other vectors."""
+
+    space: Space
+
+    def encode(self, records: Sequence[Record]) -> Encoded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class Tools:
         Runs an operation in a commit that users see, given the collection's entry.
     collection : (int, str)
     registry, guard
-    encoder, old_encoder : Encoder or None
+    encoder, old_encoder : Embedder or None
         What makes the vectors of the target and of the source space.
     trust : bool
         Whether the guard against wrong models is skipped.
@@ -67,8 +75,8 @@ class Tools:
     collection: Key
     registry: PluginRegistry
     guard: Guard
-    encoder: Encoder | None
-    old_encoder: Encoder | None = None
+    encoder: Embedder | None
+    old_encoder: Embedder | None = None
     trust: bool = False
     judge: Judge = judge
     collect: Mapping[str, Collect] = field(default_factory=lambda: dict(COLLECT))
@@ -173,7 +181,8 @@ class _Loop:
     def _take(self, view: CollectionView, migration: StoredMigration, wanted: Wanted) -> list[Candidate]:
         count = migration.batch if self.limit is None else min(migration.batch, self.limit - self.tried)
         rows, self.queue = self.queue[:count], self.queue[count:]
-        return read_candidates(view, rows, wanted)
+        spaces = [space_numbered(view, migration.source)] if migration.via == "map" else []
+        return read_candidates(view, rows, wanted, spaces)
 
     # --- records with a new vector alone ---
 
@@ -212,7 +221,7 @@ class _Loop:
         return self._deliver(entry, migration, delivery)
 
     def _delivery(
-        self, encoder: Encoder, candidates: Sequence[Candidate], encoded: Encoded, wanted: Wanted, *, own: bool
+        self, encoder: Embedder, candidates: Sequence[Candidate], encoded: Encoded, wanted: Wanted, *, own: bool
     ) -> Delivery:
         with self.tools.read() as snapshot:
             hits = self._hits(self._view(snapshot))
