@@ -173,3 +173,13 @@ def test_the_best_order_has_full_gain(ranks: list[int]) -> None:
 def test_recall_of_neighbours() -> None:
     found, truth = np.array([[1, 2, -1], [5, 6, 7]]), np.array([[2, 3], [7, 5]])
     assert recall_of(found, truth).tolist() == [0.5, 1.0]
+
+
+def test_no_row_comes_before_itself_however_its_score_was_rounded():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((600, 1024)).astype(np.float32)
+    rows[:, 0] += 60.0  # sums that round differently in another order
+    ranks = ranks_of(rows, rows, Judged.of(list(range(600))), "cosine")
+    exact = rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
+    table = exact @ exact.T
+    assert (ranks == 1).all() and (table.argmax(1) == np.arange(600)).all()
