@@ -583,7 +583,7 @@ class Collection(Migrating, Upgrading, Judging):
             Whose vectors may answer. Default and "reachable": those of the query's space, and through stored transforms
             those of other spaces where a record has none in it; what no transform reaches is said in ``hits.complete``.
             "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached.
-        calibration : {"reference", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
+        calibration : {"reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
             How scores of different spaces are brought on one scale; default: what was found best when the transform was
             stored, else "reference" (docs/explanation/bridging.md).
         prior : float, default 0

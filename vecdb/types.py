@@ -126,8 +126,9 @@ class Record:
 class Hit:
     """One search result. `score` is higher-is-better, `distance` lower-is-better (table in the README).
 
-    `space` is the one whose vector answered, `origin` how the query got there: "native", or "bridged:NAME" with the
-    transforms of the path. `raw_score` is the score before it was brought on the scale of the whole list.
+    `space` is the one whose vector answered, `origin` how the query got there: "native", "bridged:NAME" with the
+    transforms of the path, "mapped:NAME" where the vector is an image that they made. `raw_score` is the score before
+    it was brought on the scale of the whole list.
     """
 
     id: Id

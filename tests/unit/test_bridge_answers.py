@@ -136,7 +136,7 @@ def test_mixed_lists_are_those_of_an_oracle(tmp_path_factory, new, k, offset, fi
             assert len(set(hits.ids)) == len(hits)
 
 
-METHODS = ["reference", "tail", "affine", "isotonic", "rrf", "ranks", "none"]
+METHODS = ["reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"]
 
 
 @pytest.mark.parametrize("method", METHODS)

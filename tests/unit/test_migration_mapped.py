@@ -57,7 +57,7 @@ def test_queries_of_the_new_model_reach_them_and_the_old_space_can_go(docs, db):
     assert docs.transforms[0].reference > 40
     found = docs.search(Y[20], k=30, space="new", explain=True)
     origins = {hit.origin for hit in found}
-    assert 20 in found.ids[:3] and "native" in origins and any(origin.startswith("bridged:") for origin in origins)
+    assert 20 in found.ids[:3] and "native" in origins and any(origin.startswith("mapped:") for origin in origins)
     assert np.mean([docs.search(Y[place], k=10, space="new").ids.count(place) for place in range(400, 500)]) > 0.5
     assert db.check().ok
 
@@ -67,7 +67,7 @@ def test_a_later_migration_embeds_for_real(docs, db):
     docs.migration().finish()
     m = docs.migrate("new-mapped", "new", embed, canary=0.2)
     assert m.run(300).pending == 200
-    assert {hit.origin.partition(":")[0] for hit in docs.search(Y[3], k=40, space="new")} == {"native", "bridged"}
+    assert {hit.origin.partition(":")[0] for hit in docs.search(Y[3], k=40, space="new")} == {"native", "mapped"}
     status = m.run()
     assert status.state == "complete" and status.measured["rows"] >= 40
     m.finish()

@@ -62,13 +62,13 @@ class SearchRequest(NamedTuple):
     effort: int | None = None
     recall: float | None = None
     threads: int = 1
-    allowed: _Allowed | None = None
+    allowed: Allowed | None = None
     """Which vectors may answer, where that is settled before."""
     origin: str = "native"
 
 
 @dataclass(frozen=True, slots=True)
-class _Allowed:
+class Allowed:
     """Positions that may be returned: a mask (None: all), how many, and what `where` had to decode.
 
     `parts` is there where the mask says no more than which vectors live: what indexes make of it, remembered with it.
@@ -87,49 +87,15 @@ def search(
     began = time.perf_counter()
     space_view = view.space(request.space)
     allowed = _allowed(view, space_view, request) if request.allowed is None else request.allowed
-    blocks = scan_order(view, space_view)
-    wanted = min(request.k + request.offset, max(1, allowed.count))
-    indexes = view.entry.indexes and not request.exact
-    usable = parts.choose(view, request.space, registry()) if indexes else None
-    cost: indexed.Account | exact.ScanFacts | None
-    notes = () if usable is None else usable.notes
-    threads = 1 if request.cancel is not None else request.threads  # the caller's function is asked by its own thread
-    if usable is not None and usable.parts and allowed.count:
-        question = indexed.Question(
-            view,
-            space_view,
-            blocks,
-            request.queries,
-            wanted,
-            allowed.mask,
-            allowed.count,
-            request.effort,
-            _stopper(request),
-            request.recall,
-            threads,
-            allowed.parts,
-        )
-        answers, cost = _by_index(question, usable, request)
-        notes += () if cost is None else tuple(cost.notes)
-    else:
-        verify(view, space_view, allowed.mask, allowed.count)
-        answers, cost = scan(
-            blocks,
-            request.queries,
-            wanted,
-            allowed=allowed.mask,
-            matches=allowed.count,
-            stop=_stopper(request),
-            threads=threads,
-        )
-    _check_cancelled(request)
+    answers, cost, notes = find(view, space_view, request, allowed, request.k + request.offset, registry)
+    check_cancelled(request)
     reason, plan = None, None
     if cost is not None:
         plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
         reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
     columns = _columns(view, space_view, request, found)
-    said = None if warn is None else _Warnings(warn, request.queries)
+    said = None if warn is None else Warnings(warn, request.queries)
     return [
         Hits(
             hits,
@@ -141,6 +107,51 @@ def search(
         )
         for place, hits in enumerate(columns)
     ]
+
+
+def find(
+    view: CollectionView,
+    space_view: SpaceView,
+    request: SearchRequest,
+    allowed: Allowed,
+    wanted: int,
+    registry: Callable[[], PluginRegistry],
+) -> tuple[list[exact.Found], indexed.Account | exact.ScanFacts | None, tuple[str, ...]]:
+    """Return the best `wanted` positions of each query, what that cost (None: nothing is to be told), and notes."""
+    blocks = scan_order(view, space_view)
+    wanted = min(wanted, max(1, allowed.count))
+    indexes = view.entry.indexes and not request.exact
+    usable = parts.choose(view, request.space, registry()) if indexes else None
+    notes = () if usable is None else usable.notes
+    threads = 1 if request.cancel is not None else request.threads  # the caller's function is asked by its own thread
+    if usable is None or not usable.parts or not allowed.count:
+        verify(view, space_view, allowed.mask, allowed.count)
+        found, facts = scan(
+            blocks,
+            request.queries,
+            wanted,
+            allowed=allowed.mask,
+            matches=allowed.count,
+            stop=stopper(request),
+            threads=threads,
+        )
+        return found, facts, notes
+    question = indexed.Question(
+        view,
+        space_view,
+        blocks,
+        request.queries,
+        wanted,
+        allowed.mask,
+        allowed.count,
+        request.effort,
+        stopper(request),
+        request.recall,
+        threads,
+        allowed.parts,
+    )
+    answers, cost = _by_index(question, usable, request)
+    return answers, cost, notes if cost is None else (*notes, *cost.notes)
 
 
 def _by_index(
@@ -156,7 +167,7 @@ def _by_index(
     return indexed.search(question, usable)
 
 
-class _Warnings:
+class Warnings:
     """What is said of the queries of one call, found when the warnings of the first are looked at.
 
     A pure function of the queries and the space's profile, so it may wait; most callers never look.
@@ -177,33 +188,33 @@ class _Warnings:
         return () if said is None else (said,)
 
 
-def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> _Allowed:
-    allowed = _alive(view, space_view)
+def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
+    allowed = alive(view, space_view)
     mask, decoded = allowed.mask, allowed.decoded
     if request.condition is not None:
         selection = view.select(request.condition)
         decoded = selection.decoded
-        chosen = _positions_with(view, space_view, selection.rows)
+        chosen = positions_with(view, space_view, selection.rows)
         mask = chosen if mask is None else mask & chosen
     if request.without_row is not None:
         others = space_view.rows(view.tx) != np.uint64(request.without_row)
         mask = others if mask is None else mask & others
-    return allowed if mask is None or mask is allowed.mask else _Allowed(mask, int(np.count_nonzero(mask)), decoded)
+    return allowed if mask is None or mask is allowed.mask else Allowed(mask, int(np.count_nonzero(mask)), decoded)
 
 
-def _alive(view: CollectionView, space_view: SpaceView) -> _Allowed:
+def alive(view: CollectionView, space_view: SpaceView) -> Allowed:
     """Return the positions of live vectors; those of the newest state are remembered with the view."""
-    known: _Allowed | None = None if view.is_past else space_view.derived.get("alive")
+    known: Allowed | None = None if view.is_past else space_view.derived.get("alive")
     if known is None:
         hidden = view.hidden(space_view)
         mask = None if hidden is None else ~hidden
-        known = _Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)), parts={})
+        known = Allowed(mask, len(space_view) if mask is None else int(np.count_nonzero(mask)), parts={})
         if not view.is_past:
             space_view.derived["alive"] = known
     return known
 
 
-def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArray[np.uint64]) -> Bools:
+def positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArray[np.uint64]) -> Bools:
     """Return which positions belong to one of `rows` (ascending)."""
     owners = space_view.rows(view.tx)
     if not len(rows):
@@ -218,20 +229,20 @@ def _positions_with(view: CollectionView, space_view: SpaceView, rows: npt.NDArr
     return found
 
 
-def _stopper(request: SearchRequest) -> Callable[[], bool] | None:
+def stopper(request: SearchRequest) -> Callable[[], bool] | None:
     deadline, cancel = request.deadline, request.cancel
     if deadline is None and cancel is None:
         return None
     return lambda: (deadline is not None and time.monotonic() > deadline) or (cancel is not None and bool(cancel()))
 
 
-def _check_cancelled(request: SearchRequest) -> None:
+def check_cancelled(request: SearchRequest) -> None:
     if request.cancel is not None and request.cancel():
         raise CancelledError("the search was cancelled")
 
 
 def _plan(
-    request: SearchRequest, view: CollectionView, allowed: _Allowed, facts: Mapping[str, Any], began: float
+    request: SearchRequest, view: CollectionView, allowed: Allowed, facts: Mapping[str, Any], began: float
 ) -> Plan:
     return Plan(
         {

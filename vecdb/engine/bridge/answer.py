@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.engine import search
-from vecdb.engine.bridge import finding, folding, masks, scales
-from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank
+from vecdb.engine.bridge import folding, masks, scales
+from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank, expected
 from vecdb.engine.bridge.classes import Memory, Reach, VectorClass, memory_of, reach_of
 from vecdb.engine.bridge.columns import Ranked, columns_of
 from vecdb.engine.view import CollectionView
@@ -75,7 +75,7 @@ class _Part:
     """One class that has something to answer."""
 
     each: VectorClass
-    allowed: search._Allowed
+    allowed: search.Allowed
     levels: list[F32] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     complete: bool = True
@@ -103,7 +103,7 @@ def answer(
     if not parts:
         if hidden and view.space(request.space).counts.live == 0:
             raise _unreachable(request.space, hidden, reach)
-        parts = [_Part(_own(reach, request.space), search._Allowed(np.zeros(0, np.bool_), 0))]
+        parts = [_Part(_own(reach, request.space), search.Allowed(np.zeros(0, np.bool_), 0))]
     if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
         return _one(view, asked, parts[0], warn, registry)
     return _Answer(view, asked, reach, parts, hidden, known).hits(warn)
@@ -192,15 +192,16 @@ class _Answer:
 
     def hits(self, warn: Warner | None) -> list[Hits]:
         wanted = self._request.k + self._request.offset
-        for part in self._parts:
-            self._find(part, wanted)
-        search._check_cancelled(self._request)
         method = self._method()
+        for part in self._parts:
+            deep = expected(part.allowed.count, self._total) if method == "lists" else 0
+            self._find(part, max(wanted, deep))
+        search.check_cancelled(self._request)
         merged = [self._merge(row, method, wanted) for row in range(len(self._request.queries))]
         columns = columns_of(self._view, self._request, merged)
         plan = self._plan(method, merged) if self._request.explain else None
         reason = self._reason()
-        said = None if warn is None else search._Warnings(warn, self._request.queries)
+        said = None if warn is None else search.Warnings(warn, self._request.queries)
         return [
             Hits(
                 hits,
@@ -249,7 +250,7 @@ class _Answer:
 
     def _ask(self, part: _Part, request: search.SearchRequest, wanted: int) -> list[Found]:
         view = self._view
-        found, cost, notes = finding.find(
+        found, cost, notes = search.find(
             view, view.space(part.each.space), request, part.allowed, wanted, lambda: self._registry
         )
         if cost is not None:
@@ -259,7 +260,7 @@ class _Answer:
     def _scan_folded(self, part: _Part, fold: folding.Fold, table: folding.RowTable, wanted: int) -> None:
         view, space_view, mask = self._view, self._view.space(part.each.space), part.allowed.mask
         places = np.arange(len(space_view), dtype=np.int64) if mask is None else np.flatnonzero(mask)
-        stop = search._stopper(self._request)
+        stop = search.stopper(self._request)
         part.found, part.complete = folding.scan(
             view, space_view, fold, table, part.levels[-1], places, wanted, stop=stop
         )
@@ -311,18 +312,30 @@ class _Answer:
         found: Line | Curve | None = each.derived[key]
         return found
 
+    def _calibrated(self, row: int, method: str) -> list[F64]:
+        """Return the calibrated scores of each class for one query."""
+        raws = [part.found[row][1] for part in self._parts]
+        if method not in RANKED:
+            known = [self._scale(part, method, row)(raw) for part, raw in zip(self._parts, raws, strict=True)]
+            return self._levelled(known) if method == "lists" else known
+        return [
+            by_rank(len(raw), size=part.allowed.count, total=self._total, method=method, first=number == 0)
+            for number, (part, raw) in enumerate(zip(self._parts, raws, strict=True))
+        ]
+
+    def _levelled(self, scores: list[F64]) -> list[F64]:
+        """Shift the classes so that the heads of their lists, as long as their sizes let expect, have equal means."""
+        sizes = [expected(part.allowed.count, self._total) for part in self._parts]
+        heads = [each[:size].mean() if len(each) else 0.0 for each, size in zip(scores, sizes, strict=True)]
+        return [each + (heads[0] - head) for each, head in zip(scores, heads, strict=True)]
+
     def _merge(self, row: int, method: str, wanted: int) -> Ranked:
         """Return the best of all classes for one query, offset and least score applied."""
-        scores, raws, rows, owners = [], [], [], []
+        scores, raws, rows, owners = self._calibrated(row, method), [], [], []
         for number, part in enumerate(self._parts):
             positions, raw = part.found[row]
-            if method in RANKED:
-                own = by_rank(len(raw), size=part.allowed.count, total=self._total, method=method)
-            else:
-                own = self._scale(part, method, row)(raw)
             if self._asked.prior and method and part.each.direct:
-                own = own + self._asked.prior
-            scores.append(own)
+                scores[number] = scores[number] + self._asked.prior
             raws.append(raw)
             rows.append(self._view.space(part.each.space).rows_at(self._view.tx, positions))
             owners.append(np.full(len(raw), number))

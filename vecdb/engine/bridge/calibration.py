@@ -16,7 +16,7 @@ import numpy.typing as npt
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
-Calibration: TypeAlias = Literal["reference", "tail", "affine", "isotonic", "rrf", "ranks", "none"]
+Calibration: TypeAlias = Literal["reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"]
 CALIBRATIONS: Final[tuple[str, ...]] = get_args(Calibration)
 RANKED: Final = ("rrf", "ranks")
 """Those that go by ranks: their scores are comparable among themselves only."""
@@ -25,6 +25,8 @@ _SMOOTH: Final = 60.0
 """Of reciprocal ranks (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _TAIL: Final = 8
 """One row in so many is the tail."""
+LISTED: Final = 50
+"""How long the common list is of which `lists` gives each class its share."""
 _FLAT: Final = 1e-9
 _SLOPE: Final = 1e-3
 """Of the deviation of the native scores, for a deviation of the class's own: keeps an isotonic map strictly rising."""
@@ -82,6 +84,11 @@ def tail_matched(cross: F64, native: F64) -> Line:
     return _line(middles[0], tops[0] - middles[0], middles[1], tops[1] - middles[1])
 
 
+def expected(size: int, total: int) -> int:
+    """Return how many of the first `LISTED` places of all classes one would have if the best were spread evenly."""
+    return max(1, round(LISTED * size / max(1, total)))
+
+
 def _line(mean: float, spread: float, native_mean: float, native_spread: float) -> Line:
     factor = float(native_spread / spread) if spread > _FLAT and native_spread > _FLAT else 1.0
     return Line(factor, float(native_mean - factor * mean))
@@ -108,7 +115,7 @@ def isotonic(cross: F64, native: F64) -> Curve:
     return Curve(np.array(places), np.array(levels), max(slope, _FLAT))
 
 
-def by_rank(count: int, *, size: int, total: int, method: str) -> F64:
+def by_rank(count: int, *, size: int, total: int, method: str, first: bool) -> F64:
     """Return calibrated scores of `count` hits, best first, by nothing but their places.
 
     Parameters
@@ -119,9 +126,11 @@ def by_rank(count: int, *, size: int, total: int, method: str) -> F64:
     method : {"rrf", "ranks"}
         "rrf": 1 / (60 + rank). "ranks": the same of the rank that would be expected among all classes, if the best were
         spread evenly: a class of a tenth of the vectors has a tenth of the first places.
+    first : bool
+        Whether the class begins the list.
     """
     ranks = np.arange(1, count + 1, dtype=np.float64)
     if method == "ranks":
-        ranks *= total / max(1, size)
+        ranks = (ranks - (1.0 if first else 0.5)) * (total / max(1, size)) + 1.0
     scores: F64 = 1.0 / (_SMOOTH + ranks)
     return scores

@@ -64,7 +64,8 @@ class VectorClass:
     asked : Space
         In which the query is given.
     origin : str
-        What hits are marked with: "native", or "bridged:NAME" with the names of the transforms.
+        What hits are marked with: "native", "bridged:NAME" with the names of the transforms, or "mapped:NAME" where the
+        stored vectors are images that these made.
     walks : tuple of Walk
         Maps of the query, in order.
     fold : Fold or None
@@ -234,8 +235,9 @@ class _Finder:
             walks.append(Walk(loaded, made, spaces[step.start], end.metric, end.dim, step.inverted))
         gallery = tuple(step_map(self._view, step, self._registry) for step in path.gallery)
         names = "+".join(step.edge.key for step in path.query + path.gallery)
+        origin = f"bridged:{names}" if len(walks) != 1 or gallery else _origin(walks[0].loaded)
         fold = self._fold(stored, path, walks, gallery)
-        return VectorClass(stored, asked, f"bridged:{names}", tuple(walks), fold, gallery, spaces[path.meets])
+        return VectorClass(stored, asked, origin, tuple(walks), fold, gallery, spaces[path.meets])
 
     def _fold(
         self, stored: Space, path: Path, walks: Sequence[Walk], gallery: Sequence[tuple[Loaded, Transform]]
@@ -274,6 +276,12 @@ class _Finder:
         fold = Fold(plain, main.row_bias, metric, stored.metric, f"joint {entry.set}")
         walk = Walk(loaded, asking, asked, metric, width, joint=True)
         return VectorClass(stored, asked, f"bridged:{entry.name}", (walk,), fold)
+
+
+def _origin(loaded: Loaded) -> str:
+    """Return how hits reached by one transform are marked: images of old vectors say by what they were made."""
+    images = loaded.entry.provenance.get("images")
+    return f"mapped:{'+'.join(images)}" if isinstance(images, list) and images else f"bridged:{loaded.name}"
 
 
 def _order(way: tuple[Any, VectorClass]) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ def allowed(
     chosen: Rows | None,
     without_row: int | None,
     decoded: tuple[str, ...] = (),
-) -> search._Allowed:
+) -> search.Allowed:
     """Return the positions of a space that may answer.
 
     Parameters
@@ -43,19 +43,19 @@ def allowed(
     found = _unanswered(view, space_view, [each for each in before if len(each)])
     mask = found.mask
     if chosen is not None:
-        selected = search._positions_with(view, space_view, chosen)
+        selected = search.positions_with(view, space_view, chosen)
         mask = selected if mask is None else mask & selected
     if without_row is not None:
         others = space_view.rows(view.tx) != np.uint64(without_row)
         mask = others if mask is None else mask & others
     if mask is found.mask:
         return found
-    return search._Allowed(mask, 0 if mask is None else int(np.count_nonzero(mask)), decoded)
+    return search.Allowed(mask, 0 if mask is None else int(np.count_nonzero(mask)), decoded)
 
 
-def _unanswered(view: CollectionView, space_view: SpaceView, before: Sequence[SpaceView]) -> search._Allowed:
+def _unanswered(view: CollectionView, space_view: SpaceView, before: Sequence[SpaceView]) -> search.Allowed:
     """Return the living vectors whose records have none in the spaces before."""
-    alive = search._alive(view, space_view)
+    alive = search.alive(view, space_view)
     if not before or not alive.count:
         return alive
     known = None if view.is_past else space_view.derived.get("unanswered")
@@ -64,14 +64,14 @@ def _unanswered(view: CollectionView, space_view: SpaceView, before: Sequence[Sp
         and len(known[0]) == len(before)
         and all(a is b for a, b in zip(known[0], before, strict=True))
     ):
-        found: search._Allowed = known[1]
+        found: search.Allowed = known[1]
         return found
     taken = _owned(view, before)
     rows = space_view.rows(view.tx)
     free = ~taken[np.minimum(rows, np.uint64(len(taken) - 1)).astype(np.int64)]
     mask = free if alive.mask is None else free & alive.mask
     count = int(np.count_nonzero(mask))
-    made = alive if count == alive.count else search._Allowed(mask, count, parts={})
+    made = alive if count == alive.count else search.Allowed(mask, count, parts={})
     if not view.is_past:
         space_view.derived["unanswered"] = (tuple(before), made)
     return made
@@ -81,7 +81,7 @@ def _owned(view: CollectionView, spaces: Sequence[SpaceView]) -> Bools:
     """Return which record rows have a living vector in one of `spaces`; the last element stands for all behind."""
     taken = np.zeros(view.snapshot.counts(view.number).next_row + 1, np.bool_)
     for space_view in spaces:
-        mask = search._alive(view, space_view).mask
+        mask = search.alive(view, space_view).mask
         rows = space_view.rows(view.tx)
         taken[rows.astype(np.int64) if mask is None else rows[mask].astype(np.int64)] = True
     return taken
