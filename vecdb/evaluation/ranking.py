@@ -187,6 +187,9 @@ def _above(theirs: Scores, mine: Scores, margin: Scores, numbers: Integers, want
     for place in np.flatnonzero(level):  # seldom more than the score itself
         tied = np.abs(theirs[place] - mine[place]) <= margin[place]
         above[place] += np.count_nonzero(tied & (numbers < wanted[place]))
+    here = np.flatnonzero((wanted >= numbers[0]) & (wanted <= numbers[-1]))
+    itself = theirs[here, wanted[here] - numbers[0]]  # summed in another order than `mine`: never before itself
+    above[here] -= itself > mine[here] + margin[here]
     return np.asarray(above, np.int64)
 
 
