@@ -15,8 +15,8 @@ import pytest
 
 import vecdb
 from vecdb import demo, sample
-from vecdb.demo import build, crash, show
-from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Travel
+from vecdb.demo import build, crash, show, upgrade
+from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Stage, Travel, Upgrade
 from vecdb.errors import StateError, VecdbError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,21 @@ def made_up():
         ),
         quality=(Quality("mini6", 30, 20, 28, 30, 60.0),),
         travel=Travel("before", 12, 46, 1_700, 1_654, "then", "now", "why", {"topic": "games"}, True),
+        upgrade=Upgrade(
+            "wl256",
+            "mini6",
+            1_700,
+            "dual query",
+            (Stage("old model", 5, 14, 30, 1.0), Stage("new [i]model[/i]", 20, 28, 30, 0.5)),
+            0.45,
+            0.47,
+            "complete",
+            9_000.0,
+            True,
+            True,
+            (),
+            3.5,
+        ),
         crash=Crash(5, 100, 100, 20, 0, 9, (), {"records": 1_754}, 20, 12.0),
         seconds=1.25,
     )
@@ -55,7 +70,7 @@ def made_up():
 @pytest.mark.crash
 def test_every_claim_holds(report):
     assert report.claims == dict.fromkeys(report.claims, True)
-    assert report.ok and len(report.claims) == 5
+    assert report.ok and len(report.claims) == 6
 
 
 @pytest.mark.crash
@@ -66,6 +81,26 @@ def test_the_whole_sample_was_stored(report, data):
     assert 0 < report.built.seconds < report.seconds
     vectors = sum(rows.nbytes for part in (data.documents, data.texts) for rows in part.vectors.values())
     assert vectors < report.built.file_bytes
+
+
+@pytest.mark.crash
+def test_the_stages_of_the_upgrade_are_those_of_plain_searches(report):
+    """Before it and at its end a collection in migration answers as one that was filled with that model alone."""
+    stages = {stage.label: stage for stage in report.upgrade.stages}
+    quality = {each.space: each for each in report.quality}
+    old, whole = stages["old model"], stages["new model, all embedded"]
+    assert (old.first, old.in_ten, old.native) == (quality["wl256"].first, quality["wl256"].in_ten, 1.0)
+    assert (whole.first, whole.in_ten, whole.native) == (quality["mini6"].first, quality["mini6"].in_ten, 1.0)
+    bridged, half = stages["new model, bridged"], stages["new model, half embedded"]
+    assert bridged.native == 0.0 < half.native < 1.0 and bridged.in_ten <= half.in_ten
+    assert report.upgrade.decision and report.upgrade.promised > 0.2 and report.upgrade.found > 0.2
+    assert report.upgrade.same and report.upgrade.exact and report.upgrade.problems == ()
+
+
+def test_an_upgrade_that_cannot_be_undone_is_a_claim_that_does_not_hold():
+    good = made_up()
+    for changes in ({"same": False}, {"exact": False}, {"state": "backfilling"}, {"problems": ("damaged",)}):
+        assert not dataclasses.replace(good, upgrade=dataclasses.replace(good.upgrade, **changes)).ok
 
 
 @pytest.mark.crash
@@ -118,7 +153,7 @@ def test_the_writer_was_killed_by_a_signal_in_mid_commit(report):
 @pytest.mark.crash
 def test_the_kept_file_is_an_ordinary_database(report, data):
     with vecdb.open(report.path) as db:
-        assert set(db.collections()) == {build.LIBRARY, build.JOURNAL}
+        assert set(db.collections()) == {build.LIBRARY, build.JOURNAL, upgrade.COLLECTION}
         assert db.tags() == {report.travel.tag: report.travel.seq}
         journal = db.collection(build.JOURNAL)
         assert len(journal) == report.crash.acknowledged + report.crash.rewritten

@@ -2,7 +2,7 @@
 
 Owns nothing that is stored. It is written like an application: public names of vecdb and the sample only. Invariant:
 every figure that it shows was measured in this very run; none is typed in. `build` fills and searches the database,
-`crash` kills a writer in mid-commit, `facts` holds what was found, `show` prints it.
+`upgrade` changes its model, `crash` kills a writer in mid-commit, `facts` holds what was found, `show` prints it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 import vecdb
 from vecdb import sample
-from vecdb.demo import build, crash, show
-from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Travel
+from vecdb.demo import build, crash, show, upgrade
+from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Stage, Travel, Upgrade
 
-__all__ = ["Answer", "Built", "Crash", "DemoReport", "Quality", "Travel", "run"]
+__all__ = ["Answer", "Built", "Crash", "DemoReport", "Quality", "Stage", "Travel", "Upgrade", "run"]
 
 
 def run(path: str | os.PathLike[str] | None = None, console: Any = None, *, quiet: bool = False) -> DemoReport:
     """Show what vecdb does on the sample inside the package, in a few seconds.
 
     Builds a database with one space for each of two models, searches it with and without ``where`` and compares every
-    answer with a plain numpy product, deletes records and searches the time before, then has a second process commit
-    batches and kills it in the middle of one.
+    answer with a plain numpy product, deletes records and searches the time before, changes the model of a collection
+    and changes it back, then has a second process commit batches and kills it in the middle of one.
 
     Parameters
     ----------
@@ -64,6 +64,8 @@ def run(path: str | os.PathLike[str] | None = None, console: Any = None, *, quie
             show.qualities(screen, quality)
             travel = build.travel(db, data)
             show.travel(screen, travel)
+            upgraded = upgrade.upgrade(db, data)
+            show.upgrade(screen, upgraded)
         crashed = crash.kill_a_writer(file, data)
         show.crash(screen, crashed)
         report = DemoReport(
@@ -73,6 +75,7 @@ def run(path: str | os.PathLike[str] | None = None, console: Any = None, *, quie
             answers=answers,
             quality=quality,
             travel=travel,
+            upgrade=upgraded,
             crash=crashed,
             seconds=time.perf_counter() - began,
         )

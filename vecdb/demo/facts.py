@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Answer", "Built", "Crash", "DemoReport", "Quality", "Travel"]
+__all__ = ["Answer", "Built", "Crash", "DemoReport", "Quality", "Stage", "Travel", "Upgrade"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,74 @@ class Travel:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The questions asked at one stage of an upgrade.
+
+    Attributes
+    ----------
+    label : str
+    first, in_ten : int
+        Questions whose right text came first, or among ten.
+    questions : int
+    native : float
+        Share of the hits that vectors of the asking model answered.
+    """
+
+    label: str
+    first: int
+    in_ten: int
+    questions: int
+    native: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A change of the model and back.
+
+    Attributes
+    ----------
+    old, new : str
+        The spaces.
+    records : int
+    decision : str
+        What `plan_upgrade` said.
+    stages : tuple of Stage
+    promised, found : float
+        Share of the nearest neighbours that the bridge was said to find, and that it found on the canary.
+    state : str
+        Of the migration once everything was embedded.
+    rate : float
+        Records per second, the time of the model itself (which is none here) included.
+    exact : bool
+        Whether the best score of each question equalled a plain numpy product once everything was embedded.
+    same : bool
+        Whether the old model's answers after the rollback had the ids and the score bits of those before.
+    problems : tuple of str
+        What `Database.check` found at the end.
+    seconds : float
+    """
+
+    old: str
+    new: str
+    records: int
+    decision: str
+    stages: tuple[Stage, ...]
+    promised: float
+    found: float
+    state: str
+    rate: float
+    exact: bool
+    same: bool
+    problems: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """The migration came to its end, its answers are right, and it could be undone."""
+        return self.state == "complete" and self.exact and self.same and not self.problems
+
+
+@dataclass(frozen=True, slots=True)
 class Crash:
     """A second process killed in the middle of a commit.
 
@@ -179,7 +247,7 @@ class DemoReport:
     path : str
     kept : bool
         Whether the file is still there.
-    built, answers, quality, travel, crash
+    built, answers, quality, travel, upgrade, crash
         The parts, in the order in which they were shown.
     seconds : float
     """
@@ -190,6 +258,7 @@ class DemoReport:
     answers: tuple[Answer, ...]
     quality: tuple[Quality, ...]
     travel: Travel
+    upgrade: Upgrade
     crash: Crash
     seconds: float
 
@@ -200,6 +269,7 @@ class DemoReport:
             "every answer equals a plain numpy product": all(answer.exact for answer in self.answers)
             and all(quality.exact == quality.queries for quality in self.quality),
             "a search in the past gives the old answer, bit for bit": self.travel.ok,
+            "a model was changed, and changed back to the last bit": self.upgrade.ok,
             "every acknowledged record survived the kill": self.crash.found == self.crash.acknowledged > 0,
             "nothing of the half commit is visible": self.crash.unfinished_found == 0 < self.crash.unfinished,
             "the file is sound and takes new writes": self.crash.ok,

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Travel
+from vecdb.demo.facts import Answer, Built, Crash, DemoReport, Quality, Travel, Upgrade
 from vecdb.sample import Sample
 
-__all__ = ["Screen", "answers", "built", "crash", "qualities", "screen", "travel", "verdict"]
+__all__ = ["Screen", "answers", "built", "crash", "qualities", "screen", "travel", "upgrade", "verdict"]
 
 Row = Sequence[str]
 
@@ -165,9 +165,32 @@ def travel(out: Screen, fact: Travel) -> None:
     )
 
 
+def upgrade(out: Screen, fact: Upgrade) -> None:
+    """Show each stage of the change of a model, measured on the same questions."""
+    out.heading("5  A new model, and back")
+    out.line(f"plan_upgrade({fact.old!r}, {fact.new!r}) over {fact.records:,} records: {fact.decision}.")
+    out.table(
+        ("stage", "right text first", "in the first ten", "hits by new vectors"),
+        [
+            (
+                each.label,
+                _share(each.first, each.questions),
+                _share(each.in_ten, each.questions),
+                "-" if place == 0 else f"{each.native:.0%}",
+            )
+            for place, each in enumerate(fact.stages)
+        ],
+        frozenset({1, 2, 3}),
+    )
+    out.line(
+        f"On the canary the bridge found {fact.found:.2f} of the nearest neighbours; {fact.promised:.2f} were promised."
+    )
+    out.line(f"After rollback() the old model's answers were {'the same bits' if fact.same else 'OTHERS'}.")
+
+
 def crash(out: Screen, fact: Crash) -> None:
     """Tell what was there after the kill."""
-    out.heading("5  A writer killed in the middle of a commit")
+    out.heading("6  A writer killed in the middle of a commit")
     checked = ", ".join(f"{what} {count:,}" for what, count in fact.checked.items())
     out.table(
         ("what", "measured"),
