@@ -162,12 +162,18 @@ def _query_sets(given: dict[str, Any]) -> tuple[vecdb.QuerySet | None, vecdb.Que
     "--queries", "files", multiple=True, required=True, metavar="SPACE=FILE", help="The same queries by each model."
 )
 @click.option("--relevant", callback=_entries, type=_FILE, required=True, metavar="FILE", help="As for plan-upgrade.")
-@click.option("--metric", type=click.Choice(["mrr", "recall@10", "ndcg@10"]), default="mrr", show_default=True)
+@click.option(
+    "--metric",
+    type=click.Choice(["mrr", "recall@10", "ndcg@10"]),
+    default="mrr",
+    show_default=True,
+    help="What is measured.",
+)
 @json_option
 def compat_matrix(
     database: str, collection: str, files: Sequence[str], relevant: Sequence[Any], metric: Any, out: Output
 ) -> None:
-    """Show what the queries of each model are worth over the vectors of each.
+    """Compare queries of all models over vectors of all.
 
     Between two models the stored transforms are used; a dash says that none leads there.
     """
