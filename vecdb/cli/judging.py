@@ -78,7 +78,13 @@ def _query_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_query_options
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Kind of map to try; repeatable. Default: a few.")
 @click.option("--splits", type=click.IntRange(min=2), default=5, show_default=True, help="Splits of the pairs.")
-@click.option("--metric", type=click.Choice(["auto", "mrr", "recall@10", "ndcg@10"]), default="auto", show_default=True)
+@click.option(
+    "--metric",
+    type=click.Choice(["auto", "mrr", "recall@10", "ndcg@10"]),
+    default="auto",
+    show_default=True,
+    help="What ratios are of.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random in it.")
 @click.option(
     "--report",
