@@ -70,6 +70,7 @@ from vecdb.errors import (
 from vecdb.types import (
     CheckReport,
     Commit,
+    Diagnosis,
     Hit,
     Hits,
     HitsBatch,
@@ -109,6 +110,7 @@ __all__ = [
     "CorruptionError",
     "DTypeError",
     "Database",
+    "Diagnosis",
     "DimensionError",
     "DiskFullError",
     "DuplicateIdError",

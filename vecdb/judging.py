@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import find_space
-from vecdb.types import CancelCheck, Progress, QuerySet
+from vecdb.types import CancelCheck, Diagnosis, Progress, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
+    from vecdb.engine import examining
     from vecdb.storage.state import CollectionEntry
     from vecdb.upgrade import matrix, plan
     from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
 else:
+    examining = LazyModule("vecdb.engine.examining")
     matrix = LazyModule("vecdb.upgrade.matrix")
     plan = LazyModule("vecdb.upgrade.plan")
 
@@ -149,3 +151,30 @@ class Judging:
             No relevant record has a vector in any of the spaces.
         """
         return matrix.compatibility_matrix(cast("Collection", self), queries, relevant, groups, metric)
+
+    def doctor(self, space: str | None = None, *, seed: int = 0, cancel: CancelCheck | None = None) -> list[Diagnosis]:
+        """Say whether spaces seem to hold vectors of more than one model, and where one gives way to another.
+
+        For vectors that came from somewhere without model names. What is compared is geometry: a revision of the same
+        model is not promised to be noticed, a new topic is no new model.
+
+        Parameters
+        ----------
+        space : str, optional
+            Default: every space.
+        seed : int, default 0
+        cancel : callable, optional
+            Asked between spaces.
+
+        Returns
+        -------
+        list of Diagnosis
+            One for each space; fewer than 2,128 vectors, or less than 16 columns, cannot be told. All vectors of a
+            space are read into memory.
+
+        Raises
+        ------
+        SpaceMissingError, CancelledError
+        """
+        chosen = list(self._entry().spaces.values()) if space is None else [find_space(self._entry(), space)]
+        return [examining.diagnose(cast("Collection", self), each, seed, cancel) for each in chosen]

@@ -23,6 +23,7 @@ __all__ = [
     "CancelCheck",
     "CheckReport",
     "Commit",
+    "Diagnosis",
     "Hit",
     "HitColumns",
     "Hits",
@@ -463,6 +464,32 @@ class TransformInfo:
     reason: str | None
     provided_by: str
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Whether a space seems to hold vectors of more than one model.
+
+    Attributes
+    ----------
+    space : str
+    vectors : int
+    models : int or None
+        How many models it seems to hold; None: it cannot be told.
+    stretches : tuple of (int, int, id, id)
+        In order of age, what looks like one model: the number of the model (from 0), how many vectors, the first and
+        the last record.
+    mixed : tuple of int
+        Sizes of the parts where vectors of two models alternate, else empty.
+    note : str
+    """
+
+    space: str
+    vectors: int
+    models: int | None
+    stretches: tuple[tuple[int, int, Id, Id], ...]
+    mixed: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

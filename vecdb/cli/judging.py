@@ -1,4 +1,4 @@
-"""Commands that judge models: plan-upgrade, compat-matrix, and transforms, which lists what stands between spaces."""
+"""Commands that judge models: plan-upgrade, compat-matrix, doctor; and transforms, which lists what leads where."""
 
 from __future__ import annotations
 
@@ -225,4 +225,39 @@ def _value(info: vecdb.TransformInfo, name: str) -> Any:
     return info.quality.get("retention") if name == "retention" else getattr(info, name)
 
 
-COMMANDS = (plan_upgrade, compat_matrix, transforms)
+@command("vecdb doctor news.vecdb", "vecdb doctor news.vecdb docs --space minilm --json")
+@database_argument
+@click.argument("collection", metavar="[COLLECTION]", required=False)
+@click.option("--space", help="Examine this space only.")
+@json_option
+def doctor(database: str, collection: str | None, space: str | None, out: Output) -> None:
+    """Say whether a space holds vectors of several models.
+
+    And where one gives way to another, in order of age. Nothing is changed.
+    """
+    if space is not None and collection is None:
+        raise click.UsageError("--space needs a collection.")
+    with opening.reading(database) as db, out.progress("examining"):
+        names = db.collections() if collection is None else [collection]
+        found = [(name, each) for name in names for each in db.collection(name).doctor(space)]
+    if out.as_json:
+        out.document({"spaces": [{"collection": name, **asdict(each)} for name, each in found]})
+        return
+    for name, each in found:
+        out.line(f"{name} {each.space}: {_said(each)}")
+        for model, count, first, last in each.stretches if len(each.stretches) > 1 else ():
+            out.line(f"  model {model}: {count:,} vectors, from record {first!r} to {last!r}")
+    if not found:
+        out.line("(no spaces)")
+
+
+def _said(found: vecdb.Diagnosis) -> str:
+    if found.models is None:
+        return found.note
+    if found.mixed:
+        return f"{found.note}: {' and '.join(f'{size:,}' for size in found.mixed)} of {found.vectors:,}"
+    kinds = "one model" if found.models == 1 else f"{found.models} models, one after the other"
+    return f"{found.vectors:,} vectors look like {kinds}"
+
+
+COMMANDS = (plan_upgrade, compat_matrix, transforms, doctor)
