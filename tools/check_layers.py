@@ -44,7 +44,7 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
     return Room(layer, frozenset(uses.split()), frozenset(packages.split()), edge)
 
 
-_WORDS = "errors int8rows types lazy"
+_WORDS = "errors int8rows types verdicts lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
@@ -55,6 +55,7 @@ ROOMS: dict[str, Room] = {
     "lazy": _room("0 words"),
     "errors": _room("0 words", "", "numpy"),
     "types": _room("0 words", "errors int8rows", "numpy"),
+    "verdicts": _room("0 words", "errors int8rows types", "numpy"),
     "metadata": _room("0 words", _WORDS, "numpy"),
     "hookspecs": _room("1 contracts", _CONTRACTS, "numpy pluggy"),
     "contracts": _room("1 contracts", _CONTRACTS + " blocks", "numpy"),
@@ -78,7 +79,7 @@ ROOMS: dict[str, Room] = {
     "judging": _room("5 facade", _BELOW_ENGINE + " engine database collection upgrade", "numpy"),
     "upgrade": _room("5 facade", _BELOW_ENGINE + " evaluation engine collection", "numpy"),
     "migrating": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
-    "vecdb": _room("5 facade", "database collection migrating upgrade errors types hookspecs registry", ""),
+    "vecdb": _room("5 facade", "database collection migrating upgrade errors types verdicts hookspecs registry", ""),
     "interchange": _room("6 edges", _PUBLIC + " arrays contracts registry", "numpy pyarrow pandas polars", edge=True),
     "sample": _room("6 edges", _PUBLIC, "numpy", edge=True),
     "demo": _room("6 edges", _PUBLIC + " sample", "numpy rich", edge=True),

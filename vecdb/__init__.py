@@ -70,20 +70,19 @@ from vecdb.errors import (
 from vecdb.types import (
     CheckReport,
     Commit,
-    Diagnosis,
     Hit,
     Hits,
     HitsBatch,
     IndexInfo,
     MigrationStatus,
     Plan,
-    QuerySet,
     Record,
     RecordVersion,
     Space,
     TransformInfo,
     WriteResult,
 )
+from vecdb.verdicts import Diagnosis, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection

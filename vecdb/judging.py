@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import find_space
-from vecdb.types import CancelCheck, Diagnosis, Progress, QuerySet
+from vecdb.types import CancelCheck, Progress
+from vecdb.verdicts import Diagnosis, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from vecdb.engine.doctor import examine
 from vecdb.engine.names import check_count
 from vecdb.errors import CancelledError
-from vecdb.types import CancelCheck, Diagnosis, Id, Space
+from vecdb.types import CancelCheck, Id, Space
+from vecdb.verdicts import Diagnosis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

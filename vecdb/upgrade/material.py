@@ -15,7 +15,8 @@ import numpy.typing as npt
 from vecdb.arrays import as_matrix
 from vecdb.errors import ArgumentError, FitError, RecordMissingError, VectorMissingError
 from vecdb.evaluation import Judged, joined, near_duplicates
-from vecdb.types import Id, QuerySet, Space
+from vecdb.types import Id, Space
+from vecdb.verdicts import QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection

@@ -16,7 +16,7 @@ from vecdb.engine import given, names
 from vecdb.engine import transforms as stored
 from vecdb.errors import ArgumentError, ParameterError
 from vecdb.registry import PluginRegistry, Provided
-from vecdb.types import CancelCheck, Progress, QuerySet, Space, TransformInfo
+from vecdb.types import CancelCheck, Progress, Space, TransformInfo
 from vecdb.upgrade.decide import decide
 from vecdb.upgrade.findings import ArmFound, Findings
 from vecdb.upgrade.ledger import MEASURES
@@ -24,6 +24,7 @@ from vecdb.upgrade.material import Material, gather
 from vecdb.upgrade.parts import REFERENCE, Arm, Part, fit_arm, spaces_of
 from vecdb.upgrade.report import UpgradeReport
 from vecdb.upgrade.trial import Options, Outcome, run
+from vecdb.verdicts import QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
