@@ -170,6 +170,16 @@ def test_a_run_is_kept_goes_on_where_it_was_and_fills_its_page(folder, tmp_path,
     assert "procrustes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("queries", "heading", "count"), [("none", ", no queries", 0), ("all", ", all training queries", TRAIN)]
+)
+def test_runs_with_other_queries_are_kept_apart(folder, tmp_path, queries, heading, count):
+    out = tmp_path / "numbers.json"
+    assert main([str(folder), "--pair", "a:b", "--kinds", "ridge", "--queries", queries, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["runs"][f"small{heading}"]["a:b"]
+    assert found["queries"] == count and len(found["arms"]) == 4
+
+
 def test_a_page_without_markers_is_refused(folder, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing here")

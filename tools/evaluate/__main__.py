@@ -1,6 +1,6 @@
 """Measure every kind of transform on every ordered pair of models of a folder.
 
-Usage: python -m tools.evaluate FOLDER [--pair OLD:NEW ...] [--pairs 5000] [--seeds 1] [--all-queries] [--kinds A,B]
+Usage: python -m tools.evaluate FOLDER [--pair OLD:NEW ...] [--pairs 5000] [--seeds 1] [--queries first] [--kinds A,B]
        [--out FILE] [--write-docs PAGE]
 
 Every arm is kept in FILE when it is done, and is not measured again: a run that was stopped goes on there.
@@ -21,6 +21,10 @@ from tools.evaluate.report import markdown, write_page
 from vecdb import PluginRegistry
 
 
+HEADINGS = {"first": "", "none": ", no queries", "all": ", all training queries"}
+"""What is added to the name of a run that fits on none, or on all, of the training queries."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     options = _parser().parse_args(arguments)
@@ -32,10 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     course = Course(
         options.pairs,
         tuple(range(options.seeds)),
-        options.all_queries,
+        options.queries,
         tuple(options.kinds.split(",")) if options.kinds else None,
     )
-    heading = f"{corpus.name}, all training queries" if options.all_queries else corpus.name
+    heading = corpus.name + HEADINGS[options.queries]
     done = document["runs"].setdefault(heading, {})
     registry = PluginRegistry(entry_points=False)
     for old, new in wanted:
@@ -53,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pair", action="append", default=[], metavar="OLD:NEW", help="of models; default: all")
     parser.add_argument("--pairs", type=int, default=5_000, help="of documents to fit on, at most")
     parser.add_argument("--seeds", type=int, default=1, help="draws of the pairs")
-    parser.add_argument("--all-queries", action="store_true", help="fit on all training queries, not on the first 800")
+    parser.add_argument(
+        "--queries", choices=HEADINGS, default="first", help="training queries to fit on: none, the first 800, all"
+    )
     parser.add_argument("--kinds", help="names, with commas between them; default: all")
     parser.add_argument("--out", type=Path, help="file to keep the numbers in")
     parser.add_argument("--write-docs", type=Path, metavar="PAGE", help="put the tables into a page")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ WIDTHS = {-1: "narrower", 0: "equal", 1: "wider"}
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How much is measured: pairs to fit on, the seeds of the draws, all training queries or the first 800, kinds."""
+    """How much is measured: pairs to fit on, the seeds of the draws, which training queries
+    are fitted on (none, the first 800, all), kinds."""
 
     pairs: int = 5_000
     seeds: tuple[int, ...] = (0,)
-    all_queries: bool = False
+    queries: str = "first"
     kinds: tuple[str, ...] | None = None
 
 
@@ -60,21 +61,26 @@ def measured_pair(
     if not missing:
         return
     models = corpus.model(names[0]), corpus.model(names[1])
-    asked = queries_of(corpus, everything=course.all_queries)
+    asked = queries_of(corpus, everything=course.queries == "all")
     judged = judged_of(corpus, asked)
     fixed = stay_and_reembed(models, asked, judged)
     draws = [draw(corpus, *models, course.pairs, seed) for seed in course.seeds]
-    sizes = {"pairs": len(draws[0].fit), "kept": len(draws[0].kept), "queries": len(asked.fit), "test": len(asked.test)}
+    sizes = {
+        "pairs": len(draws[0].fit),
+        "kept": len(draws[0].kept),
+        "queries": len(asked.fit) * (course.queries != "none"),
+        "test": len(asked.test),
+    }
     found |= {"old": names[0], "new": names[1], "documents": len(models[0].docs), "seeds": len(course.seeds), **sizes}
     found |= {name: _level(each, asked) for name, each in fixed.items()}
-    rows = found.setdefault("arms", [])
+    rows, told = found.setdefault("arms", []), course.queries != "none"
     for arm in missing:
         thing = registry.find("transform", arm.kind).thing
         if not _fits(thing, arm, *(model.docs.shape[1] for model in models)):
             continue
         try:
             each = [
-                ranked(thing, arm, _data(corpus, models, arm, drawn, asked, seed), models, asked, judged)
+                ranked(thing, arm, _data(corpus, models, arm, drawn, asked, seed, told), models, asked, judged)
                 for drawn, seed in zip(draws, course.seeds, strict=True)
             ]
         except FitError as error:
@@ -85,8 +91,11 @@ def measured_pair(
         done(f"{names[0]} -> {names[1]} {arm.name} ({arm.role}): {value:.3f}, {seconds:.1f} s")
 
 
-def _data(corpus: Corpus, models: tuple[Model, Model], arm: Arm, drawn: Draw, asked: Queries, seed: int) -> FitData:
-    return fit_data(corpus, models, arm.role, drawn, asked, seed, labels=arm.labels)
+def _data(
+    corpus: Corpus, models: tuple[Model, Model], arm: Arm, drawn: Draw, asked: Queries, seed: int, told: bool
+) -> FitData:
+    data = fit_data(corpus, models, arm.role, drawn, asked, seed, labels=arm.labels)
+    return data if told else replace(data, queries=None, queries_across=None)
 
 
 def _fits(thing: Any, arm: Arm, old: int, new: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["BEGIN", "END", "markdown", "write_page"]
 
 BEGIN, END = "<!-- generated: evaluation -->", "<!-- end of generated: evaluation -->"
-_HEAD = ("kind", "side", "recall@10", "MRR", "advantage", "retention", "recall@10, corrected", "fit, s")
+_HEAD = ("kind", "side", "recall@10", "MRR", "advantage", "retention", "all", "all, corrected", "fit, s")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
@@ -38,7 +38,16 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     side = {"query": "queries", "gallery": "stored"}[row["role"]]
     name = f"{row['name']} ({row['chosen']})" if row["kind"] == "auto" else row["name"]
     ratios = [_of(row[each], interval=True) for each in ("advantage", "retention")]
-    return name, side, _of(row["recall"]), _of(row["mrr"]), *ratios, _of(row["corrected"]), f"{row['seconds']:.1f}"
+    return (
+        name,
+        side,
+        _of(row["recall"]),
+        _of(row["mrr"]),
+        *ratios,
+        _of(row["everyone"]),
+        _of(row["corrected"]),
+        f"{row['seconds']:.1f}",
+    )
 
 
 def _of(estimate: Mapping[str, float], *, interval: bool = False) -> str:
