@@ -20,7 +20,6 @@ from tools.evaluate.measure import Course, measured_pair
 from tools.evaluate.report import markdown, write_page
 from vecdb import PluginRegistry
 
-
 HEADINGS = {"first": "", "none": ", no queries", "all": ", all training queries"}
 """What is added to the name of a run that fits on none, or on all, of the training queries."""
 

@@ -24,8 +24,7 @@ WIDTHS = {-1: "narrower", 0: "equal", 1: "wider"}
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How much is measured: pairs to fit on, the seeds of the draws, which training queries
-    are fitted on (none, the first 800, all), kinds."""
+    """How much is measured: pairs, seeds of the draws, training queries (none, the first 800, all), kinds."""
 
     pairs: int = 5_000
     seeds: tuple[int, ...] = (0,)
