@@ -8,7 +8,7 @@ import pytest
 
 from tests.fits import orthonormal, rows_of
 from tools.evaluate.__main__ import main
-from tools.evaluate.arms import _both, arms_for
+from tools.evaluate.arms import _both, arms_for, remembering
 from tools.evaluate.corpus import load_corpus
 from tools.evaluate.measure import _answered_by
 from tools.evaluate.protocol import draw, fit_data, judged_of, queries_of
@@ -145,6 +145,26 @@ def test_every_kind_that_is_fitted_on_pairs_has_an_arm_for_each_side():
     assert {arm.role for arm in arms if arm.kind == "ridge"} == {"query", "gallery"}
     assert {arm.role for arm in arms if arm.kind == "bt2"} == {"query"}
     assert {arm.kind for arm in arms_for(registry, ["ridge"])} == {"ridge"}
+
+
+def test_auto_chooses_among_what_was_fitted_for_other_arms(corpus):
+    registry = PluginRegistry(entry_points=False)
+    old, new = corpus.model("a"), corpus.model("b")
+    asked = queries_of(corpus)
+    data = fit_data(corpus, (old, new), "gallery", draw(corpus, old, new, 100, 0), asked, 0, labels=False)
+    arms = {(arm.name, arm.role): arm for arm in arms_for(registry)}
+    assert next(reversed(arms)) == ("auto", "gallery")
+    made = {}
+    kinds = {name: registry.find("transform", name).thing for name in ("ridge", "auto", "oca")}
+    ridge = remembering(kinds["ridge"], arms["ridge", "gallery"], made)
+    one = ridge.fit(data, {name: param.default for name, param in ridge.parameters.items()})
+    assert ridge.fit(data, {}) is one and set(made) == {("ridge", "gallery")}
+    chosen = remembering(kinds["auto"], arms["auto", "gallery"], made).fit(data, {})
+    assert set(made) == {("ridge", "gallery"), ("procrustes", "gallery")}
+    assert chosen.fit["kind"] in ("ridge", "procrustes")
+    plain = arms["ridge, plain", "gallery"]
+    assert remembering(kinds["ridge"], plain, made) is kinds["ridge"]
+    assert remembering(kinds["oca"], arms["oca", "query"], made) is kinds["oca"]
 
 
 def test_a_run_is_kept_goes_on_where_it_was_and_fills_its_page(folder, tmp_path, capsys):

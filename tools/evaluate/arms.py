@@ -8,7 +8,7 @@ cosine spaces, inner products and row biases in joint ones.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ import numpy.typing as npt
 from tools.evaluate.corpus import F32, Model
 from vecdb.contracts import FitData, settle_params
 from vecdb.evaluation import Judged, Measures, csls_bias, measure, scores_between
+from vecdb.transforms.auto import candidates_of
 from vecdb.types import Metric
 
-__all__ = ["Arm", "Ranked", "arms_for", "ranked", "stay_and_reembed"]
+__all__ = ["Arm", "Once", "Ranked", "arms_for", "ranked", "remembering", "stay_and_reembed"]
 
 _BLOCK = 256
 """Queries that are scored at once: 37 MB for 36,000 documents."""
@@ -54,7 +55,6 @@ _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "ridge": {"ridge, plain": {"restore": "none", "mean": "keep"}, "ridge": {}},
     "bt2": {
         "bt2": {},
-        "bt2, distill": {"contraction": "distill"},
         "bt2, learned, 32 columns": {"fit": "learned", "columns": 32},
     },
 }
@@ -64,7 +64,7 @@ _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 def arms_for(registry: Any, kinds: list[str] | None = None) -> list[Arm]:
     """Return the arms of every kind that is fitted on pairs, or of those named, each for the sides it can map."""
     found = []
-    for name in registry.names("transform"):
+    for name in sorted(registry.names("transform"), key=lambda each: each == "auto"):  # of what others have fitted
         able = registry.find("transform", name).thing.capabilities
         if "pairs" not in able.requires or (kinds is not None and name not in kinds):
             continue
@@ -74,12 +74,52 @@ def arms_for(registry: Any, kinds: list[str] | None = None) -> list[Arm]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A kind that fits the same data once: what `auto` tries has been fitted for its own arm.
+
+    Attributes
+    ----------
+    kind : TransformType
+    made : dict
+        Of one draw: fitted transforms by kind and role.
+    """
+
+    kind: Any
+    made: dict[tuple[str, str], Any]
+
+    @property
+    def name(self) -> str:
+        """The kind's own."""
+        return str(self.kind.name)
+
+    @property
+    def parameters(self) -> Any:
+        """The kind's own."""
+        return self.kind.parameters
+
+    def fit(self, data: FitData, params: dict[str, Any]) -> Any:
+        """Return the transform of this draw for the data's role."""
+        key = self.name, data.role
+        if key not in self.made:
+            self.made[key] = self.kind.fit(data, params)
+        return self.made[key]
+
+
+def remembering(thing: Any, arm: Arm, made: dict[tuple[str, str], Any]) -> Any:
+    """Return a kind as it is to be fitted: once a draw with its usual parameters, `auto` from what others fitted."""
+    if thing.name == "auto":
+        return replace(thing, candidates=lambda data: [Once(each, made) for each in candidates_of(data)])
+    return thing if arm.params or arm.labels else Once(thing, made)
+
+
 def ranked(thing: Any, arm: Arm, data: FitData, models: tuple[Model, Model], asked: Any, judged: Judged) -> Ranked:
     """Fit an arm and ask its ranking of all old documents.
 
     Parameters
     ----------
     thing : TransformType
+        Or what `remembering` makes of one.
     arm : Arm
     data : FitData
     models : tuple of Model

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tools.evaluate.arms import Arm, Ranked, arms_for, ranked, stay_and_reembed
+from tools.evaluate.arms import Arm, Ranked, arms_for, ranked, remembering, stay_and_reembed
 from tools.evaluate.corpus import Corpus, Model
 from tools.evaluate.protocol import Draw, Queries, draw, fit_data, judged_of, queries_of
 from vecdb.contracts import FitData
@@ -73,14 +73,22 @@ def measured_pair(
     found |= {"old": names[0], "new": names[1], "documents": len(models[0].docs), "seeds": len(course.seeds), **sizes}
     found |= {name: _level(each, asked) for name, each in fixed.items()}
     rows, told = found.setdefault("arms", []), course.queries != "none"
+    memories: list[dict[tuple[str, str], Any]] = [{} for _ in draws]
     for arm in missing:
         thing = registry.find("transform", arm.kind).thing
         if not _fits(thing, arm, *(model.docs.shape[1] for model in models)):
             continue
         try:
             each = [
-                ranked(thing, arm, _data(corpus, models, arm, drawn, asked, seed, told), models, asked, judged)
-                for drawn, seed in zip(draws, course.seeds, strict=True)
+                ranked(
+                    remembering(thing, arm, memory),
+                    arm,
+                    _data(corpus, models, arm, drawn, asked, seed, told),
+                    models,
+                    asked,
+                    judged,
+                )
+                for drawn, seed, memory in zip(draws, course.seeds, memories, strict=True)
             ]
         except FitError as error:
             done(f"{arm.name} ({arm.role}): {error}")

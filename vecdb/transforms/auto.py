@@ -7,7 +7,7 @@ much as what a few hundred kept-back pairs can say. The result is a map of the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from vecdb.transforms.pairs import go_on
 from vecdb.transforms.procrustes import WIDTHS, ProcrustesType
 from vecdb.transforms.ridge import RidgeType
 
-__all__ = ["AutoType"]
+__all__ = ["AutoType", "candidates_of"]
 
 _FEW = 2
 """Pairs for each source column; with fewer, and none kept back, only a rotation is determined well enough."""
@@ -35,6 +35,12 @@ class _Kind(Protocol):
     def fit(self, data: FitData, params: Mapping[str, Any]) -> AffineMap: ...
 
 
+def candidates_of(data: FitData) -> list[_Kind]:
+    """Return the kinds among which `auto` chooses, in their order of preference."""
+    usual: list[_Kind] = [RidgeType(), ProcrustesType()]
+    return [DistillType(), *usual] if data.role == "query" else usual
+
+
 @dataclass(frozen=True, slots=True)
 class AutoType:
     """The best of `distill`, `ridge` and `procrustes` for queries, of `ridge` and `procrustes` for stored vectors."""
@@ -45,9 +51,10 @@ class AutoType:
         default=TransformCapabilities(min_pairs=3, widths=WIDTHS, affine=True, row_wise=True, deterministic=True)
     )
     parameters: Mapping[str, Param] = field(default_factory=dict)
+    candidates: Callable[[FitData], list[_Kind]] = candidates_of
 
     def fit(self, data: FitData, params: Mapping[str, Any]) -> AffineMap:
-        judge, candidates = judge_of(data), _candidates(data)
+        judge, candidates = judge_of(data), self.candidates(data)
         if judge is None:
             few = len(data.source) < _FEW * data.source.shape[1]
             return _fitted(candidates[-1 if few else 0], data)
@@ -60,12 +67,6 @@ class AutoType:
 
     def load(self, state: State) -> AffineMap:
         return load_affine(state)
-
-
-def _candidates(data: FitData) -> list[_Kind]:
-    """Return the kinds in their order of preference."""
-    usual: list[_Kind] = [RidgeType(), ProcrustesType()]
-    return [DistillType(), *usual] if data.role == "query" else usual
 
 
 def _quiet(data: FitData) -> FitData:
