@@ -541,6 +541,10 @@ class Collection(Migrating, Upgrading, Judging):
         spaces: Literal["native", "reachable", "all"] | Sequence[str] | None = None,
         calibration: Calibration | None = None,
         prior: float = 0.0,
+        rerank: Literal["native"] | None = None,
+        encode: Encoder | None = None,
+        candidates: int | None = None,
+        writeback: bool = False,
     ) -> Any:
         """Return the records whose vectors are nearest to a query, best first.
 
@@ -588,6 +592,14 @@ class Collection(Migrating, Upgrading, Judging):
             stored, else "reference" (docs/explanation/bridging.md).
         prior : float, default 0
             Added to the calibrated scores of vectors that need no transform.
+        rerank : {"native"}, optional
+            Answer in two stages: the best `candidates` of all spaces are compared again by vectors of the query's own
+            space. Records that have none are embedded for the occasion; one without a text keeps its bridged score.
+        encode : callable, optional
+            ``list[str] -> array`` for the texts of those records; default: the space's encoder (`set_encoder`).
+        candidates : int, default 100
+        writeback : bool, default False
+            Store the vectors that were made, in one commit after the search, unless their records changed meanwhile.
 
         Returns
         -------
@@ -616,10 +628,14 @@ class Collection(Migrating, Upgrading, Judging):
         deadline = None if timeout is None else time.monotonic() + timeout
         asked = queries.wishes(recall, effort, exact) if explain else {}
         encoders = self._database._encoders
+        twice = None
+        if rerank is not None or encode is not None or candidates is not None or writeback:
+            twice = bridging.rerank_wishes(rerank, encode, candidates, writeback, self._database._writable)
         encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
-            chosen = queries.choose_space(view.entry, space)
-            asked_for = queries.settle(view, chosen, encoded, like, text=isinstance(q, str))
+            named = queries.choose_space(view.entry, space)
+            asked_for = queries.settle(view, named, encoded, like, text=isinstance(q, str))
+            chosen = asked_for.space
             request = search.SearchRequest(
                 chosen,
                 asked_for.matrix,
@@ -638,20 +654,28 @@ class Collection(Migrating, Upgrading, Judging):
                 recall,
                 self._database._settings.threads,
             )
+            note = self._database._settings.recorder.note
             if like is None:
-                self._database._settings.recorder.note(chosen.id, asked_for.matrix)
+                note(chosen.id, asked_for.matrix)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
-            if others or ((view.entry.transforms or spaces is not None) and spaces != "native"):
+            if twice is not None:
                 wished = bridging.wishes(spaces, calibration, prior)
-                note = self._database._settings.recorder.note
+                first = bridging.candidates(view, request, others, wished, twice, self._database._registry, note)
+            elif others or ((view.entry.transforms or spaces is not None) and spaces != "native"):
+                wished = bridging.wishes(spaces, calibration, prior)
                 hits = bridging.ask(view, request, others, wished, warn, lambda: self._database._registry, note)
                 if self._number in self._database._traffic:
                     self._database._traffic[self._number].note(hits)
             else:
                 hits = search.search(view, request, warn, lambda: self._database._registry)
-            if asked_for.single:
-                return hits[0]
-            return HitsBatch(hits, k=wanted, seq=view.seq, plan=hits[0].plan if hits else None)
+            seq = view.seq
+        if twice is not None:
+            hits, made = bridging.second_stage(first, twice, encoders.get(chosen.id), warn)
+            if twice.writeback and made.ids:
+                self._write_back(chosen, made)
+        if asked_for.single:
+            return hits[0]
+        return HitsBatch(hits, k=wanted, seq=seq, plan=hits[0].plan if hits else None)
 
     # --- upkeep ---
 

@@ -15,18 +15,26 @@ import numpy.typing as npt
 from vecdb.arrays import as_query
 from vecdb.engine import queries
 from vecdb.engine.names import check_count
+from vecdb.errors import ConflictError, RecordMissingError
 from vecdb.lazy import LazyModule
+from vecdb.storage.idkeys import id_keys
 from vecdb.storage.snapshot import find_space
-from vecdb.types import CancelCheck, Progress, TransformInfo
+from vecdb.types import CancelCheck, Progress, Space, TransformInfo, WriteResult
 
 if TYPE_CHECKING:
     from vecdb.contracts.transform import Transform
     from vecdb.database import Database
-    from vecdb.engine import fitting, given, mapping, pairing
+    from vecdb.engine import batch as batching
+    from vecdb.engine import fitting, given, mapping, operations, pairing
     from vecdb.engine import transforms as stored
+    from vecdb.engine.batch import Batch
+    from vecdb.engine.bridge.twostage import Made
+    from vecdb.engine.operations import WriteRules
     from vecdb.engine.reading import OpenView
     from vecdb.storage.state import CollectionEntry
 else:
+    batching = LazyModule("vecdb.engine.batch")
+    operations = LazyModule("vecdb.engine.operations")
     fitting = LazyModule("vecdb.engine.fitting")
     given = LazyModule("vecdb.engine.given")
     mapping = LazyModule("vecdb.engine.mapping")
@@ -46,6 +54,7 @@ class Upgrading:
         def _key(self) -> tuple[int, str]: ...
         def _entry(self) -> CollectionEntry: ...
         def _view(self, as_of: int | str | None = None) -> OpenView: ...
+        def _write_batch(self, batch: Batch, rules: WriteRules, *, trust: bool) -> WriteResult: ...
 
     @property
     def transforms(self) -> tuple[TransformInfo, ...]:
@@ -185,6 +194,27 @@ class Upgrading:
         entry = self._database._write(stored.put_transform(self._key, new))
         names = {space.id: space.name for space in self._entry().spaces.values()}
         return stored.info_of(entry, names, self._database._registry)
+
+    def _write_back(self, space: Space, made: Made) -> None:
+        """Store vectors that a search made, of the records that are still as they were read."""
+        for _ in range(2):  # the second time without those that changed since
+            kept = [place for place, same in enumerate(self._unchanged(made)) if same]
+            if not kept:
+                return
+            batch = batching.vector_batch([made.ids[place] for place in kept], made.vectors[kept], space)
+            rules = operations.WriteRules(merge=True, new=False, verb=f"set vectors of {space.name}")
+            versions = [made.versions[place] for place in kept]
+            try:
+                self._write_batch(batch, operations.rules_for(rules, versions, batch), trust=False)
+            except (ConflictError, RecordMissingError):
+                continue
+            return
+
+    def _unchanged(self, made: Made) -> list[bool]:
+        with self._view() as view:
+            rows = view.find_all(id_keys(made.ids))
+            known = [None if row is None else view.record(row).version for row in rows]
+        return [version == read for version, read in zip(known, made.versions, strict=True)]
 
     def drop_transform(self, name: str) -> None:
         """Remove a transform and what it stored; its kind need not be installed.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import vecdb
 from tests.unit.test_engine_transforms import rotation, unit
-from vecdb.errors import ParameterError, SpaceMismatchError, SpaceMissingError
+from vecdb.errors import ParameterError, SpaceMismatchError, SpaceMissingError, VectorMissingError
 
 D = 16
 
@@ -289,6 +289,18 @@ def test_like_starts_from_every_vector_that_the_record_has(db):
     both = world.docs.search(like="r5", space="new", k=400)
     assert len(both) == 399 and "r5" not in both.ids
     assert {(hit.space, hit.origin) for hit in both} == {("new", "native"), ("old", "native")}
+
+
+def test_like_a_record_that_has_no_new_vector_starts_from_its_old_one(db):
+    world = World(db, new=200)
+    world.fit("procrustes", params={"center": False, "scale": "none"})  # an exact isometry leads both ways
+    hits = world.docs.search(like="r300", space="new", k=400, calibration="none")
+    assert len(hits) == 399 and "r300" not in hits.ids and hits.complete
+    direct = world.docs.search(world.old[300], space="old", k=401)
+    assert [id for id in direct.ids if id != "r300"] == hits.ids
+    world.docs.upsert("bare", metadata={})
+    with pytest.raises(VectorMissingError):
+        world.docs.search(like="bare", space="new")
 
 
 def test_a_query_in_both_spaces_needs_no_transform(db):

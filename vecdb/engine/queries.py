@@ -30,12 +30,15 @@ class Asked:
     matrix : ndarray of float32, shape (n, dim)
     single : bool
         One query was given, not a list of them.
+    space : Space
+        Of the matrix.
     row : int or None
         The record that the query came from; it is not its own answer.
     """
 
     matrix: npt.NDArray[np.float32]
     single: bool
+    space: Space
     row: int | None = None
 
 
@@ -89,23 +92,28 @@ def settle(view: CollectionView, space: Space, q: Any, like: Id | None, *, text:
         raise ParameterError("search takes either a query or like=id", hint="Give one of the two.", name="q")
     if like is None:
         matrix, single = as_query(q, space.dim, metric=space.metric, where=f"query for space {space.name!r}")
-        return Asked(matrix, single or text)
-    vector, row = _vector_of(view, space, like)
+        return Asked(matrix, single or text, space)
+    vector, space, row = _vector_of(view, space, like)
     where = f"vector of record {like!r}"
-    return Asked(as_matrix(vector, space.dim, metric=space.metric, where=where, allow_single=True), True, row)
+    matrix = as_matrix(vector, space.dim, metric=space.metric, where=where, allow_single=True)
+    return Asked(matrix, True, space, row)
 
 
-def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[Any], int]:
+def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[Any], Space, int]:
+    """Return a record's vector: in `space`, or where transforms are stored, in the newest space that it has one in."""
     key = id_key(id)
     row = view.find(key)
     if row is None:
         from vecdb.engine.operations import missing_records
 
         raise missing_records([id], 1, view.entry.name)
-    vector = view.vector(view.record(row, key), space)
+    record = view.record(row, key)
+    others = sorted(view.entry.spaces.values(), key=lambda other: -other.id) if view.entry.transforms else []
+    chosen = next((each for each in (space, *others) if each.id in record.refs), space)
+    vector = view.vector(record, chosen)
     if vector is None:
         raise VectorMissingError(f"record {id!r} has no vector in space {space.name!r}", id=id, space=space.name)
-    return vector, row
+    return vector, chosen, row
 
 
 def check_direction(direction: object) -> None:

@@ -70,6 +70,15 @@ class Bridged:
     note: Callable[[int, F32], None] = field(default=lambda space, queries: None)
 
 
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The lists of all queries before they become hits, why they are not complete, and how they were made."""
+
+    ranked: list[Ranked]
+    reason: str | None
+    plan: Plan | None
+
+
 @dataclass(slots=True, eq=False)
 class _Part:
     """One class that has something to answer."""
@@ -92,8 +101,21 @@ def answer(
     SpaceMismatchError
         Nothing is reached, or `strict` and not everything.
     """
+    parts, hidden, reach = _reached(view, asked, registry())
+    if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
+        return _one(view, asked, parts[0], warn, registry)
+    return _Answer(view, asked, reach, parts, hidden, registry()).hits(warn)
+
+
+def merge(view: CollectionView, asked: Bridged, registry: PluginRegistry) -> Merged:
+    """Return what `answer` makes hits of; errors as there."""
+    parts, hidden, reach = _reached(view, asked, registry)
+    return _Answer(view, asked, reach, parts, hidden, registry).merged()
+
+
+def _reached(view: CollectionView, asked: Bridged, known: PluginRegistry) -> tuple[list[_Part], dict[str, int], Reach]:
+    """Return the classes that answer, at least one, how many records are not reached, and what is reached at all."""
     request = asked.request
-    known = registry()
     spaces = [view.entry.spaces[name] for name in asked.asked]
     reach = reach_of(view, spaces, request.space, known, asked.among)
     chosen = None if request.condition is None else view.select(request.condition)
@@ -104,9 +126,7 @@ def answer(
         if hidden and view.space(request.space).counts.live == 0:
             raise _unreachable(request.space, hidden, reach)
         parts = [_Part(_own(reach, request.space), search.Allowed(np.zeros(0, np.bool_), 0))]
-    if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
-        return _one(view, asked, parts[0], warn, registry)
-    return _Answer(view, asked, reach, parts, hidden, known).hits(warn)
+    return parts, hidden, reach
 
 
 def _own(reach: Reach, space: Space) -> VectorClass:
@@ -190,25 +210,29 @@ class _Answer:
         self._memory: Memory = memory_of(view)
         self._total = sum(part.allowed.count for part in parts)
 
-    def hits(self, warn: Warner | None) -> list[Hits]:
+    def merged(self) -> Merged:
+        """Return the list of each query."""
         wanted = self._request.k + self._request.offset
         method = self._method()
         for part in self._parts:
             deep = expected(part.allowed.count, self._total) if method == "lists" else 0
             self._find(part, max(wanted, deep))
         search.check_cancelled(self._request)
-        merged = [self._merge(row, method, wanted) for row in range(len(self._request.queries))]
-        columns = columns_of(self._view, self._request, merged)
-        plan = self._plan(method, merged) if self._request.explain else None
-        reason = self._reason()
+        ranked = [self._merge(row, method, wanted) for row in range(len(self._request.queries))]
+        return Merged(ranked, self._reason(), self._plan(method, ranked) if self._request.explain else None)
+
+    def hits(self, warn: Warner | None) -> list[Hits]:
+        """Return the hits of each query."""
+        merged = self.merged()
+        columns = columns_of(self._view, self._request, merged.ranked)
         said = None if warn is None else search.Warnings(warn, self._request.queries)
         return [
             Hits(
                 hits,
                 seq=self._view.seq,
-                complete=reason is None,
-                reason=reason,
-                plan=plan,
+                complete=merged.reason is None,
+                reason=merged.reason,
+                plan=merged.plan,
                 warnings=() if said is None else partial(said.of, place),
             )
             for place, hits in enumerate(columns)

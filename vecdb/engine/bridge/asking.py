@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy.typing as npt
 
 from vecdb.arrays import as_query
 from vecdb.engine import search
-from vecdb.engine.bridge.answer import Bridged, answer
+from vecdb.engine.bridge.answer import Bridged, answer, merge
 from vecdb.engine.bridge.calibration import CALIBRATIONS
+from vecdb.engine.bridge.twostage import Candidates, Encoder, Made, Rerank, candidates_of, encode_missing, ranked_again
+from vecdb.engine.bridge.twostage import rerank_wishes as rerank_wishes
 from vecdb.engine.names import check_number, check_option
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import as_float32
@@ -76,6 +79,34 @@ def wishes(spaces: Any, calibration: str | None, prior: float) -> Wishes:
     return Wishes(frozenset(spaces), True, calibration, float(prior))
 
 
+def candidates(
+    view: CollectionView,
+    request: search.SearchRequest,
+    others: Mapping[str, Any],
+    wished: Wishes,
+    rerank: Rerank,
+    registry: PluginRegistry,
+    note: Callable[[int, F32], None],
+) -> Candidates:
+    """Return what the first of two stages finds; parameters as in `ask`."""
+    wide = max(rerank.candidates, request.k + request.offset)
+    bridged = _bridged(view, request._replace(k=wide, offset=0, min_score=None), others, wished, note)
+    found = candidates_of(view, bridged, merge(view, bridged, registry))
+    found.request = request
+    return found
+
+
+def second_stage(
+    found: Candidates, rerank: Rerank, encode: Encoder | None, warn: Warner | None
+) -> tuple[list[Hits], Made]:
+    """Embed what is missing and rank by native scores; return the hits, and the vectors that were made for them."""
+    made = encode_missing(found, rerank.encode or encode)
+    request = found.request
+    said = None if warn is None else search.Warnings(warn, request.queries)
+    warnings = [tuple if said is None else partial(said.of, place) for place in range(len(request.queries))]
+    return ranked_again(found, made, warnings, (request.offset, request.offset + request.k)), made
+
+
 def ask(
     view: CollectionView,
     request: search.SearchRequest,
@@ -94,6 +125,16 @@ def ask(
     note : callable
         Told the number of a space and the queries that were mapped into it.
     """
+    return answer(view, _bridged(view, request, others, wished, note), warn, registry)
+
+
+def _bridged(
+    view: CollectionView,
+    request: search.SearchRequest,
+    others: Mapping[str, Any],
+    wished: Wishes,
+    note: Callable[[int, F32], None],
+) -> Bridged:
     asked = {request.space.name: request.queries}
     for name, given in others.items():
         asked[name] = _other(view, name, given, len(request.queries))
@@ -101,8 +142,7 @@ def ask(
         asked |= _of_record(view, request)
     for name in wished.among or ():
         find_space(view.entry, name)
-    bridged = Bridged(request, asked, wished.among, wished.strict, wished.calibration, wished.prior, note)
-    return answer(view, bridged, warn, registry)
+    return Bridged(request, asked, wished.among, wished.strict, wished.calibration, wished.prior, note)
 
 
 def _other(view: CollectionView, name: str, given: Any, count: int) -> F32:
