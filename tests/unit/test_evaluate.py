@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from tests.fits import orthonormal, rows_of
+from tools.evaluate import pictures
 from tools.evaluate.__main__ import main
 from tools.evaluate.arms import _both, arms_for, remembering
 from tools.evaluate.corpus import load_corpus
 from tools.evaluate.measure import _answered_by
 from tools.evaluate.protocol import draw, fit_data, judged_of, queries_of
-from tools.evaluate.report import BEGIN, END, markdown
+from tools.evaluate.report import markdown, markers
 from vecdb import PluginRegistry
 from vecdb.evaluation import Judged, csls_bias, measure, ranks_of
 from vecdb.testing.planted import unit
 
 DOCS, TRAIN, TEST = 260, 60, 50
+BEGIN, END = markers("evaluation")
 
 
 def written(folder, *, splits=True, graded=False):
@@ -206,3 +208,53 @@ def test_a_page_without_markers_is_refused(folder, tmp_path):
     with pytest.raises(SystemExit):
         main([str(folder), "--pair", "a:b", "--kinds", "shift", "--write-docs", str(page)])
     assert page.read_text() == "nothing here"
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def drawn(folder, count=90, width=24):
+    """Write two models' features of two drawing styles; the second model is a noisy rotation of the first one."""
+    rng = np.random.default_rng(1)
+    classes = rng.integers(0, 6, count)
+    picture = unit(rng.standard_normal((6, width))[classes] + rng.standard_normal((count, width)))
+    turn = orthonormal(width, width, rng)
+    folder.mkdir()
+    for style in ("google", "twitter"):
+        rows = unit(picture + 0.1 * rng.standard_normal((count, width)) / 3)
+        for name, seen in (("m0", rows), ("m1", unit(rows @ turn + 0.02 * rng.standard_normal((count, width))))):
+            scale = 127 / np.abs(seen).max(1, keepdims=True)
+            np.save(folder / f"{name}.{style}.i8.npy", np.round(seen * scale).astype(np.int8))
+    with gzip.open(folder / "meta.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps({"subcategory": f"s{each}"}) + "\n" for each in classes)
+    return folder
+
+
+def test_joint_spaces_are_judged_on_pictures_with_exact_self_tests(tmp_path, capsys):
+    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text("\n".join(markers("pictures")))
+    folder = drawn(tmp_path / "pictures")
+    assert pictures.main([str(folder), "--columns", "16", "--out", str(out), "--write-docs", str(page)]) == 0
+    found = json.loads(out.read_text())
+    assert set(found) == {"m0 to m1", "m1 to m0"}
+    for rows in found.values():
+        arms = {row["arm"]: row for row in rows}
+        alone = arms["new, independent"]["self"]
+        for name, row in arms.items():
+            if name.startswith(("oca", "bt2")):
+                assert row["self"] == alone and row["off"] < 1e-5
+                bound = int(name.split("a = ")[1]) if "a = " in name else 16
+                assert row["extra"] <= bound
+        assert arms["Procrustes"]["cross"]["top-1"] > arms["new, independent"]["cross"]["top-1"]
+    assert "| oca, a = 32 |" in page.read_text() and "self, top 1" in capsys.readouterr().out
+
+
+def test_both_styles_of_a_picture_are_pairs_and_a_picture_is_in_one_part(tmp_path):
+    folder = drawn(tmp_path / "pictures")
+    fit, kept = np.arange(0, 40), np.arange(40, 50)
+    models = pictures.read_pictures(folder, 12, fit)
+    labels = np.arange(90)
+    data = pictures.fit_of(models["m0"], models["m1"], fit, kept, labels)
+    assert data.source.shape == (80, 12) and np.array_equal(data.source[:40], models["m1"].asked[fit])
+    assert np.array_equal(data.target[40:], models["m0"].stored[fit]) and data.labels.tolist() == 2 * fit.tolist()
+    assert np.array_equal(data.validation.target[:10], models["m0"].asked[kept])

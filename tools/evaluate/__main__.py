@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         measured_pair(corpus, (old, new), registry, course, found, lambda words: _keep(document, options.out, words))
     print(markdown(document))
     if options.write_docs is not None:
-        write_page(options.write_docs, document)
+        write_page(options.write_docs, "evaluation", markdown(document))
     return 0
 
 

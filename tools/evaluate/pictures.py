@@ -5,7 +5,7 @@ A folder with ``NAME.STYLE.i8.npy`` for two models and two drawing styles, row b
 one; half of the pictures, drawn by their number, are fitted on in both styles, the others are asked. Both models are
 brought to their leading principal columns first.
 
-Usage: python -m tools.evaluate.pictures FOLDER [--columns 256] [--out FILE]
+Usage: python -m tools.evaluate.pictures FOLDER [--columns 256] [--out FILE] [--write-docs PAGE]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.evaluate.corpus import F32
+from tools.evaluate.report import write_page
 from vecdb import PluginRegistry
 from vecdb.contracts import FitData, Pairs, settle_params
 from vecdb.evaluation import Judged, measure, ranks_of, split
@@ -115,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--columns", type=int, default=256, help="principal columns of each model")
     parser.add_argument("--out", type=Path, help="file for the numbers")
+    parser.add_argument("--write-docs", type=Path, metavar="PAGE", help="put the tables into a page")
     options = parser.parse_args(arguments)
     with gzip.open(options.folder / "meta.jsonl.gz", "rt", encoding="utf-8") as file:
         names = [json.loads(line)["subcategory"] for line in file]
@@ -122,7 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     parts = split(np.arange(len(labels)), {"fit": 0.4, "kept": 0.1, "test": 0.5})
     models = read_pictures(options.folder, options.columns, parts["fit"])
     found = {f"{old} to {new}": _table(models[old], models[new], parts, labels) for old, new in permutations(models, 2)}
-    print("\n\n".join(_markdown(title, rows, parts) for title, rows in found.items()))
+    made = "\n\n".join(_markdown(title, rows, parts) for title, rows in found.items())
+    print(made)
+    if options.write_docs is not None:
+        write_page(options.write_docs, "pictures", made)
     if options.out is not None:
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0

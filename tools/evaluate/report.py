@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BEGIN", "END", "markdown", "write_page"]
+__all__ = ["markdown", "markers", "write_page"]
 
-BEGIN, END = "<!-- generated: evaluation -->", "<!-- end of generated: evaluation -->"
 _HEAD = ("kind", "side", "recall@10", "MRR", "advantage", "retention", "all", "all, corrected", "fit, s")
 
 
@@ -55,17 +54,22 @@ def _of(estimate: Mapping[str, float], *, interval: bool = False) -> str:
     return f"{value} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if interval else value
 
 
-def write_page(page: Path, document: Mapping[str, Any]) -> None:
-    """Put a run between the markers of a page.
+def markers(name: str) -> tuple[str, str]:
+    """Return the lines of a page between which a generated part of that name stands."""
+    return f"<!-- generated: {name} -->", f"<!-- end of generated: {name} -->"
+
+
+def write_page(page: Path, name: str, made: str) -> None:
+    """Put a generated part between its markers of a page.
 
     Raises
     ------
     SystemExit
-        The page has no markers.
+        The page has no such markers.
     """
     text = page.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise SystemExit(f"{page} has no markers {BEGIN} and {END}")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    page.write_text(f"{before}{BEGIN}\n{markdown(document)}\n{END}{after}", encoding="utf-8")
+    begin, end = markers(name)
+    if begin not in text or end not in text:
+        raise SystemExit(f"{page} has no markers {begin} and {end}")
+    before, rest = text.split(begin, 1)
+    page.write_text(f"{before}{begin}\n{made}\n{end}{rest.split(end, 1)[1]}", encoding="utf-8")
