@@ -28,6 +28,8 @@ Integers = npt.NDArray[np.int64]
 
 REFERENCE = 256
 """Rows that a stored map keeps to calibrate scores by."""
+STORED = 8_000
+"""Old vectors without partners that a fit may learn from."""
 _VALIDATION, _TEST = 0.12, 0.12
 _HELD = 0.5
 """Of the pairs: more answers than this are not kept out of the fits."""
@@ -122,9 +124,22 @@ def fit_arm(
         queries_across=None if bank is None or bank.new is None else bank.old,
         groups=_lent(material.groups[part.fit]),
         validation=Pairs(kept[0], kept[1], None, _lent(material.groups[part.validation])) if len(kept[0]) else None,
+        stored=_stored(material, part),
         cancel=cancel,
     )
     return border.fit(provided, data, params)
+
+
+def _stored(material: Material, part: Part) -> F32 | None:
+    """Return old vectors of records whose new ones no part but the judging one knows, as many as a fit may read."""
+    places = material.places[np.concatenate([part.fit, part.validation, part.reference])]
+    others = np.setdiff1d(np.arange(len(material.gallery)), places[places >= 0])
+    if not len(others):
+        return None
+    if len(others) > STORED:
+        others = np.sort(np.random.default_rng(part.seed).choice(others, STORED, replace=False))
+    found: F32 = _lent(material.gallery[others])
+    return found
 
 
 def _lent(rows: npt.NDArray[Any]) -> Any:
