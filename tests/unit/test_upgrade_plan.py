@@ -192,7 +192,7 @@ def test_nothing_is_stored_before_apply_and_both_directions_after(db: vecdb.Data
     assert {(info.source, info.target) for info in infos} == {("new", "old"), ("old", "new")}
     assert docs.transforms == infos
     assert all(info.quality["retention"] > 0 and info.reference > 20 for info in infos)
-    assert infos[0].pairs > 400
+    assert 250 < infos[0].pairs < 470  # answers are not fitted on
 
 
 def test_a_plan_stores_nothing_where_nothing_may_be_written(db: vecdb.Database, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Every ordered pair of models, and old models made of a new one whose truth is known: turned, turned and noised, cut to
 64 columns. Maps are fitted on several splits of the pairs and ranked for all test queries; then plans are made on some
 queries and splits (at most 600, five) and judged on the other queries by the fit of another split, many times over.
-What was ranked is kept in the store; a run that was stopped goes on there. Protocol: docs/explanation/evaluation.md.
+What was ranked is kept in the store; a run that was stopped goes on there. Protocol: docs/explanation/verdicts.md.
 """
 
 from __future__ import annotations

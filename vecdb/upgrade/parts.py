@@ -75,7 +75,7 @@ def part_of(material: Material, seed: int) -> Part:
     reference = min(max(1.15 * REFERENCE / count, 0.02), 0.2)
     shares = {"fit": 1.0 - _VALIDATION - _TEST - reference, "validation": _VALIDATION, "reference": reference}
     parts = split(material.groups, {**shares, "test": _TEST}, seed=seed)
-    held = _holding_answers(material)
+    held = holding_answers(material)
     if held is not None:
         parts = {name: rows[~held[rows]] for name, rows in parts.items()}
         parts["test"] = np.sort(np.concatenate([parts["test"], np.flatnonzero(held)]))
@@ -83,7 +83,7 @@ def part_of(material: Material, seed: int) -> Part:
     return Part(parts["fit"][order], parts["validation"], parts["reference"], parts["test"], seed)
 
 
-def _holding_answers(material: Material) -> npt.NDArray[np.bool_] | None:
+def holding_answers(material: Material) -> npt.NDArray[np.bool_] | None:
     """Return which pairs share a group with an answer; None where keeping them out would leave too little."""
     asked = material.questions
     if asked is None or asked.judged is None:

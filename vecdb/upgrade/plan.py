@@ -1,7 +1,7 @@
 """`UpgradePlan`: the report of a trial, and the one step that stores what it found.
 
-Invariant: a plan changes nothing until `apply`; what `apply` stores was fitted anew on all pairs but those that choose
-and calibrate, in both directions, each a fit of its own.
+Invariant: a plan changes nothing until `apply`; what `apply` stores was fitted anew on all pairs but the answers and
+those that choose and calibrate, in both directions, each a fit of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vecdb.upgrade.decide import decide
 from vecdb.upgrade.findings import ArmFound, Findings
 from vecdb.upgrade.ledger import MEASURES
 from vecdb.upgrade.material import Material, gather
-from vecdb.upgrade.parts import REFERENCE, Arm, Part, fit_arm, spaces_of
+from vecdb.upgrade.parts import REFERENCE, Arm, Part, fit_arm, holding_answers, spaces_of
 from vecdb.upgrade.report import UpgradeReport
 from vecdb.upgrade.trial import Options, Outcome, run
 from vecdb.verdicts import QuerySet
@@ -97,7 +97,7 @@ class UpgradePlan:
         return tuple(infos)
 
     def _fitted(self, found: ArmFound, cancel: CancelCheck) -> stored.NewTransform:
-        material, part = self._material, _all_but_kept(self._outcome.parts[0])
+        material, part = self._material, _all_but_kept(self._material, self._outcome.parts[0])
         provided, params = self._options.arms[found.arm]
         transform = fit_arm(material, part, found.arm, provided, params, cancel)
         source, target = spaces_of(material, found.arm.role)
@@ -141,8 +141,11 @@ def _one_for_each_role(findings: Findings) -> list[ArmFound]:
     return list(found.values())
 
 
-def _all_but_kept(part: Part) -> Part:
-    return Part(np.concatenate([part.fit, part.test]), part.validation, part.reference, part.test[:0], part.seed)
+def _all_but_kept(material: Material, part: Part) -> Part:
+    """Return a split that also fits on what judged, but for the answers: what was measured stays true of them."""
+    held = holding_answers(material)
+    more = part.test if held is None else part.test[~held[part.test]]
+    return Part(np.concatenate([part.fit, more]), part.validation, part.reference, part.test[:0], part.seed)
 
 
 # --- planning ---------------------------------------------------------------------------------------------

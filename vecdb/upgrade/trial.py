@@ -1,7 +1,7 @@
 """The trial: every kind of map fitted on several splits of the pairs, everything ranked, nothing stored.
 
 Kinds that the first split shows to be far behind are not fitted again. The kind is chosen by real queries where there
-are any; each half of them chooses for the other. Protocol: docs/explanation/evaluation.md.
+are any; each half of them chooses for the other. Protocol: docs/explanation/verdicts.md.
 """
 
 from __future__ import annotations
