@@ -192,6 +192,7 @@ def test_nothing_is_stored_before_apply_and_both_directions_after(db: vecdb.Data
     assert {(info.source, info.target) for info in infos} == {("new", "old"), ("old", "new")}
     assert docs.transforms == infos
     assert all(info.quality["retention"] > 0 and info.reference > 20 for info in infos)
+    assert infos[0].quality["calibration"] == plan.report.findings.mixing.chosen
     assert 250 < infos[0].pairs < 470  # answers are not fitted on
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vecdb.evaluation import Estimate
 from vecdb.upgrade.parts import Arm
 
-__all__ = ["ArmFound", "Findings", "Native", "Nested", "Shift", "Stage", "Worth"]
+__all__ = ["ArmFound", "Findings", "Mixing", "Native", "Nested", "Shift", "Stage", "Worth"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,30 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
+class Mixing:
+    """What one list is worth while rows are embedded again.
+
+    Attributes
+    ----------
+    chosen : str
+        The calibration that searches are to use.
+    shares : tuple of float
+        Of native rows.
+    curves : tuple of (str, tuple of float)
+        What each calibration is worth at these shares.
+    """
+
+    chosen: str
+    shares: tuple[float, ...]
+    curves: tuple[tuple[str, tuple[float, ...]], ...]
+
+    @property
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """Share and worth, by the chosen calibration."""
+        return tuple(zip(self.shares, dict(self.curves)[self.chosen], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """Everything that a verdict rests on.
 
@@ -165,8 +189,7 @@ class Findings:
     learning : tuple of (int, float)
         Pairs, and what the chosen map is worth with so many.
     shift : Shift or None
-    backfill : tuple of (float, float)
-        Share of native rows, and what a store with so many is worth.
+    mixing : Mixing or None
     notes : tuple of str
     """
 
@@ -186,7 +209,7 @@ class Findings:
     stages: tuple[Stage, ...] = ()
     learning: tuple[tuple[int, float], ...] = ()
     shift: Shift | None = None
-    backfill: tuple[tuple[float, float], ...] = ()
+    mixing: Mixing | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

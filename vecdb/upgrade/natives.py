@@ -1,4 +1,4 @@
-"""What is known only where new vectors are: retention, gain, two stages, calibration, the way of a backfill.
+"""What is known only where new vectors are: retention, gain, two stages.
 
 A small gallery flatters: everything here carries its size, and what can be carried on to the whole collection is.
 """
@@ -13,47 +13,42 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts import Transform
-from vecdb.evaluation import Judged, scores_between
-from vecdb.upgrade.findings import Native, Nested, Shift, Stage
+from vecdb.evaluation import Judged
+from vecdb.upgrade.findings import Native, Nested, Stage
 from vecdb.upgrade.ledger import Ledger
 from vecdb.upgrade.material import Material, Questions
 from vecdb.upgrade.parts import Arm, Part
 from vecdb.upgrade.setting import FEWEST, Judging
 from vecdb.upgrade.sides import Ask, Setting, Side, corrected_ranks, plain_ranks, reembedded
 
-__all__ = ["DEPTHS", "backfill_of", "native_of", "shift_of", "stages_of"]
+__all__ = ["DEPTHS", "Trial", "growing", "native_judged", "native_of", "stages_of"]
 
 Integers = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 DEPTHS = (50, 100, 200)
 _SHARES = (0.25, 0.5, 1.0)
-_BACKFILLED = (0.0, 0.25, 0.5, 0.75, 1.0)
 _FAR = 1 << 40
 """The rank of what is not among the candidates."""
-_ASKED, _ROWS, _BINS = 300, 4_000, 48
-"""Of the pictures of scores and of a backfill: queries, rows, bins."""
 
 
 class Trial(Protocol):
     """What is read of a trial."""
 
-    @property
-    def material(self) -> Material: ...
-    @property
-    def judging(self) -> Judging: ...
-    @property
-    def ledger(self) -> Ledger: ...
-    @property
-    def parts(self) -> list[Part]: ...
-    @property
-    def transforms(self) -> dict[Arm, dict[int, Transform]]: ...
-    @property
-    def ranks(self) -> dict[tuple[Any, bool, int], Integers]: ...
-    def side(self, key: Any, split: int, setting: Setting) -> tuple[Side, Ask] | None: ...
+    material: Material
+    judging: Judging
+    ledger: Ledger
+    parts: list[Part]
+    transforms: dict[Arm, dict[int, Transform]]
+    ranks: dict[tuple[Any, bool, int], Integers]
+
+    def side(self, key: Any, split: int, setting: Setting) -> tuple[Side, Ask] | None:
+        """Return what a key ranks."""
+        ...
 
 
-def _native_judged(setting: Setting) -> Judged:
+def native_judged(setting: Setting) -> Judged:
+    """Return the judgements among the native rows."""
     return setting.judged.among(setting.natives, len(setting.gallery))
 
 
@@ -78,7 +73,7 @@ class _Among:
     def of(cls, setting: Setting, some: Integers | None) -> _Among:
         count = len(setting.natives)
         keep = np.arange(count) if some is None else some[some < count]
-        return cls(setting, keep, setting.natives[keep], _native_judged(setting).among(keep, count))
+        return cls(setting, keep, setting.natives[keep], native_judged(setting).among(keep, count))
 
 
 def _measured(trial: Trial, some: Integers | None, *, corrected: tuple[bool, bool], arm: Arm) -> Ledger:
@@ -130,7 +125,7 @@ def _keep_only(ledger: Ledger, judged: Ledger, arm: Arm, split: int) -> None:
 def native_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> Native | None:
     """Return what was measured on native rows, None where too few queries have an answer there."""
     setting, _, _ = trial.judging.of(0)
-    if not len(setting.natives) or int(_native_judged(setting).answered.sum()) < FEWEST:
+    if not len(setting.natives) or int(native_judged(setting).answered.sum()) < FEWEST:
         return None
     ledgers = [_measured(trial, some, corrected=(corrected, stayed), arm=arm) for some in _nested(setting)]
     ledger = ledgers[-1]
@@ -183,14 +178,14 @@ def _mean_ratio(named: _Named, upper: str, lower: str) -> float:
 
 def _nested(setting: Setting) -> list[Integers | None]:
     """Return rows of smaller galleries that all hold the answers, and None for the whole."""
-    order = _order(setting)
+    order = growing(setting)
     return [None if share == 1.0 else np.sort(order[: int(len(order) * share)]) for share in _SHARES]
 
 
-def _order(setting: Setting) -> Integers:
+def growing(setting: Setting) -> Integers:
     """Return native rows in the order in which smaller galleries grow: the answers first."""
     count = len(setting.natives)
-    answers = np.unique(_native_judged(setting).rows)
+    answers = np.unique(native_judged(setting).rows)
     others = np.setdiff1d(np.arange(count), answers)
     return np.concatenate([answers, np.random.default_rng(count).permutation(others)])
 
@@ -253,76 +248,3 @@ def _stage(ledger: Ledger, by: str, depth: int) -> Stage | None:
     values, stay = ledger.of(ledger.best(keys)), [key for key in ledger.values if key[0] == "stay"]
     advantage = ledger.ratio(values, ledger.of(stay[0])) if stay else None
     return Stage(by, depth, ledger.estimate(values), advantage)
-
-
-# --- scores -----------------------------------------------------------------------------------------------
-
-
-def _tables(trial: Trial, arm: Arm) -> tuple[Values, Values, Values, Judged] | None:
-    """Return native, bridged and calibrated scores of some queries and native rows, and the judgements among them."""
-    setting, _, _ = trial.judging.of(0)
-    judged = _native_judged(setting)
-    asked = np.flatnonzero(judged.answered)[:_ASKED]
-    keep = np.sort(_order(setting)[:_ROWS])
-    reference = trial.parts[0].reference
-    questions = setting.questions.take(asked)
-    small = Setting(setting.gallery[setting.natives[keep]], keep, setting.fresh[keep], questions, None)
-    other = Setting(trial.material.X[reference], reference, trial.material.Y[reference], questions, None)
-    sides = [trial.side(arm, 0, each) for each in (small, other)]
-    if questions.new is None or not len(reference) or sides[0] is None or sides[1] is None:
-        return None
-    metric = trial.material.target.metric
-    raw, cross = (_scores(side[0]) for side in sides if side is not None)
-    native = scores_between(questions.new, small.fresh, metric).astype(np.float64)
-    known = scores_between(questions.new, other.fresh, metric).astype(np.float64)
-    spread = known.std(1, keepdims=True) / np.maximum(cross.std(1, keepdims=True), 1e-12)
-    calibrated = (raw - cross.mean(1, keepdims=True)) * spread + known.mean(1, keepdims=True)
-    return native, raw, calibrated, judged.take(asked).among(keep, len(setting.natives))
-
-
-def _scores(side: Side) -> Values:
-    return scores_between(side.queries, side.rows, side.metric, side.bias).astype(np.float64)
-
-
-def shift_of(trial: Trial, arm: Arm) -> Shift | None:
-    """Return how far bridged scores are from native ones, before and after they are matched on the reference rows."""
-    found = _tables(trial, arm)
-    if found is None:
-        return None
-    native, raw, calibrated, _ = found
-    both = np.concatenate([native.ravel(), raw.ravel(), calibrated.ravel()])
-    low, high = (float(end) for end in np.quantile(both, [0.001, 0.999]))
-    edges = np.linspace(low, high, _BINS + 1)
-    shares = [np.histogram(each, edges)[0] / each.size for each in (native, raw, calibrated)]
-    distances = [_distance(native.ravel(), each.ravel()) for each in (raw, calibrated)]
-    return Shift(distances[0], distances[1], tuple(edges.tolist()), *(tuple(each.tolist()) for each in shares))
-
-
-def _distance(one: Values, other: Values) -> float:
-    """Return the Kolmogorov-Smirnov distance, at two thousand points of both."""
-    points = np.quantile(np.concatenate([one, other]), np.linspace(0, 1, 2_000))
-    shares = [np.searchsorted(np.sort(each), points, side="right") / len(each) for each in (one, other)]
-    return float(np.abs(shares[0] - shares[1]).max())
-
-
-def backfill_of(trial: Trial, arm: Arm) -> tuple[tuple[float, float], ...]:
-    """Return what one list over calibrated and native rows is worth while rows are re-embedded in random order."""
-    found = _tables(trial, arm)
-    if found is None:
-        return ()
-    native, _, calibrated, judged = found
-    order = np.random.default_rng(0).permutation(native.shape[1])
-    points = []
-    for share in _BACKFILLED:
-        done = np.zeros(len(order), bool)
-        done[order[: round(share * len(order))]] = True
-        points.append((share, _worth_of(np.where(done, native, calibrated), judged, trial.ledger.metric)))
-    return tuple(points)
-
-
-def _worth_of(table: Values, judged: Judged, metric: str) -> float:
-    own = table[judged.owners, judged.rows][:, None]
-    ranks = np.array([int((table[q] > score).sum()) + 1 for q, score in zip(judged.owners, own, strict=True)], np.int64)
-    ledger = Ledger(1, np.arange(judged.queries), metric)
-    ledger.write("mixed", slice(0, 1), np.arange(judged.queries), ranks, judged)
-    return ledger.mean("mixed")

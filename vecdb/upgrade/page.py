@@ -74,8 +74,9 @@ def _pictures(found: Findings) -> Iterator[str]:
             f"{found.shift.before:.2f} before, {found.shift.after:.2f} after."
         )
         yield _figure(pictures.scores(found.shift), caption)
-    if found.backfill:
-        yield _figure(pictures.backfill(found), f"{escape(found.metric)} of one list while records are re-embedded.")
+    if found.mixing is not None:
+        caption = f"{escape(found.metric)} of one list while records are re-embedded; used: {found.mixing.chosen}."
+        yield _figure(pictures.backfill(found.mixing), caption)
 
 
 def _figure(picture: str, caption: str) -> str:

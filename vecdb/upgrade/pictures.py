@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 from vecdb.evaluation import Estimate
-from vecdb.upgrade.findings import Findings, Native, Shift
+from vecdb.upgrade.findings import Findings, Mixing, Native, Shift
 
 __all__ = ["advantages", "backfill", "learning", "nested", "scores"]
 
@@ -158,14 +158,15 @@ def learning(found: Findings) -> str:
     )
 
 
-def backfill(found: Findings) -> str:
-    """Return what one list is worth by the share of native rows."""
-    points = list(found.backfill)
-    frame = _Frame((0.0, 1.0), _around([value for _, value in points]))
-    parts = _axes(frame, [x for x, _ in points], lambda share: f"{share:.0%}")
-    return _picture(
-        frame, [*parts, _line(frame, points, _COLOURS[2]), _dots(frame, points, _COLOURS[2])], "backfill curve"
-    )
+def backfill(mixing: Mixing) -> str:
+    """Return what one list is worth by the share of native rows, for each calibration."""
+    values = [value for _, curve in mixing.curves for value in curve]
+    frame = _Frame((0.0, 1.0), _around(values))
+    parts = _axes(frame, mixing.shares, lambda share: f"{share:.0%}")
+    for (_, curve), colour in zip(mixing.curves, _COLOURS, strict=False):
+        points = list(zip(mixing.shares, curve, strict=True))
+        parts += [_line(frame, points, colour), _dots(frame, points, colour)]
+    return _picture(frame, parts + _legend([name for name, _ in mixing.curves], _LEFT + 8), "backfill curve")
 
 
 def scores(shift: Shift) -> str:

@@ -127,6 +127,8 @@ class UpgradePlan:
         quality: dict[str, Any] = {"mrr": found.plain.mrr.value, "recall@10": found.plain.recall.value}
         if found.advantage is not None and np.isfinite(found.advantage.value):
             quality["advantage"] = found.advantage.value
+        if findings.mixing is not None and found is findings.best:
+            quality["calibration"] = findings.mixing.chosen
         if findings.native is not None:
             share = found.plain.mrr.value / max(findings.best.plain.mrr.value, 1e-9)
             quality["retention"] = float(np.clip(findings.native.retention.value * share, 1e-6, 1.0))

@@ -222,7 +222,7 @@ def _curves(found: Findings) -> Iterator[str]:
             f"Bridged scores are {found.shift.before:.2f} from native ones before calibration and "
             f"{found.shift.after:.2f} after (largest distance of the distributions)."
         )
-    if found.backfill:
-        yield "While records are re-embedded at random: " + ", ".join(
-            f"{share:.0%}: {value:.3f}" for share, value in found.backfill
+    if found.mixing is not None:
+        yield f"While records are re-embedded at random, calibrated by {found.mixing.chosen!r}: " + ", ".join(
+            f"{share:.0%}: {value:.3f}" for share, value in found.mixing.curve
         )

@@ -20,7 +20,8 @@ from vecdb.types import CancelCheck, Progress
 from vecdb.upgrade.findings import ArmFound, Findings, Stage
 from vecdb.upgrade.ledger import Ledger
 from vecdb.upgrade.material import Material
-from vecdb.upgrade.natives import backfill_of, native_of, shift_of, stages_of
+from vecdb.upgrade.mixing import mixing_of, shift_of, tables_of
+from vecdb.upgrade.natives import native_of, stages_of
 from vecdb.upgrade.parts import Arm, Part, fit_arm, part_of
 from vecdb.upgrade.setting import Judging, judging_of
 from vecdb.upgrade.sides import Ask, Setting, Side, bridged, corrected_ranks, plain_ranks, staying
@@ -193,6 +194,7 @@ def _findings(trial: _Trial, arms: list[Arm]) -> Findings:
     stayed = ledger.best(stay)[1] if stay else False
     native = native_of(trial, arms[0], bool(corrected), bool(stayed))
     stages: tuple[Stage, ...] = stages_of(trial, arms[0], bool(corrected), bool(stayed)) if native else ()
+    tables = tables_of(trial, arms[0]) if native else None
     trial.step()
     return Findings(
         judging.mode,
@@ -210,8 +212,8 @@ def _findings(trial: _Trial, arms: list[Arm]) -> Findings:
         native,
         stages,
         _learning(trial, arms[0]),
-        shift_of(trial, arms[0]) if native else None,
-        backfill_of(trial, arms[0]) if native else (),
+        None if tables is None else shift_of(tables),
+        None if tables is None else mixing_of(tables, ledger.metric),
         (*material.notes, *judging.notes, *trial.notes),
     )
 
