@@ -74,7 +74,8 @@ class Judging:
             For each pair what it belongs to (its source): pairs of one group are never in two parts. Near-duplicates
             belong together anyway.
         kinds : sequence of str, or mapping from str to parameters, optional
-            Kinds of transform to try. Default: procrustes and ridge, and distill.
+            Kinds of transform to try. Default: identity, truncate, procrustes, ridge and distill, those that suit the
+            widths.
         directions : sequence of {"query", "gallery"}, default both
             Maps of queries, maps of stored vectors.
         splits : int, default 5

@@ -85,6 +85,23 @@ def test_a_cut_model_is_bridged_or_reranked(db: vecdb.Database) -> None:
     assert plan.report.findings.native.gain.low > 1.0
 
 
+def test_kinds_that_do_not_suit_the_widths_are_not_tried(db: vecdb.Database) -> None:
+    _, plan = planned(db, world("cut", documents=300, queries=60), pairs=280, kinds=["truncate", "procrustes"])
+    tried = {str(each.arm) for each in plan.report.findings.arms}
+    assert tried == {"truncate (queries mapped)", "procrustes (queries mapped)", "procrustes (records mapped)"}
+    with pytest.raises(ParameterError, match="identity"):
+        planned(db, world("cut", documents=300, queries=60), pairs=280, kinds=["identity"])
+
+
+def test_the_same_model_again_is_bridged_by_nothing(db: vecdb.Database) -> None:
+    made = world("noise", documents=300, queries=60)
+    same = World(made.new, made.new, replace(made.queries, old=made.queries.new), made.relevant)
+    _, plan = planned(db, same, pairs=280, kinds=["identity", "procrustes"])
+    assert plan.report.findings.best.arm.kind == "identity"
+    assert plan.report.findings.advantage.value == pytest.approx(1.0)
+    assert [info.kind for info in plan.apply()] == ["identity", "procrustes"]
+
+
 # --- with less than everything ----------------------------------------------------------------------------
 
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_KINDS", "UpgradePlan", "plan_upgrade"]
 
-DEFAULT_KINDS = ("procrustes", "ridge", "distill")
-"""A rotation for few pairs, a regression for many, and the map that is fitted to the ranking itself."""
+DEFAULT_KINDS = ("identity", "truncate", "procrustes", "ridge", "distill")
+"""For a continued and for a cut model, which cost nothing to try; a rotation for few pairs, a regression for many, and
+the map that is fitted to the ranking itself."""
 _METRICS = ("auto", *MEASURES[:3])
 _GRADED = 1.5
 """Answers for each query from which the order of several matters."""
@@ -228,10 +229,10 @@ def _arms(
     arms: dict[Arm, tuple[Provided, Mapping[str, Any]]] = {}
     for kind, params in named.items():
         provided = registry.find("transform", kind)
-        problem = _unsuited(provided, spaces)
+        problem = _unsuited(provided)
         if problem and kinds is not None:
             raise ParameterError(f"transform {kind!r} {problem}", name="kinds", got=kind, allowed=list(DEFAULT_KINDS))
-        suited = [role for role in roles if not problem and role in provided.thing.capabilities.directions]
+        suited = [role for role in roles if not problem and _suits(provided, role, spaces)]
         arms |= {Arm(kind, role): (provided, params) for role in suited}
     if not arms:
         raise ParameterError(
@@ -249,7 +250,17 @@ def _known(registry: PluginRegistry, kinds: Sequence[str] | Mapping[str, Any] | 
     return [kinds] if isinstance(kinds, str) else list(kinds)
 
 
-def _unsuited(provided: Provided, spaces: tuple[Space, Space]) -> str:
+def _suits(provided: Provided, role: Role, spaces: tuple[Space, Space]) -> bool:
+    """Return whether a kind maps for a role between these widths; what is the same for both is tried for queries."""
+    able, (source, target) = provided.thing.capabilities, spaces
+    if role == "query":
+        source, target = target, source
+    width = "equal" if source.dim == target.dim else "wider" if target.dim > source.dim else "narrower"
+    same = able.isometry == "exact" and role == "gallery"
+    return role in able.directions and width in able.widths and not same
+
+
+def _unsuited(provided: Provided) -> str:
     able = provided.thing.capabilities
     if able.joint:
         return "maps into a space of its own, which a plan does not compare"
