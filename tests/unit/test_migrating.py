@@ -1,5 +1,7 @@
 """A migration as an application runs it: every state, both ends, what it leaves alone, and who may do what when."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -113,8 +115,8 @@ def test_interrupted_or_not_the_order_is_the_same(docs, db, tmp_path):
     db.close()
     for name, limits in (("news", [10_000]), ("copy", [1, 17, 64, 3, 10_000])):
         order = seen.setdefault(name, [])
-        with vecdb.open(tmp_path / f"{name}.vecdb") as each:
-            each.collection("docs").migrate("old", "new", None, batch=1)
+        with vecdb.open(tmp_path / f"{name}.vecdb", durability="relaxed") as each:
+            each.collection("docs").migrate("old", "new", None, batch=3)
             for limit in limits:
                 each.collection("docs").migration(lambda texts, order=order: order.extend(texts) or embed(texts)).run(
                     limit
@@ -426,19 +428,96 @@ def test_several_models_one_after_the_other(docs, db):
     assert list(docs.spaces) == ["third"] and [each.number for each in docs.migrations] == [1, 2] and db.check().ok
 
 
-def test_after_a_rollback_another_model_is_not_held_to_the_first(db):
-    """The profile of a space that was emptied goes with its vectors."""
-    rng = np.random.default_rng(1)
-    old = rng.standard_normal((2_200, 8)).astype(np.float32)
-    first, second = rng.standard_normal((2, 2_200, 40)).astype(np.float32)
-    second[:, :] = (old @ rng.standard_normal((8, 40))) + 5.0
+@pytest.mark.parametrize("reopened", [False, True])
+def test_after_a_rollback_another_model_is_not_held_to_the_first(db, path, reopened):
+    """The profile of a space that was emptied goes with its vectors, in the file and in memory."""
+    count, rng = 2_600, np.random.default_rng(1)
+    old = rng.standard_normal((count, 8)).astype(np.float32)
+    first = (rng.standard_normal((count, 8)) @ rng.standard_normal((8, 40))).astype(np.float32)
+    second = (old @ rng.standard_normal((8, 40)) + 5.0).astype(np.float32)
     docs = db.create_collection("big")
     docs.add_space("old", dim=8)
     docs.add_space("new", dim=40)
-    docs.upsert(range(2_200), vectors={"old": old}, texts=[str(place) for place in range(2_200)])
-    docs.migrate("old", "new", lambda texts: first[[int(text) for text in texts]]).run()
+    docs.upsert(range(count), {"old": old}, texts=[str(place) for place in range(count)])
+    docs.migrate("old", "new", lambda texts: first[[int(text) for text in texts]], "random").run()
     assert docs.stats()["spaces"]["new"]["profiled"]
+    with pytest.raises(errors.WrongModelError):
+        docs.set_vectors("new", range(100), second[:100])
     docs.migration().rollback()
     assert not docs.stats()["spaces"]["new"]["profiled"]
-    again = docs.migrate("old", "new", lambda texts: second[[int(text) for text in texts]])
+    if reopened:
+        db.close()
+        db = vecdb.open(path, durability="relaxed")
+        docs = db.collection("big")
+    again = docs.migrate("old", "new", lambda texts: second[[int(text) for text in texts]], "random")
     assert again.run().state == "complete"
+    with pytest.raises(errors.WrongModelError):
+        docs.set_vectors("new", range(100), first[:100])
+    db.close()
+
+
+def test_vectors_of_another_model_pause_the_migration(db):
+    count, rng = 2_600, np.random.default_rng(1)
+    old = rng.standard_normal((count, 8)).astype(np.float32)
+    tables = [
+        (rng.standard_normal((count, 8)) @ rng.standard_normal((8, 40)) + shift).astype(np.float32) for shift in (1, 5)
+    ]
+    docs = db.create_collection("big")
+    docs.add_space("old", dim=8)
+    docs.add_space("new", dim=40)
+    docs.upsert(range(count), {"old": old}, texts=[str(place) for place in range(count)])
+    m = docs.migrate(
+        "old", "new", lambda texts: tables[m.status().done > 2_300][[int(text) for text in texts]], "random"
+    )
+    with pytest.raises(errors.WrongModelError):
+        m.run()
+    status = m.status()
+    assert "another model" in status.paused and 2_300 < status.done < count
+    m.resume()
+    assert docs.migration(lambda texts: tables[0][[int(text) for text in texts]]).run().state == "complete"
+
+
+def test_two_at_once_embed_every_record(docs, db):
+    """Runs of two handles interleave as they like; what one has embedded the other passes over."""
+    docs.migrate("old", "new", embed, batch=7)
+    done = []
+
+    def work():
+        done.append(docs.migration(embed).run().state)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    status = docs.migration().status()
+    assert status.state == "complete" and status.done == COUNT and status.pending == 0 and len(done) == 2
+    assert all(np.array_equal(each.vectors["new"], Y[int(each.text)]) for each in docs.scan(vectors=["new"]))
+    docs.migration().rollback()
+    assert all(each.spaces == ("old",) for each in docs.scan()) and db.check().ok
+
+
+def test_a_backup_in_the_middle_goes_on_by_itself(docs, db, tmp_path):
+    docs.migrate("old", "new", embed, batch=50).run(100)
+    db.backup(tmp_path / "copy.vecdb")
+    before = answers(docs)
+    with vecdb.open(tmp_path / "copy.vecdb") as copy:
+        assert copy.check().ok and copy.tags() == db.tags()
+        assert copy.collection("docs").migration(embed).run().state == "complete"
+        copy.collection("docs").migration().rollback()
+        assert answers(copy.collection("docs")) == before
+    assert docs.migration().status().done == 100
+
+
+def test_an_index_of_either_space_serves_all_the_while(docs, db):
+    docs.create_index("old", "rabitq")
+    docs.create_index("new", "rabitq")
+    before = answers(docs)
+    m = docs.migrate("old", "new", embed, batch=64)
+    m.run()
+    docs.optimize()
+    found = docs.search(Y[:20], k=5, space="new")
+    assert [hits.ids[0] for hits in found] == IDS[:20] and db.check().ok
+    m.rollback()
+    docs.optimize()
+    assert answers(docs) == before and len(docs.search(Y[0], k=5, space="new")) == 0 and db.check().ok

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vecdb.engine.identity import MIN_BATCH, MIN_ROWS, Cusum, Profile, explain, fit_profile
 from vecdb.errors import CorruptionError, WrongModelError
 from vecdb.storage.snapshot import Snapshot
-from vecdb.storage.spaces import SpaceView, read_profile
+from vecdb.storage.spaces import SpaceView, profile_key, read_profile
 from vecdb.types import Space
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Guard:
         """Read from the file: by space, and its live rows when it was fitted."""
         self._fitted: dict[tuple[int, int], Profile] = {}
         """Fitted by this process, perhaps not stored yet."""
+        self._seals: dict[int, bytes] = {}
+        """Checksum of the stored profile that is remembered of each space."""
 
     def review(self, snapshot: Snapshot, collection: int | None, part: SpaceBatch, *, trust: bool) -> Review:
         """Judge one space's part of a batch; a collection that was not committed yet (None) has no profiles.
@@ -90,11 +92,25 @@ class Guard:
             return Review(part.space, len(part.vectors))
         if trust or not len(part.vectors):
             return Review(part.space)
+        self._forget_replaced(snapshot, part.space)
         profile, fitted = self._profile(snapshot, collection, part.space)
         if len(part.vectors) < MIN_BATCH:
             return Review(part.space, len(part.vectors), part.vectors, profile, fitted)
         self._judge(profile, part)
         return Review(part.space, 0, None, profile, fitted)
+
+    def _forget_replaced(self, snapshot: Snapshot, space: Space) -> None:
+        """Forget what is remembered of a space whose profile is another one now, or is gone.
+
+        A space that a rollback emptied loses its profile, and may reach the same counts with another model.
+        """
+        stored = snapshot.tx.get("meta", profile_key(space))
+        seal = b"" if stored is None else bytes(stored[:8])
+        if self._seals.get(space.id, seal) != seal:
+            for known in (self._profiles, self._fitted):
+                for key in [key for key in known if key[0] == space.id]:
+                    known.pop(key, None)
+        self._seals[space.id] = seal
 
     @staticmethod
     def _judge(profile: Profile, part: SpaceBatch) -> None:
