@@ -6,8 +6,9 @@ import pytest
 from tests.indextypes import CopiesType, able, rows
 from vecdb.contracts import Candidates
 from vecdb.engine import indexed, routes
-from vecdb.errors import PluginContractError, PluginError
+from vecdb.errors import CorruptionError, PluginContractError, PluginError
 from vecdb.kernels import loader
+from vecdb.storage.format import u64
 
 
 @pytest.fixture(autouse=True)
@@ -116,12 +117,46 @@ def test_a_dropped_index_is_not_asked_again(case, taken):
     assert taken == [True, True]
 
 
-def test_vectors_that_were_not_proved_are_not_scored(case, taken):
+@pytest.mark.parametrize("small", [1 << 28, 0])
+def test_what_is_scored_was_proved_first_and_in_the_end_everything(case, taken, monkeypatch, small):
+    monkeypatch.setattr(routes, "_SMALL", small)
     it = case(CopiesType("acme.copies", able("exact", "filtered", "complete")))
     it.index()
-    found = it.c.search(rows(1, 99)[0], 5)
-    assert taken == [False]
-    assert found.ids == it.c.search(rows(1, 99)[0], 5, exact=True).ids
+    for turn in range(2 * routes._OFTEN):
+        found = it.c.search(rows(1, turn)[0], 5)
+        assert taken[-1:] == [True]
+        with it.db._read() as snapshot:
+            view = snapshot.space(it.c._number, it.c._entry().spaces["s"])
+            assert view.all_sound == (turn >= routes._OFTEN and small > 0)
+        assert found.ids == [hit.id for hit in it.c.search(rows(1, turn)[0], 5, explain=True)]
+
+
+def test_a_damaged_vector_is_never_scored(case, taken):
+    it = case(CopiesType("acme.copies", able("exact", "filtered", "complete")), count=3000)
+    it.c.optimize()
+    it.index()
+    it.reopen()
+    flip_a_vector(it)
+
+    def ask_often():
+        for turn in range(400):
+            it.c.search(rows(1, turn)[0], 5)
+
+    with pytest.raises(CorruptionError):
+        ask_often()
+
+
+def flip_a_vector(it):
+    with it.db._read() as snapshot:
+        blocks = snapshot.space(it.c._number, it.c._entry().spaces["s"]).open_blocks(snapshot.tx)
+        key = u64(blocks[0].ref.id)
+    env = it.db._store.env
+    tx = env.begin_write()
+    value = bytearray(tx.get("blocks", key))
+    value[len(value) // 2] ^= 1
+    tx.put("blocks", key, bytes(value))
+    env.commit(tx)
+    env.refresh()
 
 
 class Told:

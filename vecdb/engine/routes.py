@@ -27,13 +27,17 @@ from vecdb.storage.spaces import SpaceView
 __all__ = ["Route", "find_route"]
 
 Bools = npt.NDArray[np.bool_]
-Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+Positions = npt.NDArray[np.int64]
+Found = tuple[Positions, npt.NDArray[np.float32]]
 
 _MOST: Final = 64
 """Routes that are remembered of a state."""
+_OFTEN: Final = 8
+_SMALL: Final = 1 << 28
+"""After so many queries over vectors of no more bytes than that, all of them are proved at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
     """Where a query of a state goes, and with what.
 
@@ -51,6 +55,8 @@ class Route:
     effort : int or None
     plan : ndarray of int64
         Of the ranking of what comes back; also how many that have to be.
+    answered : int
+        Queries while not all vectors were proved; threads may count over each other, which does no harm.
     """
 
     usable: Usable
@@ -61,11 +67,10 @@ class Route:
     k: int
     effort: int | None
     plan: npt.NDArray[np.int64]
+    answered: int = 0
 
     def answer(self, view: CollectionView, space_view: SpaceView, queries: npt.NDArray[np.float32]) -> Found | None:
         """Return (positions, canonical scores) of one query, best first; None if it has to go the long way."""
-        if not space_view.all_sound:
-            return None  # what is nominated has to be proved before it is scored
         part = self.part
         try:
             with PartView(view, space_view, part.part, self.places) as shown:
@@ -77,7 +82,7 @@ class Route:
             with guarded(part.provided, "search"):
                 raise
         nominated, said = sound_arrays(part.provided, answer, 1)
-        if nominated.shape[1] > MOST_COMPILED:
+        if nominated.shape[1] > MOST_COMPILED or not self._prove(view, space_view, nominated[0]):
             return None
         from vecdb.kernels.canonical import rank_one  # numba is loaded by now, never by importing this module
 
@@ -85,6 +90,23 @@ class Route:
             self.blocks, self.plan, queries, nominated, said, places=self.places.table, allowed=self.allowed
         )
         return None if found is None else (found[0][: self.k], found[1][: self.k])
+
+    def _prove(self, view: CollectionView, space_view: SpaceView, nominated: Positions) -> bool:
+        """Compare what is to be scored with its checksums, sooner or later all vectors; False if it is impossible."""
+        if space_view.all_sound:
+            return True
+        self.answered += 1
+        if self.answered > _OFTEN and self.part.part.count * self.blocks.row_bytes <= _SMALL:
+            space_view.verify_all(view.tx)
+            return True
+        kept = nominated[nominated >= 0]
+        if len(kept) and int(kept.max()) >= self.part.part.count:
+            return False
+        there = self.places.of(kept)
+        if len(there) and int(there.min()) < 0:
+            return False
+        space_view.verify_positions(view.tx, there)
+        return True
 
 
 def find_route(
