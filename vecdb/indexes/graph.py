@@ -31,7 +31,7 @@ from vecdb.indexes.graph_link import link
 from vecdb.indexes.graph_walk import Habit, walk_graph
 from vecdb.indexes.samples import spread_positions
 from vecdb.indexes.scanned import ScannedCodes
-from vecdb.kernels import loader
+from vecdb.indexes.start import compiled
 from vecdb.types import METRICS, CancelCheck, Progress
 
 __all__ = ["GraphIndex", "GraphType"]
@@ -109,8 +109,7 @@ class GraphIndex:
         effort: int | None,
         view: VectorView,
     ) -> Candidates:
-        if not loader.ready():  # the vectors themselves answer while kernels are loaded
-            loader.request()
+        if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
         count = self.graph.count
         pool = effort if effort is not None else self.graph.effort + 2 * max(0, k - 10)

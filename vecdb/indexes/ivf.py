@@ -31,6 +31,7 @@ from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.lists import chained
 from vecdb.indexes.measure import Rule, Truth
 from vecdb.indexes.samples import spread_positions
+from vecdb.indexes.start import compiled
 from vecdb.kernels import loader
 from vecdb.types import METRICS, CancelCheck, Progress
 
@@ -132,8 +133,7 @@ class IvfIndex:
     def search(
         self, queries: F32, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
     ) -> Candidates:
-        if not loader.ready():  # the vectors themselves answer while kernels are loaded
-            loader.request()
+        if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
         count = self.coded.count
         most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))

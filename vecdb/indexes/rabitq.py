@@ -28,7 +28,7 @@ from vecdb.indexes.effort import ASKED, CodeGauge, kept_of
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.lists import chained
 from vecdb.indexes.samples import spread_positions
-from vecdb.kernels import loader
+from vecdb.indexes.start import compiled
 from vecdb.types import METRICS, CancelCheck, Progress
 
 __all__ = ["RabitqIndex", "RabitqType"]
@@ -104,8 +104,7 @@ class RabitqIndex:
         effort: int | None,
         view: VectorView,
     ) -> Candidates:
-        if not loader.ready():  # the vectors themselves answer while kernels are loaded
-            loader.request()
+        if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
         count = self.coded.count
         most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))

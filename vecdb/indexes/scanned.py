@@ -16,7 +16,7 @@ from vecdb.contracts.blobs import BlobWriter
 from vecdb.contracts.index import Candidates, VectorView
 from vecdb.indexes.codes import CodeBook, Codes, encode, prepare_queries, write_codes
 from vecdb.indexes.flat import exact_candidates
-from vecdb.kernels import loader
+from vecdb.indexes.start import compiled
 
 __all__ = ["ScannedCodes"]
 
@@ -40,8 +40,7 @@ class ScannedCodes:
         effort: int | None,
         view: VectorView,
     ) -> Candidates:
-        if not loader.ready():  # the vectors themselves answer while kernels are loaded
-            loader.request()
+        if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
         from vecdb.kernels import code_scan  # numba is loaded by now, never by importing this module
 

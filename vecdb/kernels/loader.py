@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ __all__ = [
     "ready",
     "request",
     "wait",
+    "wait_briefly",
     "warmup",
 ]
 
@@ -72,6 +74,10 @@ def _refuse_interpreted() -> None:
         raise RuntimeError("NUMBA_DISABLE_JIT is set: kernels would run as plain Python, slower than numpy")
 
 
+_PATIENCE = 2.0
+"""Seconds that searches of a process wait for kernels altogether: compiled ones are loaded in a quarter of that."""
+
+
 class _Loader:
     """The state of loading in this process."""
 
@@ -82,6 +88,7 @@ class _Loader:
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
         self.ready = False
+        self.patience = _PATIENCE
 
     def request(self, background: bool) -> None:
         with self.guard:
@@ -155,6 +162,18 @@ def wait(timeout: float | None = None) -> bool:
     """
     if _loader.thread is not None:
         _loader.finished.wait(timeout)
+    return ready()
+
+
+def wait_briefly() -> bool:
+    """Wait for a requested loading, all callers of this process together two seconds; return `ready`.
+
+    For work that would take longer without the kernels than loading them does, unless they have to be compiled first.
+    """
+    began = time.monotonic()
+    if _loader.patience > 0 and _loader.thread is not None:
+        _loader.finished.wait(_loader.patience)
+        _loader.patience -= time.monotonic() - began  # a lost update between threads waits once more
     return ready()
 
 
