@@ -16,16 +16,20 @@ from vecdb.errors import StateError
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import CancelCheck, MigrationStatus, Progress
+from vecdb.types import CancelCheck, MigrationStatus, Progress, Space
 
 if TYPE_CHECKING:
     from vecdb.contracts import params as parameters
     from vecdb.database import Database
+    from vecdb.engine import batch as batching
     from vecdb.engine import reading, spaces, transforms
     from vecdb.engine.batch import Batch
-    from vecdb.engine.migration import begin, both, encoders, ending, mapped, status, traffic, work
+    from vecdb.engine.bridge.twostage import Made
+    from vecdb.engine.migration import batches, begin, both, encoders, ending, mapped, status, traffic, work
     from vecdb.storage import migrations
 else:  # what a first search does without
+    batches = LazyModule("vecdb.engine.migration.batches")
+    batching = LazyModule("vecdb.engine.batch")
     begin = LazyModule("vecdb.engine.migration.begin")
     both = LazyModule("vecdb.engine.migration.both")
     encoders = LazyModule("vecdb.engine.migration.encoders")
@@ -235,6 +239,27 @@ class Migrating:
             view = CollectionView(snapshot, snapshot.entry(self._number, self.name))
             found = migrations.read_migrations(snapshot.tx, self._number)
             return tuple(status.describe(view, each) for each in found)
+
+    def _backfill(self, space: Space, made: Made) -> Made:
+        """Give vectors that a search made to the migration into their space; return those that it has no part in."""
+        database = self._database
+        with database._read() as snapshot:
+            active = migrations.active_migration(snapshot.tx, self._number)
+            if active is None or active.target != space.id or active.via == "map":
+                return made
+            view = CollectionView(snapshot, snapshot.entry(*self._numbered))
+            part = batching.space_batch(space, made.vectors, len(made.ids), False)
+            delivery, others = both.made_by_search(view, active, made.ids, made.versions, part)
+            review = database._guard.review(snapshot, self._number, delivery.part, trust=False)
+        if delivery.candidates:
+            operation = batches.deliver(self._numbered, active.number, delivery, [review])
+            database._write(operation, view.entry)
+        return replace(
+            made,
+            ids=[made.ids[place] for place in others],
+            versions=[made.versions[place] for place in others],
+            vectors=made.vectors[others],
+        )
 
 
 class _Settings:

@@ -54,6 +54,7 @@ class Upgrading:
         def _key(self) -> tuple[int, str]: ...
         def _entry(self) -> CollectionEntry: ...
         def _view(self, as_of: int | str | None = None) -> OpenView: ...
+        def _backfill(self, space: Space, made: Made) -> Made: ...
         def _write_batch(self, batch: Batch, rules: WriteRules, *, trust: bool) -> WriteResult: ...
 
     @property
@@ -196,7 +197,11 @@ class Upgrading:
         return stored.info_of(entry, names, self._database._registry)
 
     def _write_back(self, space: Space, made: Made) -> None:
-        """Store vectors that a search made, of the records that are still as they were read."""
+        """Store vectors that a search made, of the records that are still as they were read.
+
+        While the collection is migrated to this space they are the migration's own.
+        """
+        made = self._backfill(space, made)
         for _ in range(2):  # the second time without those that changed since
             kept = [place for place, same in enumerate(self._unchanged(made)) if same]
             if not kept:

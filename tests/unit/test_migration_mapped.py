@@ -152,3 +152,42 @@ def test_three_versions_in_one_store_are_answered_along_chains(docs, db):
         ("old", "new", "finished"),
         ("new", "third", "finished"),
     ]
+
+
+# --- vectors that searches make ---------------------------------------------------------------------------
+
+
+def test_vectors_that_searches_write_back_are_the_migrations_own(docs, db):
+    docs.fit_transform("new", "old", "ridge", pairs=(Y[:350], X[:350]))
+    before = docs.search(X[:9], k=12, space="old", spaces="native").scores.tobytes()
+    m = docs.migrate("old", "new", embed)
+
+    def ask(place):
+        return docs.search(Y[place], k=5, space="new", rerank="native", encode=embed, candidates=30, writeback=True)
+
+    assert ask(400).ids and m.status().done == 30 and m.status().pending == COUNT - 30
+    m.run(100)
+    m.pause("for the night")
+    ask(410)
+    done = m.status().done
+    assert 130 < done <= 160 and m.status().paused
+    m.resume()
+    assert m.run().state == "complete" and ask(420).ids[0] == 420
+    assert all(np.array_equal(each.vectors["new"], Y[each.id]) for each in docs.scan(vectors=["new"]))
+    m.rollback()
+    assert all(record.spaces == ("old",) for record in docs.scan()) and db.check().ok
+    assert docs.search(X[:9], k=12, space="old", spaces="native").scores.tobytes() == before
+
+
+def test_what_a_migration_has_no_part_in_is_written_back_as_ever(docs, db):
+    docs.fit_transform("new", "old", "ridge", pairs=(Y[:350], X[:350]))
+    docs.add_space("older", dim=8)
+    docs.upsert(["ancient"], {"older": Z[:1]}, texts=["0"])
+    docs.fit_transform("new", "older", "ridge", pairs=(Y[:350], Z[:350]))
+    m = docs.migrate("old", "new", embed)
+    docs.search(Y[0], k=5, space="new", rerank="native", encode=embed, candidates=40, writeback=True)
+    assert docs.get(["ancient"])[0].spaces == ("new", "older") or docs.get(["ancient"])[0].spaces == ("older",)
+    own = m.status().done
+    m.rollback()
+    left = [record.id for record in docs.scan() if "new" in record.spaces]
+    assert own >= 39 and set(left) <= {"ancient"} and db.check().ok

@@ -19,7 +19,7 @@ from vecdb.engine.migration.begin import Key, put, stored
 from vecdb.engine.view import CollectionView
 from vecdb.storage.failpoints import visit
 from vecdb.storage.format import StoredRecord, decode_record, encode_records, pack_refs
-from vecdb.storage.migrations import BACKFILLING, BRIDGING, COMPLETE, StoredMigration
+from vecdb.storage.migrations import BACKFILLING, BRIDGING, COMPLETE, UNDOING, StoredMigration
 from vecdb.storage.records import record_key
 from vecdb.storage.snapshot import entry_by_number
 from vecdb.storage.writetx import Pending, WriteTx
@@ -89,6 +89,8 @@ class Delivery:
         Whether a rollback takes the vectors away again.
     traffic : mapping of int to int
         Hits of bridged searches since the last batch, by row.
+    asked : bool
+        A search made the vectors and asked for them to be kept: a pause does not stop that.
     """
 
     candidates: Sequence[Candidate]
@@ -98,6 +100,13 @@ class Delivery:
     seconds: float
     own: bool = True
     traffic: Mapping[int, int] = field(default_factory=dict)
+    asked: bool = False
+
+    def welcome(self, migration: StoredMigration) -> bool:
+        """Whether the migration takes it as things stand."""
+        if self.asked:
+            return migration.active and migration.state != UNDOING
+        return migration.state in _RUNNING and not migration.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ def deliver(
 
     def operation(write: WriteTx) -> Delivered:
         migration = stored(write, collection, number)
-        if migration.state not in _RUNNING or migration.paused:
+        if not delivery.welcome(migration):
             return Delivered(0, False)
         pending = write.pending(entry_by_number(write.catalog, *collection))
         taken = _still_waiting(write, pending, delivery)

@@ -1,19 +1,25 @@
-"""Writes while a migration runs: a record that is written with a new vector gets an old one too, where it can.
+"""Writes while a migration runs, by others than its loop.
 
-So that a rollback leaves nobody out. The old encoder is the application's and belongs to its process; who writes
-elsewhere, or without it, is listed by the status instead.
+A record that is written with a new vector gets an old one too, where it can, so that a rollback leaves nobody out. The
+old encoder is the application's and belongs to its process; who writes elsewhere, or without it, is listed by the
+status instead. Vectors that a search has made of old records, and is asked to keep, are the migration's own: a
+rollback takes them away again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from vecdb.engine.batch import Batch, space_batch
+from vecdb.engine.batch import Batch, SpaceBatch, space_batch
+from vecdb.engine.migration.batches import Candidate, Delivery, Wanted
 from vecdb.engine.migration.encoders import Encoder
+from vecdb.engine.view import CollectionView
+from vecdb.storage.idkeys import id_keys
 from vecdb.storage.migrations import StoredMigration
-from vecdb.types import Record
+from vecdb.types import Id, Record
 
 
 def completed(batch: Batch, migration: StoredMigration, encoder: Encoder) -> Batch:
@@ -53,3 +59,39 @@ def _record(batch: Batch, place: int) -> Record:
     metadata = batch.metadatas[place] if batch.metadatas is not None else {}
     text = batch.texts[place] if batch.texts is not None else None
     return Record(batch.ids[place], metadata, text, 0)
+
+
+def made_by_search(
+    view: CollectionView, migration: StoredMigration, ids: Sequence[Id], versions: Sequence[int], part: SpaceBatch
+) -> tuple[Delivery, list[int]]:
+    """Return new vectors of records as a delivery to the migration, and the places of those that it has no part in.
+
+    Parameters
+    ----------
+    ids, versions : sequence
+        The records as they were read; those that changed since are in neither.
+    part : SpaceBatch
+        One row for each.
+    """
+    wanted = Wanted(migration.source, migration.target)
+    candidates, taken, others = [], [], []
+    for place, row in enumerate(view.find_all(id_keys(ids))):
+        stored = None if row is None else view.record(row)
+        if row is None or stored is None or stored.version != versions[place] or wanted.lacks in stored.refs:
+            continue
+        if wanted.has not in stored.refs:
+            others.append(place)
+            continue
+        taken.append(place)
+        candidates.append(
+            Candidate(row, stored.version, stored.refs[wanted.has], Record(ids[place], {}, None, stored.version))
+        )
+    mine = replace(
+        part,
+        places=np.arange(len(taken), dtype=np.int64),
+        vectors=part.vectors[taken],
+        scales=part.scales[taken],
+        stored=part.stored[taken],
+        errors=part.errors[taken] if len(part.errors) else part.errors,
+    )
+    return Delivery(candidates, mine, wanted, {}, 0.0, asked=True), others
