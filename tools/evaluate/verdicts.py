@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -100,14 +100,14 @@ def _questions(case: Case, which: Any, judged: Judged | None, clusters: Any) -> 
     return Questions(case.old.queries[which], case.new.queries[which], judged, clusters)
 
 
-def ranked(material: Material, setting: Setting, registry: PluginRegistry) -> Ledger:
+def ranked(material: Material, setting: Setting, registry: PluginRegistry, arms: Sequence[Arm]) -> Ledger:
     """Return what everything is worth for every test query in every split."""
     ledger = Ledger(SPLITS, setting.questions.clusters, "mrr")
     for name, found in (("stay", staying(material, setting)), ("new", reembedded(material, setting))):
         _write(ledger, name, slice(None), found, setting)
     for split in range(SPLITS):
         part = part_of(material, split)
-        for arm in ARMS:
+        for arm in arms:
             provided = registry.find("transform", arm.kind)
             made = fit_arm(material, part, arm, provided, {}, never)
             found = bridged(material, setting, arm, provided, made)
@@ -123,13 +123,13 @@ def _write(ledger: Ledger, name: str, splits: slice, found: Any, setting: Settin
     ledger.write((name, True), splits, columns, corrected, judged)
 
 
-def kept(store: Path, corpus: Corpus, case: Case, registry: PluginRegistry) -> Ledger:
+def kept(store: Path, corpus: Corpus, case: Case, registry: PluginRegistry, arms: Sequence[Arm]) -> Ledger:
     """Return the ledger of a case from the store, or make it."""
     path = store / f"{corpus.name}-{case.name.replace(':', '-')}.npz"
     material, setting = (None, None) if path.exists() else material_of(corpus, case)
     if material is not None and setting is not None:
         started = time.monotonic()
-        made = ranked(material, setting, registry)
+        made = ranked(material, setting, registry, arms)
         arrays = {f"{name}|{int(fixed)}": values for (name, fixed), values in made.values.items()}
         np.savez_compressed(path, clusters=made.clusters, **arrays)
         print(f"{case.name}: ranked in {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
@@ -261,14 +261,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--store", type=Path, required=True, help="folder to keep rankings in")
     parser.add_argument("--case", action="append", default=[], metavar="OLD:NEW", help="default: all, and the controls")
+    parser.add_argument("--kinds", help="names, with commas between them, of those that are tried")
     parser.add_argument("--trials", type=int, default=200, help="plans of each case")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args(arguments)
     options.store.mkdir(parents=True, exist_ok=True)
     corpus, registry = load_corpus(options.folder), PluginRegistry(entry_points=False)
+    arms = [arm for arm in ARMS if not options.kinds or arm.kind in options.kinds.split(",")]
     rows = []
     for case in cases(corpus, options.case):
-        ledger = kept(options.store, corpus, case, registry)
+        ledger = kept(options.store, corpus, case, registry, arms)
         rows.append(summary(case.name, [judged_once(ledger, trial) for trial in range(options.trials)]))
     print(markdown(rows))
     if options.json is not None:
