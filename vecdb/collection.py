@@ -589,7 +589,7 @@ class Collection(Migrating, Upgrading, Judging):
             "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached.
         calibration : {"reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
             How scores of different spaces are brought on one scale; default: what was found best when the transform was
-            stored, else "reference" (docs/explanation/bridging.md).
+            stored, else "lists" (docs/explanation/bridging.md).
         prior : float, default 0
             Added to the calibrated scores of vectors that need no transform.
         rerank : {"native"}, optional

@@ -244,7 +244,7 @@ def test_a_direct_transform_goes_before_a_chain_and_chains_are_followed(db):
     origins = {hit.space: hit.origin for hit in hits[0]}
     assert origins == {"newest": "native", "new": "bridged:step", "old": "bridged:step+up"}
     assert np.mean([found.ids[0] == world.ids[i] for i, found in enumerate(hits)]) > 0.8
-    assert hits.plan["calibration"] == "reference" and len(hits.plan["classes"]) == 3
+    assert hits.plan["calibration"] == "lists" and len(hits.plan["classes"]) == 3
     docs.fit_transform("newest", "old", "procrustes", pairs=(newest[:100], world.old[:100]), name="direct")
     assert {hit.origin for hit in docs.search(newest[0], k=300, space="newest")} == {
         "native",
@@ -307,7 +307,7 @@ def test_a_query_in_both_spaces_needs_no_transform(db):
     world = World(db, new=200)
     both = {"old": world.old[:20], "new": world.new[:20]}
     found = world.docs.search(both, k=5, explain=True)
-    assert [hits.ids[0] for hits in found] == world.ids[:20] and found.plan["calibration"] == "reference"
+    assert [hits.ids[0] for hits in found] == world.ids[:20] and found.plan["calibration"] == "lists"
     assert {(hit.space, hit.origin) for hits in found for hit in hits} <= {("new", "native"), ("old", "native")}
     turned = world.docs.search({"old": world.old[300:320], "new": world.new[300:320]}, k=5, space="old")
     assert [hits.ids[0] for hits in turned] == world.ids[300:320]
@@ -388,7 +388,7 @@ def test_joint_transforms_bridge_and_leave_new_vectors_alone(db, kind, direction
     world.have_new(range(0, 400, 2))
     mixed = world.docs.search(world.new[:40], space="new", explain=True)
     assert np.mean([hits.ids[0] == world.ids[i] for i, hits in enumerate(mixed)]) > 0.8
-    assert mixed.plan["calibration"] == "reference"
+    assert mixed.plan["calibration"] == "lists"
     world.have_new(range(400))
     same(world.docs.search(world.queries, space="new"), world.docs.search(world.queries, space="new", spaces="native"))
 

@@ -54,7 +54,7 @@ class Bridged:
     strict : bool
         Refuse if some of these cannot be reached.
     calibration : str or None
-        None: what was chosen when the transform was stored, else `reference`.
+        None: what was chosen when the transform was stored, else `calibration.USUAL`.
     prior : float
         Added to the calibrated scores of direct classes, in their own unit.
     note : callable
@@ -367,7 +367,7 @@ class _Answer:
         second = owner if method in RANKED else -raw
         order = np.lexsort((record, second, -score))
         if self._request.min_score is not None:
-            order = order[score[order] >= self._request.min_score]
+            order = order[score[order].astype(np.float32) >= np.float32(self._request.min_score)]
         order = order[self._request.offset : wanted]
         classes = [self._parts[number].each for number in owner[order].tolist()]
         return Ranked(record[order].tolist(), score[order].astype(np.float32), raw[order], classes)

@@ -21,6 +21,10 @@ CALIBRATIONS: Final[tuple[str, ...]] = get_args(Calibration)
 RANKED: Final = ("rrf", "ranks")
 """Those that go by ranks: their scores are comparable among themselves only."""
 
+USUAL: Final[Calibration] = "lists"
+"""Where nothing was chosen for a transform: on validation queries of four text models no other was above it, at any
+share and with records embedded anew at random or the unusual first (docs/explanation/bridging.md)."""
+
 _SMOOTH: Final = 60.0
 """Of reciprocal ranks (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _TAIL: Final = 8

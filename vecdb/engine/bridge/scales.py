@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.engine.bridge.calibration import Curve, Line, isotonic, matched, tail_matched
+from vecdb.engine.bridge.calibration import CALIBRATIONS, USUAL, Curve, Line, isotonic, matched, tail_matched
 from vecdb.engine.bridge.classes import VectorClass, Walk
 from vecdb.engine.bridge.folding import Fold
 from vecdb.engine.pairing import all_pairs, directed
@@ -229,18 +229,16 @@ def static_scale(each: VectorClass, target: Space, known: KnownPairs, method: st
 
 
 def chosen_method(wanted: str | None, classes: Sequence[VectorClass]) -> str:
-    """Return the calibration that was asked for, else the one chosen for the first bridge, else `reference`."""
+    """Return the calibration that was asked for, else the one chosen for the first bridge, else `USUAL`."""
     if wanted is not None:
         return wanted
     for each in classes:
         loaded = each.walks[0].loaded if each.walks else each.gallery[0][0] if each.gallery else None
         if loaded is not None:
             return _named(loaded.entry.quality)
-    return "reference"
+    return USUAL
 
 
 def _named(quality: Mapping[str, object]) -> str:
-    from vecdb.engine.bridge.calibration import CALIBRATIONS
-
     found = quality.get("calibration")
-    return found if isinstance(found, str) and found in CALIBRATIONS else "reference"
+    return found if isinstance(found, str) and found in CALIBRATIONS else USUAL
