@@ -191,6 +191,7 @@ def test_five_hundred_random_kills(tmp_path, undisturbed, part):
         turn += 1
 
 
+HOW = ("exit", pytest.param("pause", marks=pytest.mark.full))
 FORWARD = ("migrate.begun", "migrate.batch", "write.begin", "write.applied", "commit.before", "commit.after")
 BACKWARD = ("migrate.undoing", "migrate.undone", "write.applied", "commit.before", "commit.after")
 
@@ -218,21 +219,21 @@ def die_at(path, undisturbed, name, visits, call):
     assert_as_before(path, base, answers, size)
 
 
-@pytest.mark.parametrize("how", ["exit", "pause"])
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", FORWARD)
 def test_each_failpoint_of_a_run(tmp_path, undisturbed, name, how):
     visits = [(1, how)] if name == "migrate.begun" else [(1, how), (4, how)]
     die_at(tmp_path / "killed.vecdb", undisturbed, name, visits, "run")
 
 
-@pytest.mark.parametrize("how", ["exit", "pause"])
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", BACKWARD)
 def test_each_failpoint_of_a_rollback(tmp_path, undisturbed, name, how):
     visits = [(1, how)] if name in ("migrate.undone", "commit.after") else [(1, how), (2, how)]
     die_at(tmp_path / "killed.vecdb", undisturbed, name, visits[:1] if name == "migrate.undone" else visits, "rollback")
 
 
-@pytest.mark.parametrize("how", ["exit", "pause"])
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", ["migrate.finished", "write.applied", "commit.before", "commit.after"])
 def test_each_failpoint_of_the_end(tmp_path, undisturbed, name, how):
     path = tmp_path / "killed.vecdb"
