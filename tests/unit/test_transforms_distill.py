@@ -202,16 +202,26 @@ def test_few_queries_and_the_old_models_word_alone_count_for_less(count):
     data, _ = bent()
     data = replace(data, queries=data.queries[:count], queries_across=data.queries_across[:10])
     lessons = lessons_of(data, centres_of(data), "mean")
-    found = {(each.asked.place, each.teacher, len(each.asked.new)): each.weight for each in lessons}
-    share = count / 2500
+    found = {(each.asked.place, each.teacher, len(each.asked.new), len(each.bank.old)): each.weight for each in lessons}
+    share = count / 4000
     assert found == {
-        (0, "mean", 260): 1.0,
-        (0, "old", 260): 0.3,
-        (1, "mean", 10): pytest.approx(share),
-        (1, "old", 10): pytest.approx(0.3 * share),
-        (1, "new", count - 10): pytest.approx(share),
+        (0, "mean", 260, 260): 1.0,
+        (0, "old", 260, 100): 0.3,
+        (1, "mean", 10, 260): pytest.approx(share),
+        (1, "old", 10, 100): pytest.approx(0.3 * share),
+        (1, "new", count - 10, 260): pytest.approx(share),
+        (1, "mean", 10, 10): pytest.approx(share),
     }
     assert lessons[-1].asked.place == 1 and lessons[0].asked.place == 0
+
+
+def test_queries_that_both_models_know_are_ranked_among_themselves():
+    data, _ = bent()
+    lesson = lessons_of(data, centres_of(data), "mean")[-1]
+    assert np.array_equal(lesson.bank.old, data.queries_across) and np.array_equal(lesson.bank.new, data.queries[:40])
+    np.testing.assert_allclose(lesson.bank.centred.mean(0), 0.0, atol=1e-6)
+    unknown = lessons_of(replace(data, queries_across=None), centres_of(data), "mean")
+    assert all(len(each.bank.old) != 40 for each in unknown)
 
 
 def test_without_a_step_it_is_ridge_regression_for_records_and_says_so():

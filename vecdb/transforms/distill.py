@@ -27,7 +27,7 @@ from vecdb.types import Metric
 __all__ = ["DISTILL", "Centres", "DistillType", "Learnt", "centres_of", "distilled", "lessons_of"]
 
 _LEAST = 3
-_MANY = 2_500
+_MANY = 4_000
 """Real queries whose lessons count as much as those of the pairs: fewer are soon learnt by heart, and count less."""
 
 
@@ -144,10 +144,13 @@ def lessons_of(data: FitData, centres: Centres, teacher: Teacher) -> list[Lesson
     metrics = data.source_space.metric, data.target_space.metric
     crowds = [Asked(data.source, data.target, _rounded(centres.before), 0)]
     crowds += _real(data, _rounded(centres.asked))
-    banks = [_bank(data.target, data.source, centres, metrics[1])]
+    banks = [_bank(data.target, data.source, centres.after, metrics[1])]
     if data.stored is not None:
-        banks.append(_bank(data.stored, None, centres, metrics[1]))
+        banks.append(_bank(data.stored, None, centres.after, metrics[1]))
     found = [taught(crowd, bank, teacher, metrics) for crowd in crowds for bank in banks]
+    found += [
+        taught(each, _themselves(each, metrics[1]), teacher, metrics) for each in crowds[1:] if each.old is not None
+    ]
     share = 1.0 if data.queries is None else min(1.0, len(data.queries) / _MANY)
     return [
         each._replace(weight=each.weight * (share if each.asked.place else 1.0)) for each in found if each is not None
@@ -165,8 +168,14 @@ def _real(data: FitData, centre: Rows32) -> list[Asked]:
     return found
 
 
-def _bank(old: Rows32, new: Rows32 | None, centres: Centres, metric: Metric) -> Bank:
-    centred = old - _rounded(centres.after)
+def _themselves(asked: Asked, metric: Metric) -> Bank:
+    """Return queries as a bank: over documents none of them meets itself, and only the bulk of a list is learnt."""
+    old: Rows32 = asked.new[:0] if asked.old is None else asked.old
+    return _bank(old, asked.new, old.mean(0, dtype=np.float64), metric)
+
+
+def _bank(old: Rows32, new: Rows32 | None, centre: npt.NDArray[np.float64], metric: Metric) -> Bank:
+    centred = old - _rounded(centre)
     bias = -0.5 * (centred * centred).sum(1) if metric == "l2" else np.zeros(len(old), np.float32)
     return Bank(old, new, centred, bias.astype(np.float32))
 
