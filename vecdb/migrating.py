@@ -307,13 +307,20 @@ class Migration:
             return status.describe(view, begin.known_one(found, self._number))
 
     def run(
-        self, limit: int | None = None, *, progress: Progress | None = None, cancel: CancelCheck | None = None
+        self,
+        limit: int | None = None,
+        *,
+        retry_failed: bool = False,
+        progress: Progress | None = None,
+        cancel: CancelCheck | None = None,
     ) -> MigrationStatus:
         """Embed the next `limit` records, or all that wait, each batch one commit.
 
         Parameters
         ----------
         limit : int, optional
+        retry_failed : bool, default False
+            Try records again that could not be embedded at three passes.
         progress : callable, optional
             Called as ``progress(records done, records in all)`` after each commit.
         cancel : callable, optional
@@ -337,6 +344,8 @@ class Migration:
         """
         self._collection._database._refuse_in_transaction("run")
         wanted = None if limit is None else check_count("limit", limit, 0)
+        if retry_failed:
+            self._write(begin.forget_failures(self._key, self._number))
         work.run(self._tools(progress, cancel), self._number, wanted)
         return self.status()
 

@@ -7,6 +7,7 @@ import pytest
 
 import vecdb
 from vecdb import errors
+from vecdb.engine.migration import work
 
 COUNT, OLD, NEW = 300, 6, 9
 RNG = np.random.default_rng(5)
@@ -521,3 +522,51 @@ def test_an_index_of_either_space_serves_all_the_while(docs, db):
     m.rollback()
     docs.optimize()
     assert answers(docs) == before and len(docs.search(Y[0], k=5, space="new")) == 0 and db.check().ok
+
+
+# --- records that cannot be embedded ----------------------------------------------------------------------
+
+
+def test_records_that_fail_are_tried_at_three_passes_and_when_asked(docs):
+    tried, able = [], set()
+
+    def picky(texts):
+        tried.extend(texts)
+        return [None if text in {"5", "77"} - able else Y[int(text)] for text in texts]
+
+    m = docs.migrate("old", "new", picky, batch=100)
+    status = m.run()
+    assert status.state == "complete" and status.pending == 2 and tried.count("5") == tried.count("77") == 3
+    assert dict(status.failures) == dict.fromkeys(["r5", "r77"], "the encoder returned no vector")
+    m.run()
+    assert tried.count("5") == 3
+    able.add("5")
+    assert m.run(retry_failed=True).pending == 1 and tried.count("5") == 4 and tried.count("77") == 6
+    docs.upsert(["r77"], {"old": X[420:421]}, texts=["420"])  # written anew, it is another case
+    assert m.run().failures == () and m.status().pending == 0
+    m.finish()
+
+
+def test_too_many_failures_pause_it(docs, monkeypatch):
+    monkeypatch.setattr(work, "MAX_FAILURES", 20)
+    m = docs.migrate("old", "new", lambda texts: [None] * len(texts), batch=8, canary=0.0)
+    status = m.run()
+    assert "could not be embedded" in status.paused and 20 <= len(status.failures) < 40
+    m.resume()
+    assert docs.migration(embed).run(retry_failed=True).pending == 0
+
+
+def test_an_encoder_that_is_down_loses_nothing(docs):
+    calls = []
+
+    def falls(texts):
+        calls.append(texts)
+        if len(calls) > 4:
+            raise ConnectionError("gone")
+        return embed(texts)
+
+    m = docs.migrate("old", "new", falls, batch=20, canary=0.0, retries=1, retry_wait=0)
+    with pytest.raises(errors.EncoderError, match="gone"):
+        m.run()
+    assert m.status().done == 80 and m.status().paused == "" and m.status().failures == ()
+    assert docs.migration(embed).run().state == "complete"

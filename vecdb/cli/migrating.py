@@ -164,10 +164,12 @@ def _values(plugins: vecdb.PluginRegistry, policy: str, texts: dict[str, str]) -
     return {name: declared[name].read(owner, name, text) if name in declared else text for name, text in texts.items()}
 
 
-def _embed(migration: vecdb.Migration, able: bool, limit: int | None, out: Output) -> None:
+def _embed(
+    migration: vecdb.Migration, able: bool, limit: int | None, out: Output, *, retry_failed: bool = False
+) -> None:
     if able:
         with out.progress("embedding") as progress:
-            migration.run(limit, progress=progress)
+            migration.run(limit, retry_failed=retry_failed, progress=progress)
     _show(migration.status(), out)
 
 
@@ -206,6 +208,7 @@ def pause(database: str, collection: str, reason: str, timeout: float, out: Outp
 @database_argument
 @collection_argument
 @_run_options
+@click.option("--retry-failed", is_flag=True, help="Try records again that could not be embedded at three passes.")
 @timeout_option
 @json_option
 def resume(
@@ -217,6 +220,7 @@ def resume(
     rate: float | None,
     retries: int,
     trust: bool,
+    retry_failed: bool,
     timeout: float,
     out: Output,
 ) -> None:
@@ -228,7 +232,7 @@ def resume(
         migration = db.collection(collection).migration(encode, retries=retries, rate=rate, trust=trust)
         if migration.status().paused:
             migration.resume()
-        _embed(migration, encode is not None, limit, out)
+        _embed(migration, encode is not None, limit, out, retry_failed=retry_failed)
 
 
 @command("vecdb migrate finish news.vecdb docs")

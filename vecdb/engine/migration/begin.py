@@ -160,3 +160,15 @@ def add_traffic(collection: Key, number: int, hits: Mapping[int, int]) -> Callab
             write.note(f"{collection[1]}: migration {number}: hits of {len(hits)} records")
 
     return operation
+
+
+def forget_failures(collection: Key, number: int) -> Callable[[WriteTx], None]:
+    """Return the operation after which records that could not be embedded are tried again."""
+
+    def operation(write: WriteTx) -> None:
+        migration = stored(write, collection, number)
+        if migration.active and migration.failed:
+            put(write, collection, replace(migration, failed=()))
+            write.note(f"{collection[1]}: migration {number}: {len(migration.failed)} records are tried again")
+
+    return operation

@@ -33,7 +33,7 @@ MAX_ANCHORS: Final = 2_048
 """Records that stand for those the transform was fitted on: enough for a distance, and a bounded matrix product."""
 _CHUNK: Final = 2_048
 MAX_ATTEMPTS: Final = 3
-"""After so many a record that cannot be embedded is passed over, until `retry_failed`."""
+"""After so many a record that cannot be embedded is passed over, until a run with ``retry_failed``."""
 
 Collect = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], npt.NDArray[Any] | None]
 

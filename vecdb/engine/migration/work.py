@@ -252,7 +252,7 @@ class _Loop:
         self.done += delivered.stored
         self._tell(migration.done + delivered.stored)
         failed = len(migration.failed) + len(delivery.failures)
-        if failed >= MAX_FAILURES:
+        if delivery.failures and failed >= MAX_FAILURES:
             self._pause(entry, f"{failed} records could not be embedded")
         return delivered.going_on
 
