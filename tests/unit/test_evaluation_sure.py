@@ -179,6 +179,12 @@ def test_a_query_counts_in_the_splits_that_judged_it() -> None:
     assert predict_ratio(above[:1], below[:1], np.arange(4)).value == pytest.approx(2.0)
 
 
+def test_many_clusters_are_resampled_alike() -> None:
+    values = np.random.default_rng(8).random(9_000)
+    found = predict_mean(values, np.arange(9_000), new=10**9)
+    assert found.high - found.value == pytest.approx(1.96 * values.std() / math.sqrt(9_000), rel=0.1)
+
+
 def test_a_ratio_to_nothing_is_not_a_number() -> None:
     assert math.isnan(predict_ratio(np.ones(5), np.zeros(5), np.arange(5)).value)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -21,6 +22,8 @@ Clusters = npt.NDArray[np.int64]
 
 RESAMPLES = 1_000
 _LEAST = 1e-9
+_KEPT, _PIECE = 4_000, 50
+"""Clusters up to which all resamples are drawn at once and kept (32 MB); resamples that are drawn at once for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,22 @@ def _resampled(values: Values, clusters: Clusters, seed: int) -> Values:
     numbers = numbers.reshape(-1)
     count = int(numbers.max()) + 1
     sums = np.column_stack([np.bincount(numbers, weights=column, minlength=count) for column in values.T])
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=RESAMPLES)
-    drawn: Values = weights.astype(np.float64) @ sums
-    return drawn
+    if count <= _KEPT:
+        return np.asarray(_weights(count, seed) @ sums, np.float64)
+    random = np.random.default_rng(seed)
+    return np.concatenate([_drawn(random, count, _PIECE) @ sums for _ in range(RESAMPLES // _PIECE)])
+
+
+@lru_cache(maxsize=2)
+def _weights(count: int, seed: int) -> Values:
+    """Return how often each cluster is in each resample; drawing them takes longer than all the rest."""
+    weights = _drawn(np.random.default_rng(seed), count, RESAMPLES)
+    weights.flags.writeable = False
+    return weights
+
+
+def _drawn(random: np.random.Generator, count: int, resamples: int) -> Values:
+    return random.multinomial(count, np.full(count, 1.0 / count), size=resamples).astype(np.float64)
 
 
 def _by_split(values: Values) -> Values:
