@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from tools.evaluate.corpus import Corpus, Model, load_corpus
 from tools.evaluate.protocol import queries_of
+from tools.evaluate.report import write_page
 from vecdb import PluginRegistry, Space
 from vecdb.contracts.quiet import never
 from vecdb.evaluation import Judged, joined, near_duplicates
@@ -263,6 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--case", action="append", default=[], metavar="OLD:NEW", help="default: all, and the controls")
     parser.add_argument("--kinds", help="names, with commas between them, of those that are tried")
     parser.add_argument("--trials", type=int, default=200, help="plans of each case")
+    parser.add_argument("--write-docs", type=Path, metavar="PAGE", help="put the table into a page")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args(arguments)
     options.store.mkdir(parents=True, exist_ok=True)
@@ -273,6 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
         ledger = kept(options.store, corpus, case, registry, arms)
         rows.append(summary(case.name, [judged_once(ledger, trial) for trial in range(options.trials)]))
     print(markdown(rows))
+    if options.write_docs is not None:
+        write_page(options.write_docs, "verdicts", markdown(rows))
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return 0

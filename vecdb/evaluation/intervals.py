@@ -22,6 +22,7 @@ Clusters = npt.NDArray[np.int64]
 
 RESAMPLES = 1_000
 _LEAST = 1e-9
+_UNKNOWN = 4.0
 _KEPT, _PIECE = 4_000, 50
 """Clusters up to which all resamples are drawn at once and kept (32 MB); resamples that are drawn at once for more."""
 
@@ -164,8 +165,20 @@ def _by_split(values: Values) -> Values:
 def _reach(drawn: Values, refits: Values, queries: int, new: int | None, level: float) -> float:
     """Return half the width of the interval: sampling of queries, now and then, and one refit against their mean."""
     sampling = float(drawn.var()) * (1.0 + queries / (new or queries))
-    refitting = float(refits.var(ddof=1)) * (1.0 + 1.0 / len(refits)) if len(refits) > 1 else 0.0
+    refitting = _refitting(refits)
     return NormalDist().inv_cdf(0.5 + level / 2.0) * math.sqrt(sampling + refitting)
+
+
+def _refitting(refits: Values) -> float:
+    """Return the variance of one more refit around the mean of these, as wide as few of them leave it unknown.
+
+    The variance of Student's distribution with as many degrees of freedom; up to two it is not finite, and limited.
+    """
+    freedom = len(refits) - 1
+    if freedom < 1:
+        return 0.0
+    unknown = min(freedom / (freedom - 2), _UNKNOWN) if freedom > 2 else _UNKNOWN
+    return float(refits.var(ddof=1)) * (1.0 + 1.0 / len(refits)) * unknown
 
 
 def _nothing() -> Estimate:
