@@ -7,6 +7,7 @@ list; a regression would shrink it until it vanished (docs/explanation/bridging.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -73,7 +74,9 @@ def matched(cross: F64, native: F64) -> Line:
     cross, native : ndarray of float64, shape (r,)
         Scores of the same rows; of rows of one score the deviation is left as it is.
     """
-    return _line(cross.mean(), cross.std(), native.mean(), native.std())
+    means = cross.sum() / len(cross), native.sum() / len(native)
+    spreads = [math.sqrt(float(np.dot(left, left)) / len(left)) for left in (cross - means[0], native - means[1])]
+    return _line(float(means[0]), spreads[0], float(means[1]), spreads[1])
 
 
 def tail_matched(cross: F64, native: F64) -> Line:

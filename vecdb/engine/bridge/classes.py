@@ -95,7 +95,8 @@ class VectorClass:
         """Return queries before the first map and after each, one by one: the same bits in any company."""
         found = [queries]
         for walk in self.walks:
-            found.append(np.concatenate([walk(found[-1][row : row + 1]) for row in range(len(queries))]))
+            rows = [walk(found[-1][row : row + 1]) for row in range(len(queries))]
+            found.append(rows[0] if len(rows) == 1 else np.concatenate(rows))
         return found
 
 

@@ -7,6 +7,7 @@ vectors stand in; where there are none either, nothing but ranks can be compared
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,7 +71,7 @@ class Similarity:
             size = float(np.dot(query, query))
             products = -np.sqrt(np.maximum(0.0, size - 2.0 * products + self._lengths))
         elif self._metric == "cosine":
-            products /= max(float(np.linalg.norm(query)), 1e-30)
+            products /= max(math.sqrt(float(np.dot(query, query))), 1e-30)
         return products
 
 
