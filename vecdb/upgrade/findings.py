@@ -85,6 +85,8 @@ class Native:
         A quarter, half and all of the gallery.
     at_full_size : tuple of float
         Retention and gain carried on to the size of the collection, along the logarithm of the size.
+    neighbours : float or None
+        Share of the new model's ten nearest of these rows that are among the bridge's ten.
     """
 
     size: int
@@ -96,6 +98,7 @@ class Native:
     gain: Estimate | None
     nested: tuple[Nested, ...]
     at_full_size: tuple[float | None, float | None]
+    neighbours: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts import Transform
-from vecdb.evaluation import Judged
+from vecdb.evaluation import Judged, recall_of, top_k
 from vecdb.upgrade.findings import Native, Nested, Stage
 from vecdb.upgrade.ledger import Ledger
 from vecdb.upgrade.material import Material, Questions
@@ -28,6 +28,7 @@ Values = npt.NDArray[np.float64]
 
 DEPTHS = (50, 100, 200)
 _SHARES = (0.25, 0.5, 1.0)
+_NEAREST = 10
 _FAR = 1 << 40
 """The rank of what is not among the candidates."""
 
@@ -149,7 +150,18 @@ def native_of(trial: Trial, arm: Arm, corrected: bool, stayed: bool) -> Native |
         ledger.ratio(ledger.of(keys["new"]), ledger.of(keys["stay"])) if "stay" in keys else None,
         nested,
         _carried_on(nested, len(setting.gallery)),
+        _neighbours(trial, arm, setting),
     )
+
+
+def _neighbours(trial: Trial, arm: Arm, setting: Setting) -> float | None:
+    """Return how many of the new model's nearest native rows the bridge finds, exact on both sides."""
+    fresh, found = reembedded(trial.material, setting), trial.side(arm, 0, setting)
+    if fresh is None or found is None:
+        return None
+    sides = fresh[0], found[0].among(setting.natives)
+    lists = [top_k(side.queries, side.rows, _NEAREST, side.metric, bias=side.bias)[0] for side in sides]
+    return float(recall_of(lists[1], lists[0]).mean())
 
 
 class _Named:

@@ -206,6 +206,8 @@ def _native_lines(found: Findings, native: Native) -> Iterator[str]:
     yield f"Over the {native.size:,} records that both models know ({native.queries:,} queries have an answer there)"
     yield from table(rows_of_native(native))
     yield f"retention {native.retention} (bridged by re-embedded), gain {number(native.gain)} (re-embedded by staying)"
+    if native.neighbours is not None:
+        yield f"of the new model's ten nearest records {native.neighbours:.3f} are among the bridge's ten"
     yield from table(rows_of_nested(native))
     if native.size < found.rows:
         retention, gain = (number(value) for value in native.at_full_size)
