@@ -26,8 +26,8 @@ def lesson_of(seed, *, d=4, e=3, asked=6, stored=9, teacher="mean", centre=0.1, 
     def drawn(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    crowd = Asked(drawn(asked, d), drawn(asked, e), np.float32(centre) * drawn(d), 1)
-    bank = Bank(drawn(stored, e), drawn(stored, d), drawn(stored, e), np.float32(bias) * drawn(stored))
+    crowd = Asked(unit(drawn(asked, d)), unit(drawn(asked, e)), np.float32(centre) * drawn(d), 1)
+    bank = Bank(unit(drawn(stored, e)), unit(drawn(stored, d)), drawn(stored, e), np.float32(bias) * drawn(stored))
     return taught(crowd, bank, teacher, COSINE)
 
 

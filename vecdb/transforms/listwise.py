@@ -183,8 +183,9 @@ def _judgement(
         return new
     known, stored, metric = (asked.new, bank.new, metrics[0]) if teacher == "new" else (asked.old, bank.old, metrics[1])
     assert known is not None and stored is not None  # `taught` gives no other lesson
-    table = similarities(known[rows], stored[columns], metric)
-    table /= one
+    # In a cosine space every row has norm 1 already: the inner product is the cosine.
+    table = similarities(known[rows], stored[columns], "dot" if metric == "cosine" else metric)
+    table /= np.float32(one)
     return table
 
 
@@ -204,8 +205,8 @@ def divergence(
     score: Score,
     lesson: Lesson,
     target: Rows32,
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
+    rows: Places,
+    columns: Places,
     scale: float,
 ) -> tuple[float, Rows32, Vector32]:
     """Return the cross-entropy of the student's lists against the teacher's, and its gradients.
@@ -216,7 +217,7 @@ def divergence(
     lesson : Lesson
     target : ndarray of float32, shape (rows, columns)
         The teacher's distributions.
-    rows, columns : ndarray of int64
+    rows, columns : ndarray of int64, or slice
         Of the asked vectors and of the bank.
     scale : float
         By which the student's scores are divided: their deviation at the start, times the temperature.
@@ -235,9 +236,9 @@ def divergence(
     table += lesson.bank.bias[columns]
     table /= np.float32(scale)
     guess = softmax(table)
-    loss = -float((target * np.log(np.maximum(guess, 1e-30))).sum()) / len(rows)
+    loss = -float((target * np.log(np.maximum(guess, 1e-30))).sum()) / len(asked)
     guess -= target
-    guess /= np.float32(scale * len(rows))
+    guess /= np.float32(scale * len(asked))
     back = guess @ stored
     return loss, asked.T @ back, back.sum(0)
 
@@ -313,6 +314,6 @@ def spread_of(score: Score, lesson: Lesson) -> float:
     return deviation(mapped @ lesson.bank.centred.T + lesson.bank.bias)
 
 
-def _drawn(rng: np.random.Generator, count: int, most: int) -> npt.NDArray[np.int64]:
+def _drawn(rng: np.random.Generator, count: int, most: int) -> Places:
     """Return the places of at most so many of `count`, each once, in order."""
-    return np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+    return slice(None) if count <= most else np.sort(rng.choice(count, most, replace=False))
