@@ -63,7 +63,7 @@ class Judging:
         pairs : tuple, optional
             Records that both models know: ``(ids, Y)`` with the new vectors of these records, or ``(X, Y)``. Default:
             the records that have vectors in both spaces. A few thousand, the answers of the queries among them; at
-            least 40.
+            least 40; of more than 20,000 the answers and a random rest are used.
         queries : QuerySet, optional
             Queries as both models embed them, and their answers. What is missing is skipped, and said: staying needs
             `old`, answers make the difference between a verdict and a provisional one.

@@ -115,6 +115,25 @@ def test_groups_and_near_duplicates_are_joined(docs: vecdb.Collection, old: Any,
     assert alone.groups[7] == alone.groups[3] != alone.groups[20]
 
 
+def test_of_too_many_pairs_the_answers_and_a_random_rest_are_used(
+    docs: vecdb.Collection, old: Any, new: Any, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.upgrade.material.MOST_PAIRS", 10)
+    rows = holders()
+    ids, groups = [f"d{row}" for row in rows], [row % 7 for row in rows]
+    queries = vecdb.QuerySet(new=np.eye(NEW)[:3], relevant=["d1", "d55", "d88"])
+    made = read(docs, (ids, new[rows]), queries=queries, groups=groups)
+    assert len(made.X) == len(made.ids) == len(made.groups) == 10
+    assert {"d1", "d55", "d88"} <= set(made.ids)
+    kept = [int(id[1:]) for id in made.ids]
+    assert pytest.approx(new[kept]) == made.Y and (made.gallery[made.places] == made.X).all()
+    for one, row in enumerate(kept):
+        for other, second in enumerate(kept):
+            if row % 7 == second % 7:
+                assert made.groups[one] == made.groups[other]
+    assert any("50 of 60 pairs" in note for note in made.notes)
+
+
 # --- queries ----------------------------------------------------------------------------------------------
 
 

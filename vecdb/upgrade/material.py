@@ -27,6 +27,7 @@ F32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 FEWEST_PAIRS = 40
+MOST_PAIRS = 20_000
 MOST_COMPARED = 8_000
 """Pairs whose near-duplicates are looked for: the time grows with the square."""
 _CHUNK = 4_096
@@ -134,8 +135,37 @@ def gather(
             pairs=len(X),
             needed=FEWEST_PAIRS,
         )
-    made = Material(source, target, gallery, X, Y, places, names, _groups(X, Y, groups))
-    return _with_questions(made, questions, bank, rows)
+    if groups is not None and len(groups) != len(X):
+        raise ArgumentError(f"groups are {len(groups)}, expected one for each of {len(X)} pairs")
+    made = Material(source, target, gallery, X, Y, places, names, np.arange(len(X)))
+    return _grouped(_with_questions(made, questions, bank, rows), groups)
+
+
+def _grouped(made: Material, groups: Sequence[Hashable] | None) -> Material:
+    """Return it with its pairs grouped, and not more of them than a plan needs: the answers, and a random rest."""
+    keep, notes = _enough(made), made.notes
+    if len(keep) < len(made.X):
+        notes = (
+            *notes,
+            f"{len(made.X) - len(keep):,} of {len(made.X):,} pairs were left out: {MOST_PAIRS:,} are enough",
+        )
+    X, Y = made.X[keep], made.Y[keep]
+    for rows in (X, Y):
+        rows.flags.writeable = False
+    ids = tuple(made.ids[row] for row in keep.tolist()) if made.ids else ()
+    given = None if groups is None else [groups[row] for row in keep.tolist()]
+    return replace(made, X=X, Y=Y, places=made.places[keep], ids=ids, groups=_groups(X, Y, given), notes=notes)
+
+
+def _enough(made: Material) -> Integers:
+    """Return which pairs are used."""
+    if len(made.X) <= MOST_PAIRS:
+        return np.arange(len(made.X))
+    judged = None if made.questions is None else made.questions.judged
+    lot = np.random.default_rng(len(made.X)).random(len(made.X))
+    if judged is not None:
+        lot[np.isin(made.places, judged.rows) & (made.places >= 0)] -= 1.0
+    return np.sort(np.argsort(lot, kind="stable")[:MOST_PAIRS])
 
 
 # --- the collection ---------------------------------------------------------------------------------------
@@ -223,8 +253,6 @@ def _row_of(id: Id, rows: Mapping[Id, int], source: Space) -> int:
 
 def _groups(X: F32, Y: F32, given: Sequence[Hashable] | None) -> Integers:
     """Return the given groups joined with near-duplicates, these among the first pairs only."""
-    if given is not None and len(given) != len(X):
-        raise ArgumentError(f"groups are {len(given)}, expected one for each of {len(X)} pairs")
     some = min(len(X), MOST_COMPARED)
     near = np.arange(len(X))
     near[:some] = near_duplicates(X[:some], Y[:some])
