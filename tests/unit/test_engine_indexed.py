@@ -1,5 +1,7 @@
 """Searching through indexes: which part answers, what is scanned beside it, what a plugin cannot do to an answer."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,32 @@ def test_a_filter_after_the_search_asks_for_more(case):
     plan = it.same(where={"g": {"$lt": 5}}, k=5)
     assert plan["method"] == "index" and plan["covered"] == 1000 and plan["rows_scanned"] == 0
     assert it.same(where={"g": 3}, k=5)["method"] in ("index", "exact scan")
+
+
+class _Curve:
+    """An index whose recall is known to grow with effort."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def choose(self, part, recall, k):
+        return indexed.SCAN if recall > self.most else indexed.Choice(round(1000 * recall))
+
+
+@pytest.mark.parametrize(
+    ("share", "recall", "most", "effort"),
+    [(1.0, 0.9, 1.0, 900), (0.6, 0.9, 1.0, 900), (0.4, 0.9, 1.0, 950), (0.4, 0.9, 0.92, 900), (0.4, 0.95, 0.92, None)],
+)
+def test_a_condition_that_leaves_little_is_asked_with_half_the_loss(share, recall, most, effort):
+    question = SimpleNamespace(effort=None, recall=recall, k=10)
+    assert indexed.effort_for(question, _Curve(most), None, share).effort == effort
+
+
+def test_an_effort_that_is_given_is_taken():
+    assert indexed.effort_for(SimpleNamespace(effort=7, recall=0.9, k=10), _Curve(1.0), None, 0.1).effort == 7
+    assert (
+        indexed.effort_for(SimpleNamespace(effort=None, recall=None, k=10), _Curve(1.0), None, 0.1) is indexed.DEFAULT
+    )
 
 
 def test_few_matches_are_scanned(case, monkeypatch):

@@ -38,6 +38,7 @@ SCAN_BELOW: Final = 1 << 40
 """More allowed vectors of a part than this are searched for, whatever a scan of them would cost."""
 _A_THREAD: Final = 8
 """Queries that a thread is given at least: they take a millisecond, handing them over a tenth of that."""
+_NARROW: Final = 0.5
 _SLACK: Final = 1.3
 """Of an index that knows no `allowed`, so many times more candidates than would do on average are asked for."""
 
@@ -208,7 +209,7 @@ def _ask(
     count = part.part.count
     places = find_places(question.view, question.space_view, part.part)
     allowed, matches = allowed_in(question, part, places)
-    choice = effort_for(question, usable, part)
+    choice = effort_for(question, usable, part, matches / count if allowed is not None else 1.0)
     ask = how_many(part, question, count, matches, choice.effort, restricted=allowed is not None)
     if not matches or ask is None:
         return
@@ -245,11 +246,21 @@ def _ask(
             account.short.add(row)
 
 
-def effort_for(question: Question, usable: Usable, part: LoadedPart) -> Choice:
-    """Return the effort to ask a part with."""
+def effort_for(question: Question, usable: Usable, part: LoadedPart, share: float) -> Choice:
+    """Return the effort to ask a part with, of which so large a share is allowed.
+
+    Recall was measured without conditions. Where one leaves less than half, what it selects may lie far from a query,
+    and the effort is that of half the loss, if any is known to have it.
+    """
     if question.effort is not None:
         return Choice(question.effort)
-    return DEFAULT if question.recall is None else usable.choose(part, question.recall, question.k)
+    if question.recall is None:
+        return DEFAULT
+    if share < _NARROW:
+        strict = usable.choose(part, 1 - (1 - question.recall) / 2, question.k)
+        if strict is not SCAN:
+            return strict
+    return usable.choose(part, question.recall, question.k)
 
 
 def allowed_in(question: Question, part: LoadedPart, places: Places) -> tuple[Bools | None, int]:

@@ -139,8 +139,8 @@ def _plan(question: indexed.Question, usable: Usable) -> Route | None:
     part = usable.parts[0]
     places = find_places(question.view, question.space_view, part.part)
     allowed, matches = indexed.allowed_in(question, part, places)
-    choice = indexed.effort_for(question, usable, part)
     count = part.part.count
+    choice = indexed.effort_for(question, usable, part, matches / count)
     able = part.provided.thing.capabilities
     if choice is SCAN or matches != question.count or (allowed is not None and not able.filtered):
         return None
