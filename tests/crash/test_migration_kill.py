@@ -12,8 +12,9 @@ import pytest
 
 import vecdb
 from vecdb.engine.migration import ending
+from vecdb.errors import StateError
 from vecdb.storage.failpoints import NAMES
-from vecdb.storage.migrations import read_migrations
+from vecdb.storage.migrations import StoredMigration, read_migrations
 from vecdb.testing.crash import Kill, Lives, run_child
 from vecdb.testing.processes import Child
 
@@ -249,6 +250,35 @@ def test_each_failpoint_of_the_end(tmp_path, undisturbed, name, how):
             docs.migration().finish(leave_missing=True)
         assert list(docs.spaces) == ["new"] and db.tags() == {} and db.check().ok
         assert docs.search(Y[40], k=1).ids == [40]
+
+
+# --- the harness itself -----------------------------------------------------------------------------------
+
+
+def takes_old_vectors_too(monkeypatch):
+    real = ending._take_away
+
+    def take(write, pending, target, rows, ordinals):
+        real(write, pending, target, rows, ordinals)
+        write.kill(pending, next(number for number in pending.spaces if number != target.id), [3])
+
+    monkeypatch.setattr(ending, "_take_away", take)
+
+
+def leaves_the_last_batches(monkeypatch):
+    real = StoredMigration.with_written
+
+    def forgetful(self, first, count, seconds):
+        return real(self, first, count, seconds) if self.done < 200 else self
+
+    monkeypatch.setattr(StoredMigration, "with_written", forgetful)
+
+
+@pytest.mark.parametrize("bug", [takes_old_vectors_too, leaves_the_last_batches])
+def test_the_harness_finds_a_bug(tmp_path, undisturbed, monkeypatch, bug):
+    bug(monkeypatch)
+    with pytest.raises((AssertionError, StateError)):  # here, or in the reader beside it
+        one_life(tmp_path / "planted.vecdb", undisturbed, 0)
 
 
 def test_every_failpoint_of_migrations_is_here():

@@ -478,6 +478,26 @@ def test_vectors_of_another_model_pause_the_migration(db):
     assert docs.migration(lambda texts: tables[0][[int(text) for text in texts]]).run().state == "complete"
 
 
+@pytest.mark.parametrize("model", ["second", "first"])
+def test_the_old_model_is_noticed_where_nothing_else_is_known(db, model):
+    """Two spaces of one model may hold the same vectors; two models that agree to the last digit are one."""
+    docs = db.create_collection("same")
+    docs.add_space("old", dim=OLD, model="first")
+    docs.add_space("new", dim=OLD, model=model, dtype="int8")
+    docs.upsert(range(COUNT), {"old": X[:COUNT]}, texts=[str(place) for place in range(COUNT)])
+    m = docs.migrate("old", "new", embed_old)
+    if model == "first":
+        assert m.run().state == "complete"
+        return
+    with pytest.raises(errors.WrongModelError, match="stored in space 'old'"):
+        m.run()
+    assert m.status().done == 0 and "stored in space 'old'" in m.status().paused
+    m.resume()
+    assert docs.migration(lambda texts: embed_old(texts)[:, ::-1]).run().state == "complete"
+    docs.migration().rollback()
+    assert docs.migrate("old", "new", embed_old, trust=True).run().state == "complete"
+
+
 def test_two_at_once_embed_every_record(docs, db):
     """Runs of two handles interleave as they like; what one has embedded the other passes over."""
     docs.migrate("old", "new", embed, batch=7)

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from vecdb.engine.batch import space_batch
 from vecdb.engine.guard import Guard
 from vecdb.engine.migration.batches import Candidate, Delivered, Delivery, Wanted, deliver, read_candidates
@@ -21,7 +23,9 @@ from vecdb.engine.migration.encoders import Encoded
 from vecdb.engine.migration.order import COLLECT, Collect, changes_with_traffic, next_rows
 from vecdb.engine.migration.traffic import Traffic, by_row
 from vecdb.engine.migration.verdict import judge
+from vecdb.engine.pairing import directed
 from vecdb.engine.view import CollectionView
+from vecdb.engine.views import as_float32
 from vecdb.errors import CancelledError, ParameterError, StateError, WrongModelError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.migrations import (
@@ -40,6 +44,8 @@ from vecdb.types import CancelCheck, Progress, Record, Space
 
 ASK_AGAIN = 8
 """Batches after which a policy that goes by traffic is asked again."""
+_SAME = 0.999
+"""Median cosine of old and new vectors from which they are taken for the same: models of one width agree to nothing."""
 Judge = Callable[[CollectionView, StoredMigration, Census, PluginRegistry], tuple[Mapping[str, float], str]]
 """Measures with the canary's vectors what was promised; returns figures, and why to pause (empty: go on)."""
 
@@ -218,7 +224,33 @@ class _Loop:
         encoded = encoder.encode([candidate.record for candidate in candidates])
         delivery = self._delivery(encoder, candidates, encoded, wanted, own=True)
         self.tried += len(candidates)
+        if not self.tools.trust and migration.via == "encode" and not migration.done:
+            self._refuse_old_vectors(entry, migration, delivery)
         return self._deliver(entry, migration, delivery)
+
+    def _refuse_old_vectors(self, entry: CollectionEntry, migration: StoredMigration, delivery: Delivery) -> None:
+        """Refuse what the old model makes of the first records: nothing is known yet that a guard could go by.
+
+        Two spaces of one model, to store its vectors otherwise, hold the same vectors on purpose.
+        """
+        with self.tools.read() as snapshot:
+            view = self._view(snapshot)
+            source, target = (space_numbered(view, number) for number in (migration.source, migration.target))
+            if source.dim != target.dim or source.model == target.model or not delivery.candidates:
+                return
+            ordinals = [candidate.ordinal for candidate in delivery.candidates]
+            old = directed(as_float32(view.space(source).vectors_of(view.tx, ordinals)), "cosine")
+        agreement = float(np.median((old * directed(delivery.part.vectors.astype(np.float32), "cosine")).sum(axis=1)))
+        if agreement < _SAME:
+            return
+        error = WrongModelError(
+            f"the encoder of space {target.name!r} returned the vectors that are stored in space {source.name!r}",
+            hint="Give the new model's encoder; trust=True skips this guard.",
+            space=target.name,
+            numbers={"median cosine": agreement},
+        )
+        self._pause(entry, error.message)
+        raise error
 
     def _delivery(
         self, encoder: Embedder, candidates: Sequence[Candidate], encoded: Encoded, wanted: Wanted, *, own: bool
