@@ -433,3 +433,31 @@ def test_a_time_out_is_told(db):
     world.fit()
     hits = world.docs.search(world.queries[0], space="new", timeout=0)
     assert not hits.complete and "time-out" in hits.reason
+
+
+def test_what_is_remembered_of_a_state_ends_with_it(db):
+    world = World(db)
+    world.fit()
+    docs, query = world.docs, world.new[3]
+    mapped = docs.transform(query, "new", "old")
+    for _ in range(3):
+        assert docs.search(query, space="new").ids == docs.search(mapped, space="old", spaces="native").ids
+    world.have_new([3])
+    assert docs.search(query, space="new")[0].origin == "native"
+    docs.delete(["r3"])
+    for _ in range(2):
+        assert docs.search(query, space="new").ids == docs.search(mapped, space="old", spaces="native").ids
+    docs.fit_transform("new", "old", "procrustes", pairs=(world.new[:300], world.old[:300]), name="aaa")
+    assert docs.search(query, space="new")[0].origin == "bridged:aaa"
+    docs.drop_transform("aaa")
+    docs.drop_transform("up")
+    assert docs.search(query, space="new").ids == []
+    assert len(docs.search(query, space="old", where={"n": 5})) == 1
+
+
+def test_one_new_vector_does_not_lift_the_old_ones_above_itself(db):
+    world = World(db)
+    world.fit()
+    world.have_new([3])
+    hits = world.docs.search(world.new[3], space="new", k=20)
+    assert (hits.ids[0], hits[0].origin) == ("r3", "native")

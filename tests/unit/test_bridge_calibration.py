@@ -10,6 +10,7 @@ from vecdb.engine.bridge.calibration import (
     LISTED,
     Line,
     by_rank,
+    evidence,
     expected,
     isotonic,
     matched,
@@ -89,6 +90,13 @@ def test_a_class_of_a_tenth_has_a_tenth_of_the_first_places():
 def test_heads_are_as_long_as_sizes_let_expect(size, others):
     head = expected(size, size + others)
     assert 1 <= head <= LISTED and abs(head - LISTED * size / (size + others)) <= 1
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_small_classes_say_little(one, other):
+    found = evidence(one, other, one + other)
+    assert found == evidence(other, one, one + other) and 0 < found <= 1
+    assert (found == 1.0) == (min(one, other) >= 5 and 50 * min(one, other) >= 5 * (one + other))
 
 
 # --- folding ---

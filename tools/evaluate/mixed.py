@@ -24,7 +24,7 @@ import numpy.typing as npt
 from tools.evaluate.corpus import F32, Corpus, load_corpus
 from tools.evaluate.protocol import Queries, draw, fit_data, queries_of
 from vecdb import PluginRegistry
-from vecdb.engine.bridge.calibration import expected, matched, tail_matched
+from vecdb.engine.bridge.calibration import evidence, expected, matched, tail_matched
 from vecdb.evaluation import paired
 
 Values = npt.NDArray[np.float64]
@@ -84,7 +84,10 @@ def _line(name: str, store: Store, row: int, native: F32, bridged: F32, heads: l
     cross = bridged[row, store.reference].astype(np.float64)
     line = (tail_matched if name == "tail" else matched)(cross, native[row, store.reference].astype(np.float64))
     if name == "lists":
-        return line.factor, float(heads[0][row] - line.factor * heads[1][row])
+        fresh = int(store.fresh.sum())
+        share = evidence(fresh, len(store.fresh) - fresh, len(store.fresh))
+        level = float(heads[0][row] - line.factor * heads[1][row])
+        return line.factor, share * level + (1.0 - share) * line.offset
     return line.factor, line.offset
 
 

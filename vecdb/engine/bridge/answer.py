@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vecdb.engine import search
 from vecdb.engine.bridge import folding, masks, scales
-from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank, expected
+from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank, evidence, expected
 from vecdb.engine.bridge.classes import Memory, Reach, VectorClass, memory_of, reach_of
 from vecdb.engine.bridge.columns import Ranked, columns_of
 from vecdb.engine.view import CollectionView
@@ -103,8 +103,33 @@ def answer(
     """
     parts, hidden, reach = _reached(view, asked, registry())
     if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
-        return _one(view, asked, parts[0], warn, registry)
+        if _is_plain(view, asked.request) and asked.among is None and len(asked.asked) == 1:
+            key = view.number, asked.request.space.id
+            memory_of(view).alone[key] = (_state(view, registry()), parts[0])
+        return _one(view, asked.request, asked.asked, parts[0], warn, registry, asked.note)
     return _Answer(view, asked, reach, parts, hidden, registry()).hits(warn)
+
+
+def answer_again(
+    view: CollectionView,
+    request: search.SearchRequest,
+    warn: Warner | None,
+    registry: Callable[[], PluginRegistry],
+    note: Callable[[int, F32], None],
+) -> list[Hits] | None:
+    """Return what `answer` would, if it is known that one class answers at this state; None: it has to be found out."""
+    known = memory_of(view).alone.get((view.number, request.space.id)) if _is_plain(view, request) else None
+    if known is None or known[0] != _state(view, registry()):
+        return None
+    return _one(view, request, {request.space.name: request.queries}, known[1], warn, registry, note)
+
+
+def _is_plain(view: CollectionView, request: search.SearchRequest) -> bool:
+    return request.condition is None and request.without_row is None and not view.is_past
+
+
+def _state(view: CollectionView, registry: PluginRegistry) -> tuple[int, int]:
+    return view.snapshot.state.counters.version, registry.changes
 
 
 def merge(view: CollectionView, asked: Bridged, registry: PluginRegistry) -> Merged:
@@ -165,14 +190,19 @@ def _unreachable(space: Space, hidden: Mapping[str, int], reach: Reach) -> Space
 
 
 def _one(
-    view: CollectionView, asked: Bridged, part: _Part, warn: Warner | None, registry: Callable[[], PluginRegistry]
+    view: CollectionView,
+    request: search.SearchRequest,
+    asked: Mapping[str, F32],
+    part: _Part,
+    warn: Warner | None,
+    registry: Callable[[], PluginRegistry],
+    note: Callable[[int, F32], None],
 ) -> list[Hits]:
     """Search the only class there is as any space is searched."""
-    request, each = asked.request, part.each
-    given = asked.asked[each.asked.name]
-    queries = each.levels(given)[-1]
+    each = part.each
+    queries = each.levels(asked[each.asked.name])[-1]
     if queries is not request.queries:
-        asked.note(each.space.id, queries)
+        note(each.space.id, queries)
         warn = None if warn is None else _of(warn, request.queries.copy())
     alone = request._replace(space=each.space, queries=queries, allowed=part.allowed, origin=each.origin)
     if request.explain:
@@ -348,10 +378,15 @@ class _Answer:
         ]
 
     def _levelled(self, scores: list[F64]) -> list[F64]:
-        """Shift the classes so that the heads of their lists, as long as their sizes let expect, have equal means."""
-        sizes = [expected(part.allowed.count, self._total) for part in self._parts]
+        """Shift the classes so that the heads of their lists, as long as their sizes let expect, have equal means.
+
+        Small classes are shifted less: theirs says little, and the reference rows have spoken already.
+        """
+        counts = [part.allowed.count for part in self._parts]
+        sizes = [expected(count, self._total) for count in counts]
         heads = [each[:size].mean() if len(each) else 0.0 for each, size in zip(scores, sizes, strict=True)]
-        return [each + (heads[0] - head) for each, head in zip(scores, heads, strict=True)]
+        trust = [evidence(counts[0], count, self._total) for count in counts]
+        return [each + share * (heads[0] - head) for each, head, share in zip(scores, heads, trust, strict=True)]
 
     def _merge(self, row: int, method: str, wanted: int) -> Ranked:
         """Return the best of all classes for one query, offset and least score applied."""

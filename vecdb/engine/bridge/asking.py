@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vecdb.arrays import as_query
 from vecdb.engine import search
-from vecdb.engine.bridge.answer import Bridged, answer, merge
+from vecdb.engine.bridge.answer import Bridged, answer, answer_again, merge
 from vecdb.engine.bridge.calibration import CALIBRATIONS
 from vecdb.engine.bridge.twostage import Candidates, Encoder, Made, Rerank, candidates_of, encode_missing, ranked_again
 from vecdb.engine.bridge.twostage import rerank_wishes as rerank_wishes
@@ -62,6 +62,8 @@ def wishes(spaces: Any, calibration: str | None, prior: float) -> Wishes:
     ------
     ParameterError
     """
+    if spaces is None and calibration is None and type(prior) is float and prior == 0.0:
+        return USUAL
     if calibration is not None:
         check_option("calibration", calibration, CALIBRATIONS)
     check_number("prior", prior, -np.inf)
@@ -125,6 +127,10 @@ def ask(
     note : callable
         Told the number of a space and the queries that were mapped into it.
     """
+    if wished is USUAL and not others:
+        hits = answer_again(view, request, warn, registry, note)
+        if hits is not None:
+            return hits
     return answer(view, _bridged(view, request, others, wished, note), warn, registry)
 
 

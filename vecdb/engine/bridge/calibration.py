@@ -32,6 +32,8 @@ _TAIL: Final = 8
 """One row in so many is the tail."""
 LISTED: Final = 50
 """How long the common list is of which `lists` gives each class its share."""
+_ENOUGH: Final = 5
+"""Places from which the head of a class is believed."""
 _FLAT: Final = 1e-9
 _SLOPE: Final = 1e-3
 """Of the deviation of the native scores, for a deviation of the class's own: keeps an isotonic map strictly rising."""
@@ -94,6 +96,15 @@ def tail_matched(cross: F64, native: F64) -> Line:
 def expected(size: int, total: int) -> int:
     """Return how many of the first `LISTED` places of all classes one would have if the best were spread evenly."""
     return max(1, round(LISTED * size / max(1, total)))
+
+
+def evidence(one: int, other: int, total: int) -> float:
+    """Return how far the heads of two classes of these sizes may be believed, 0 to 1.
+
+    The best of a class that is due a tenth of a place says nothing of where the others belong.
+    """
+    places = min(min(size, LISTED * size / max(1, total)) for size in (one, other))
+    return min(1.0, places / _ENOUGH)
 
 
 def _line(mean: float, spread: float, native_mean: float, native_spread: float) -> Line:
