@@ -8,28 +8,46 @@ from typing import Any
 
 __all__ = ["markdown", "markers", "write_page"]
 
-_HEAD = ("kind", "side", "recall@10", "MRR", "advantage", "retention", "all", "all, corrected", "fit, s")
+_WIDE = 100.0
+_USUAL = ("procrustes, centred", "ridge, plain")
+_HEAD = ("kind", "side", "recall@10", "MRR", "advantage", "retention", "all", "all, corrected")
 
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Return all measured pairs of models for a page."""
     parts = []
     for corpus, settings in document["runs"].items():
-        parts.append(f"### {corpus}")
-        parts += [_pair(each) for each in settings.values() if each.get("arms")]
+        measured = [each for each in settings.values() if each.get("arms")]
+        parts += [f"### {corpus}", _summary(measured), *map(_pair, measured)]
     return "\n\n".join(parts)
+
+
+def _summary(measured: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line for each pair of models: recall@10 of both ends, of other tools' defaults, and of the best."""
+    head = ("old", "new", "staying", "re-embedded", *_USUAL, "auto, queries", "best", "which")
+    lines = [head, ("---",) * len(head)]
+    for found in measured:
+        arms = {(row["name"], row["role"]): row for row in found["arms"]}
+        best = max(found["arms"], key=lambda row: float(row["recall"]["value"]))
+        wanted = [arms.get((name, "query")) for name in (*_USUAL, "auto")]
+        values = [_of(row["recall"]) if row else "" for row in wanted]
+        ends = [_of(found[name]["recall"]) for name in ("stay", "re-embed")]
+        side = "queries" if best["role"] == "query" else "stored"
+        lines.append((found["old"], found["new"], *ends, *values, _of(best["recall"]), f"{best['name']}, {side}"))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _pair(found: Mapping[str, Any]) -> str:
     stay, again = found["stay"], found["re-embed"]
     words = (
         f"#### {found['old']} to {found['new']}\n\n{found['documents']:,} documents, {found['pairs']:,} pairs fitted on"
-        f" ({found['seeds']} draws), {found['kept']:,} kept back, {found['queries']:,} queries without answers,"
-        f" {found['test']:,} judged. Staying: {_of(stay['recall'])} (MRR {_of(stay['mrr'])}, corrected"
+        f" ({found['seeds']} draw{'s' * (found['seeds'] != 1)}), {found['kept']:,} kept back, {found['queries']:,}"
+        f" queries without answers, {found['test']:,} judged. Staying: {_of(stay['recall'])} (MRR {_of(stay['mrr'])}, corrected"
         f" {_of(stay['corrected'])}); re-embedded: {_of(again['recall'])} (MRR {_of(again['mrr'])}, corrected"
         f" {_of(again['corrected'])})."
     )
-    lines = [_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in found["arms"])]
+    best_first = sorted(found["arms"], key=lambda row: -float(row["recall"]["value"]))
+    lines = [_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in best_first)]
     return words + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -45,12 +63,13 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
         *ratios,
         _of(row["everyone"]),
         _of(row["corrected"]),
-        f"{row['seconds']:.1f}",
     )
 
 
 def _of(estimate: Mapping[str, float], *, interval: bool = False) -> str:
     value = f"{estimate['value']:.3f}"
+    if interval and not estimate["high"] < _WIDE * max(estimate["value"], 1e-9):
+        return value  # of next to nothing: an interval on the logarithm has no bounds
     return f"{value} [{estimate['low']:.2f}, {estimate['high']:.2f}]" if interval else value
 
 
