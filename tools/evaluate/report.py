@@ -42,8 +42,8 @@ def _pair(found: Mapping[str, Any]) -> str:
     words = (
         f"#### {found['old']} to {found['new']}\n\n{found['documents']:,} documents, {found['pairs']:,} pairs fitted on"
         f" ({found['seeds']} draw{'s' * (found['seeds'] != 1)}), {found['kept']:,} kept back, {found['queries']:,}"
-        f" queries without answers, {found['test']:,} judged. Staying: {_of(stay['recall'])} (MRR {_of(stay['mrr'])}, corrected"
-        f" {_of(stay['corrected'])}); re-embedded: {_of(again['recall'])} (MRR {_of(again['mrr'])}, corrected"
+        f" queries without answers, {found['test']:,} judged. Staying: {_of(stay['recall'])} (MRR"
+        f" {_of(stay['mrr'])}, corrected {_of(stay['corrected'])}); re-embedded: {_of(again['recall'])} (MRR {_of(again['mrr'])}, corrected"
         f" {_of(again['corrected'])})."
     )
     best_first = sorted(found["arms"], key=lambda row: -float(row["recall"]["value"]))
