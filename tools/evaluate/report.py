@@ -39,12 +39,15 @@ def _summary(measured: Sequence[Mapping[str, Any]]) -> str:
 
 def _pair(found: Mapping[str, Any]) -> str:
     stay, again = found["stay"], found["re-embed"]
+    draws = f"{found['seeds']} draw{'s' * (found['seeds'] != 1)}"
+    ends = [
+        f"{name}: {_of(each['recall'])} (MRR {_of(each['mrr'])}, corrected {_of(each['corrected'])})"
+        for name, each in (("Staying", stay), ("re-embedded", again))
+    ]
     words = (
         f"#### {found['old']} to {found['new']}\n\n{found['documents']:,} documents, {found['pairs']:,} pairs fitted on"
-        f" ({found['seeds']} draw{'s' * (found['seeds'] != 1)}), {found['kept']:,} kept back, {found['queries']:,}"
-        f" queries without answers, {found['test']:,} judged. Staying: {_of(stay['recall'])} (MRR"
-        f" {_of(stay['mrr'])}, corrected {_of(stay['corrected'])}); re-embedded: {_of(again['recall'])} (MRR {_of(again['mrr'])}, corrected"
-        f" {_of(again['corrected'])})."
+        f" ({draws}), {found['kept']:,} kept back, {found['queries']:,} queries without answers, {found['test']:,} judged."
+        f" {ends[0]}; {ends[1]}."
     )
     best_first = sorted(found["arms"], key=lambda row: -float(row["recall"]["value"]))
     lines = [_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in best_first)]
