@@ -46,8 +46,8 @@ def _pair(found: Mapping[str, Any]) -> str:
     ]
     words = (
         f"#### {found['old']} to {found['new']}\n\n{found['documents']:,} documents, {found['pairs']:,} pairs fitted on"
-        f" ({draws}), {found['kept']:,} kept back, {found['queries']:,} queries without answers, {found['test']:,} judged."
-        f" {ends[0]}; {ends[1]}."
+        f" ({draws}), {found['kept']:,} kept back, {found['queries']:,} queries without answers, {found['test']:,}"
+        f" judged. {ends[0]}; {ends[1]}."
     )
     best_first = sorted(found["arms"], key=lambda row: -float(row["recall"]["value"]))
     lines = [_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in best_first)]
