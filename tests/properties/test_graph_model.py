@@ -31,7 +31,7 @@ def small_scale(monkeypatch):
     """Graphs are asked where a scan would be quicker."""
     vecdb.warmup()
     assert loader.ready() or not loader.enabled()
-    monkeypatch.setattr(indexed, "_how_many", lambda part, question, *_, **__: question.k)
+    monkeypatch.setattr(indexed, "how_many", lambda part, question, *_, **__: question.k)
 
 
 def vectors(count, seed):
