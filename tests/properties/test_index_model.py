@@ -39,7 +39,7 @@ WHERES = (None, {"g": 1}, {"g": {"$ne": 1}}, {"g": {"$in": [0, 3]}}, {"g": 99})
 def small_scale(monkeypatch):
     """Indexes are asked where a scan would be quicker, and grow by a few vectors."""
     monkeypatch.setenv("VECDB_KERNELS", "0")
-    monkeypatch.setattr(indexed, "_how_many", how_many)
+    monkeypatch.setattr(indexed, "how_many", how_many)
     monkeypatch.setattr(upkeep, "GROW_FROM", 3)
 
 
