@@ -33,7 +33,9 @@ def test_a_mixture_is_seen_with_its_proportion(debian: Corpus) -> None:
     assert found.mixed == pytest.approx((3_500, 1_500), abs=60)
 
 
-@pytest.mark.parametrize("name", ["mini6", "e5s", "use3", "wl256"])
+@pytest.mark.parametrize(
+    "name", ["use3", *(pytest.param(name, marks=pytest.mark.full) for name in ("mini6", "e5s", "wl256"))]
+)
 def test_sections_are_no_models(debian: Corpus, name: str) -> None:
     rows = debian.model(name).docs[np.argsort(debian.classes, kind="stable")[:5_000]]
     assert examine(rows, "cosine").models == 1

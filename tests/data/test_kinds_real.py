@@ -71,6 +71,7 @@ def weak(shared_data):
     return Real(shared_data / "debian", "wl256", "mini6")
 
 
+@pytest.mark.full
 def test_what_is_fitted_to_rankings_is_chosen_and_finds_more_than_what_is_fitted_to_vectors(weak):
     made = fitted(AutoType(), weak.data)
     assert made.fit["kind"] == "distill"

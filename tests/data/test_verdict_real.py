@@ -50,7 +50,13 @@ def planned(db: vecdb.Database, corpus: Corpus, old: Model, new: Model, **given:
     return docs.plan_upgrade("old", "new", pairs=pairs, queries=queries, kinds=kinds, splits=2, **given)
 
 
-@pytest.mark.parametrize(("old", "new"), [("mini6", "e5s"), ("wl256", "mini6"), ("use3", "wl256")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("wl256", "mini6"),
+        *(pytest.param(*pair, marks=pytest.mark.full) for pair in (("mini6", "e5s"), ("use3", "wl256"))),
+    ],
+)
 def test_bridges_that_lose_are_refused(db: vecdb.Database, debian: Corpus, old: str, new: str) -> None:
     plan = planned(db, debian, debian.model(old), debian.model(new))
     assert plan.decision != "bridge"
@@ -71,6 +77,7 @@ def test_a_cut_old_model_is_bridged(db: vecdb.Database, debian: Corpus) -> None:
     assert plan.report.findings.best.arm.kind == "truncate"
 
 
+@pytest.mark.full
 def test_a_turned_old_model_is_as_good(db: vecdb.Database, debian: Corpus) -> None:
     new = debian.model("mini6")
     plan = planned(db, debian, control(new, "turned"), new)
@@ -79,6 +86,7 @@ def test_a_turned_old_model_is_as_good(db: vecdb.Database, debian: Corpus) -> No
     assert found.native.retention.value == pytest.approx(1.0, abs=0.002)
 
 
+@pytest.mark.full
 def test_two_stages_are_between_bridging_and_re_embedding(db: vecdb.Database, debian: Corpus) -> None:
     found = planned(db, debian, debian.model("wl256"), debian.model("mini6")).report.findings
     stages = {(each.by, each.depth): each.worth.value for each in found.stages}

@@ -67,7 +67,9 @@ def test_kernels_that_are_switched_off_are_not_waited_for(young, monkeypatch):
 FIRST_QUERY = """
 import sys, numpy as np, vecdb
 from vecdb.indexes import graph_walk, start
+from vecdb.kernels import loader
 start._LARGE, graph_walk._SMALL = 0, 0
+loader._loader.patience = 60.0  # on a machine that is busy with other things
 with vecdb.open(sys.argv[1], mode="r") as db:
     docs = db.collection("docs")
     hits = docs.search(np.load(sys.argv[2]), k=5, include=())
