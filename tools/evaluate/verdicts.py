@@ -244,15 +244,14 @@ def summary(name: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Return the table."""
-    lines = [
-        "| old : new | advantage | of new queries | gain | covered | gain covered | false bridge | false stay | said |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["old : new", "kinds", "advantage", "of new queries", "gain", "covered", "gain covered", "false bridge"]
+    heads += ["false stay", "said"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         said = ", ".join(f"{name} {share:.0%}" for name, share in row["decisions"].items())
         numbers = [f"{row[name]:.3f}" for name in ("advantage", "truth", "gain")]
         shares = [f"{row[name]:.1%}" for name in ("covered", "gain_covered", "false_bridge", "false_stay")]
-        lines.append(f"| {' | '.join([row['case'], *numbers, *shares, said])} |")
+        lines.append(f"| {' | '.join([row['case'], ' '.join(row['tried']), *numbers, *shares, said])} |")
     return "\n".join(lines)
 
 
@@ -273,7 +272,9 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for case in cases(corpus, options.case):
         ledger = kept(options.store, corpus, case, registry, arms)
-        rows.append(summary(case.name, [judged_once(ledger, trial) for trial in range(options.trials)]))
+        tried = sorted({name.split(":")[0] for name, _ in ledger.values if ":" in name})
+        trials = [judged_once(ledger, trial) for trial in range(options.trials)]
+        rows.append({**summary(case.name, trials), "tried": tried})
     print(markdown(rows))
     if options.write_docs is not None:
         write_page(options.write_docs, "verdicts", markdown(rows))
