@@ -164,7 +164,7 @@ def test_refits_that_differ_widen_a_prediction() -> None:
     apart = np.stack([below * factor for factor in (1.0, 1.1, 1.2, 1.3, 1.4)])
     same, differing = (predict_ratio(above, below, np.arange(300)) for above in (alike, apart))
     assert same.value == pytest.approx(1.2) and differing.value == pytest.approx(1.2)
-    assert same.low == pytest.approx(1.2, abs=1e-6)
+    assert same.low == pytest.approx(1.2, abs=0.01) and same.low < 1.2  # one query more could be answered otherwise
     assert differing.low < 1.0 < 1.4 < differing.high
 
 

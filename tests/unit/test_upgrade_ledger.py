@@ -119,4 +119,4 @@ def test_ratios_are_of_the_same_queries() -> None:
     made.write("a", slice(None), np.arange(QUERIES), np.full(QUERIES, 2), JUDGED)
     made.write("b", slice(None), np.arange(10), np.full(10, 4), JUDGED.take(np.arange(10)))
     found = made.ratio(made.of("a"), made.of("b"))
-    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0)) and found.queries == 10
+    assert found.value == pytest.approx(2.0) and found.queries == 10 and 1.0 < found.low < 2.0 < found.high

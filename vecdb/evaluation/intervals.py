@@ -23,6 +23,8 @@ Clusters = npt.NDArray[np.int64]
 RESAMPLES = 1_000
 _LEAST = 1e-9
 _UNKNOWN = 4.0
+_STEP = 0.5
+"""What one query more may change: the answer first, or second."""
 _KEPT, _PIECE = 4_000, 50
 """Clusters up to which all resamples are drawn at once and kept (32 MB); resamples that are drawn at once for more."""
 
@@ -103,7 +105,8 @@ def predict_ratio(
     logs = np.log(np.maximum(drawn[:, 0], _LEAST)) - np.log(np.maximum(drawn[:, 1], _LEAST))
     refits = np.log(np.maximum(_by_split(above), _LEAST)) - np.log(np.maximum(_by_split(below), _LEAST))
     value = float(means[:, 0].mean() / means[:, 1].mean())
-    reach = math.exp(_reach(logs, refits, above.shape[1], new, level))
+    step = _STEP / (above.shape[1] * float(means[:, 1].mean()))
+    reach = math.exp(_reach(logs, refits, above.shape[1], new, level, step=step))
     return Estimate(value, value / reach, value * reach, above.shape[1])
 
 
@@ -116,7 +119,8 @@ def predict_mean(
         return _nothing()
     mean = np.nanmean(each, 0)
     drawn = _resampled(np.column_stack([mean, np.ones(len(mean))]), clusters[known], seed)
-    reach = _reach(drawn[:, 0] / drawn[:, 1], _by_split(each), each.shape[1], new, level)
+    found = drawn[:, 0] / drawn[:, 1]
+    reach = _reach(found, _by_split(each), each.shape[1], new, level, step=_STEP / each.shape[1])
     value = float(mean.mean())
     return Estimate(value, max(value - reach, 0.0), min(value + reach, 1.0), each.shape[1])
 
@@ -162,9 +166,13 @@ def _by_split(values: Values) -> Values:
     return np.asarray(np.nanmean(there, axis=1), np.float64)
 
 
-def _reach(drawn: Values, refits: Values, queries: int, new: int | None, level: float) -> float:
-    """Return half the width of the interval: sampling of queries, now and then, and one refit against their mean."""
-    sampling = float(drawn.var()) * (1.0 + queries / (new or queries))
+def _reach(drawn: Values, refits: Values, queries: int, new: int | None, level: float, *, step: float) -> float:
+    """Return half the width of the interval: sampling of queries, now and then, and one refit against their mean.
+
+    `step` is what one more query that the two sides answer differently would change: where they hardly ever do,
+    resamples of those that were asked do not know of it.
+    """
+    sampling = (float(drawn.var()) + step * step) * (1.0 + queries / (new or queries))
     refitting = _refitting(refits)
     return NormalDist().inv_cdf(0.5 + level / 2.0) * math.sqrt(sampling + refitting)
 
