@@ -147,8 +147,10 @@ def test_the_space_of_a_query():
 
 
 def test_queries_that_name_their_space():
-    assert queries.named({"cos": [1]}, None) == ("cos", [1]) == queries.named({"cos": [1]}, "cos")
-    for q, space in (({}, None), ({"a": 1, "b": 2}, None), ({"a": 1}, "b")):
+    assert queries.named({"cos": [1]}, None) == ("cos", [1], {}) == queries.named({"cos": [1]}, "cos")
+    assert queries.named({"a": 1, "b": 2}, None) == ("b", 2, {"a": 1})  # the scale is that of the last one
+    assert queries.named({"a": 1, "b": 2}, "a") == ("a", 1, {"b": 2})
+    for q, space in (({}, None), ({}, "a"), ({"a": 1}, "b")):
         with pytest.raises(errors.ParameterError):
             queries.named(q, space)
 
