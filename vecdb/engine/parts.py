@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import Any
 
 from vecdb.contracts.index import Index
 from vecdb.engine import border
@@ -65,6 +66,8 @@ class Usable:
     notes: tuple[str, ...] = ()
     choices: dict[tuple[int, float, int], Choice] = field(default_factory=dict, compare=False)
     """What was chosen for a part's set, a recall and a k."""
+    routes: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Short ways through these parts (`engine.routes`), gone with them."""
 
     def choose(self, part: LoadedPart, recall: float, k: int) -> Choice:
         """Return the effort at which a part finds k neighbours with a recall; `SCAN` where that is not known."""

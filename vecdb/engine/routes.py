@@ -117,18 +117,19 @@ def find_route(
     Parameters
     ----------
     remembered : dict
-        Of the state; routes are kept here by `asked`, all of the question that decides.
+        Of the state. Routes are kept with the index, which is let go when it is dropped, by this and `asked`, all of
+        the question that decides.
     """
     if not loader.loaded():
         return None
-    routes: dict[tuple[Any, ...], tuple[Usable, Route | None]] = remembered.setdefault("routes", {})
-    known = routes.get(asked)
-    if known is not None and known[0] is usable:
+    routes, wanted = usable.routes, (id(remembered), *asked)
+    known: tuple[dict[Any, Any], Route | None] | None = routes.get(wanted)
+    if known is not None and known[0] is remembered:
         return known[1]
     if len(routes) >= _MOST:
         routes.clear()
     route = _plan(question, usable)
-    routes[asked] = (usable, route)
+    routes[wanted] = (remembered, route)
     return route
 
 
