@@ -96,7 +96,7 @@ def test_heads_are_as_long_as_sizes_let_expect(size, others):
 def test_small_classes_say_little(one, other):
     found = evidence(one, other, one + other)
     assert found == evidence(other, one, one + other) and 0 < found <= 1
-    assert (found == 1.0) == (min(one, other) >= 5 and 50 * min(one, other) >= 5 * (one + other))
+    assert (found == 1.0) == (min(one, other) >= 2.5 and LISTED * min(one, other) >= 2.5 * (one + other))
 
 
 # --- folding ---

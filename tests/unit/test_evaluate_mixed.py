@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tools.evaluate.mixed import METHODS, Store, measured
-from vecdb.engine.bridge.calibration import by_rank, matched, tail_matched
+from vecdb.engine.bridge.calibration import LISTED, by_rank, matched, tail_matched
 
 
 def unit(rows):
@@ -33,7 +33,7 @@ def plain(store, method, query, mapped):
     line = (tail_matched if method == "tail" else matched)(cross, known)
     moved = bridged if method == "none" else line.factor * bridged + line.offset
     if method == "lists":
-        sizes = [max(1, round(50 * members.mean())) for members in (store.fresh, ~store.fresh)]
+        sizes = [max(1, round(LISTED * members.mean())) for members in (store.fresh, ~store.fresh)]
         heads = [
             np.sort(values[members])[-size:].mean()
             for values, members, size in zip((native, moved), (store.fresh, ~store.fresh), sizes, strict=True)

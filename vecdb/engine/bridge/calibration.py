@@ -30,9 +30,9 @@ _SMOOTH: Final = 60.0
 """Of reciprocal ranks (Cormack, Clarke and Buettcher, SIGIR 2009)."""
 _TAIL: Final = 8
 """One row in so many is the tail."""
-LISTED: Final = 50
+LISTED: Final = 20
 """How long the common list is of which `lists` gives each class its share."""
-_ENOUGH: Final = 5
+_ENOUGH: Final = 2.5
 """Places from which the head of a class is believed."""
 _FLAT: Final = 1e-9
 _SLOPE: Final = 1e-3
