@@ -562,7 +562,10 @@ class Database:
             self._keeper.go_on()
         store.require_sole_use(wait)
         if keep == "nothing":
-            self._write(tags.remove_all)
+            with self._read() as snapshot:
+                free = tags.removable(snapshot)
+            for name in free:
+                self.untag(name)
         with self._read() as snapshot:
             entries = list(snapshot.state.catalog.collections.values())
         housekeeping.forget(store, keep, wait)

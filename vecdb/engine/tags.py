@@ -10,7 +10,7 @@ from collections.abc import Callable
 from vecdb.engine.reading import missing_tag
 from vecdb.errors import ExistsError, StateError
 from vecdb.storage.migrations import held_tags
-from vecdb.storage.snapshot import check_seq
+from vecdb.storage.snapshot import Snapshot, check_seq
 from vecdb.storage.writetx import WriteTx
 
 
@@ -44,11 +44,11 @@ def remove_tag(name: str) -> Callable[[WriteTx], None]:
     return operation
 
 
-def remove_all(write: WriteTx) -> None:
-    """Remove every tag that no active migration holds."""
-    held = _held(write)
-    for name in [name for name in write.catalog.tags if name not in held]:
-        write.remove_tag(name)
+def removable(snapshot: Snapshot) -> list[str]:
+    """Return the tags that no active migration holds."""
+    catalog = snapshot.state.catalog
+    held = held_tags(snapshot.tx, [entry.id for entry in catalog.collections.values()])
+    return [name for name in catalog.tags if name not in held]
 
 
 def _held(write: WriteTx) -> set[str]:
