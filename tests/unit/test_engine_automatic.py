@@ -12,7 +12,7 @@ import vecdb
 from tests.indextypes import CopiesType, able, fail, rows
 from vecdb.engine import automatic, indexing, upkeep
 from vecdb.engine.automatic import Keeper
-from vecdb.errors import LockedError, PluginError, UnknownNameError
+from vecdb.errors import ExistsError, LockedError, PluginError, UnknownNameError
 from vecdb.storage.state import CollectionEntry, SpaceCounts
 
 
@@ -97,6 +97,17 @@ def test_an_index_made_by_hand_takes_the_place_of_the_automatic_one(case, eager)
     assert kinds(it) == [("acme.copies", False)]
     it.c.optimize()
     assert kinds(it) == [("acme.copies", False)] and it.db.check().ok
+
+
+def test_an_automatic_index_gives_way_to_one_of_its_own_kind(case, eager):
+    it = case(CopiesType(), automatic=False)
+    it.c.optimize()
+    it.c.create_index("s", "rabitq", bits=4)
+    assert kinds(it) == [("rabitq", False)] and it.c.indexes[0].params["bits"] == 4
+    with pytest.raises(ExistsError):
+        it.c.create_index("s", "rabitq")
+    it.c.optimize()
+    assert kinds(it) == [("rabitq", False)] and it.db.check().ok
 
 
 def test_the_kind_changes_when_the_space_has_grown(case, eager):

@@ -146,7 +146,8 @@ def _check_suits(provided: Provided, space: Space) -> None:
 
 
 def _refuse_second(entry: CollectionEntry, space: Space, kind: str) -> None:
-    if any(index.space == space.id and index.kind == kind for index in entry.indexes):
+    """Refuse an index of a kind that somebody made already; an automatic one gives way to it."""
+    if any(index.space == space.id and index.kind == kind and not index.automatic for index in entry.indexes):
         raise ExistsError(
             f"space {space.name!r} of collection {entry.name!r} has an index {kind!r}",
             hint="Drop it first with drop_index(), or bring it up to date with optimize().",

@@ -49,7 +49,7 @@ class Own(Peer):
         if kind is None:
             return
         more = {name: value for name, value in self.params.items() if name != "kind"}
-        with vecdb.open(self.folder / "a.vecdb", durability="relaxed", threads=self.threads) as db:
+        with vecdb.open(self.folder / "a.vecdb", durability="relaxed", threads=self.threads, automatic=False) as db:
             try:
                 db.collection("docs").create_index("m", kind, seed=1, **more)
             except UnknownNameError as error:
@@ -58,7 +58,7 @@ class Own(Peer):
     def open(self, dim: int) -> None:
         import vecdb
 
-        self._db = vecdb.open(self.folder / "a.vecdb", threads=self.threads)
+        self._db = vecdb.open(self.folder / "a.vecdb", threads=self.threads, automatic=False)
         self._docs = self._db.collection("docs")
         self._how, self._where = {}, {}
 
