@@ -51,6 +51,38 @@ def test_rewriting_the_same_records_keeps_few_dead(path):
         assert docs.search(vectors(1, seed=11)[0], 5).complete and db.check().ok
 
 
+@pytest.mark.parametrize("kind", ["rabitq", "graph", "flat"])
+def test_compacting_leaves_out_indexes_of_mostly_dead_vectors(path, kind):
+    """Codes of what is gone are not copied; the index is made anew over what is left."""
+    db, docs = open_docs(path, automatic=False)
+    with db:
+        rows = vectors(6_000)
+        docs.upsert(range(6_000), {"s": rows}, trust=True)
+        docs.optimize()
+        if not docs.indexes or docs.indexes[0].kind != kind:
+            docs.create_index("s", kind)
+        before = db.stats()["file_bytes"]
+        docs.delete(list(range(600, 6_000)))
+        db.compact()
+        assert db.stats()["file_bytes"] <= 0.15 * before
+        found = docs.search(rows[77], 5)
+        assert found.ids == docs.search(rows[77], 5, exact=True).ids and found.ids[0] == 77
+        assert db.check().ok
+        docs.optimize()
+        assert db.check().ok and docs.search(rows[77], 5, exact=True).ids == found.ids
+
+
+def test_compacting_keeps_indexes_of_mostly_living_vectors(path):
+    db, docs = open_docs(path, automatic=False)
+    with db:
+        docs.upsert(range(3_000), {"s": vectors(3_000)}, trust=True)
+        docs.optimize()
+        docs.create_index("s", "flat")
+        docs.delete(list(range(0, 3_000, 3)))
+        db.compact()
+        assert docs.indexes[0].parts == 1 and docs.indexes[0].coverage == 1.0
+
+
 def test_nothing_is_repacked_while_a_reader_holds_the_old_blocks(path, monkeypatch):
     """Their pages cannot be used again yet, so the file would only grow; when the reader has gone, it goes on."""
     monkeypatch.setattr(housekeeping, "_BREATH", 0.0)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vecdb.errors import CancelledError, LockedError, StateError, StorageError
 from vecdb.storage.handles import Store
+from vecdb.storage.indexstore import put_index
 from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry, SpaceCounts
 from vecdb.storage.vectors import row_bytes
@@ -267,9 +268,28 @@ def _pack_step(table: str) -> Step:
     return lambda write: write.tx.pack(table)
 
 
+def _shed_step(entry: CollectionEntry) -> Step:
+    """Return the step that drops parts of indexes most of whose vectors are dead: upkeep makes them anew, smaller."""
+
+    def step(write: WriteTx) -> bool:
+        pending = _pending(write, entry)
+        if pending is None:
+            return False
+        known, shed = write.catalog.collections[entry.name], False
+        for index in known.indexes:
+            counts = pending.spaces.get(index.space)
+            if counts is not None and sum(part.count for part in index.parts) > 2 * counts.live:
+                put_index(write, entry.name, replace(index, parts=()))
+                shed = True
+        return shed
+
+    return step
+
+
 def squeeze(store: Store, entries: list[CollectionEntry], timeout: float, progress: Progress | None) -> None:
     """Rewrite everything that holds something dead, however little, before the file is copied compactly."""
-    steps = [step for entry in entries for step in _steps(entry, 0.0, everything=True)]
+    steps = [_shed_step(entry) for entry in entries]
+    steps += [step for entry in entries for step in _steps(entry, 0.0, everything=True)]
     steps += [_pack_step(table) for table in _PACKED]
     for place, step in enumerate(steps):
         store.writer.maintain(step, timeout=timeout)
