@@ -274,3 +274,26 @@ def test_changes_are_listed_and_forgotten(tx):
     assert [seq for seq, _ in images_of(tx, 7, 1)] == [5, 6]
     assert forget_collection(tx, 7) == 200
     assert changes_after(tx, 7, 0) == [] and images_of(tx, 7, 1) == [] and len(changes_after(tx, 8, 0)) == 1
+
+
+def test_history_beyond_its_budget_is_forgotten_inside_the_window(tmp_path, monkeypatch):
+    """Untagged history takes at most a floor, or half of the data; a tag keeps what it names."""
+    import numpy as np
+
+    import vecdb
+
+    with vecdb.open(tmp_path / "x.vecdb", durability="relaxed") as db:
+        docs = db.create_collection("docs")
+        docs.add_space("s", dim=64, metric="l2")
+        for turn in range(20):
+            docs.upsert(range(50), {"s": np.full((50, 64), turn + 1.0)}, trust=True)
+        assert db.stats()["oldest_seq"] == 0
+        monkeypatch.setattr("vecdb.storage.writetx.HISTORY_FLOOR", 1_000)
+        monkeypatch.setattr("vecdb.storage.writetx.WriteTx._data_bytes", lambda self: 0)
+        for turn in range(5):
+            docs.upsert(range(50), {"s": np.full((50, 64), turn + 50.0)}, trust=True)
+        assert db.stats()["oldest_seq"] > 0
+        kept = db.tag("kept")
+        for turn in range(30):
+            docs.upsert(range(50), {"s": np.full((50, 64), turn + 90.0)}, trust=True)
+        assert db.stats()["oldest_seq"] <= kept and docs.count(as_of="kept") == 50
