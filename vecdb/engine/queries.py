@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,10 @@ from vecdb.errors import ParameterError, SpaceMismatchError, VectorMissingError
 from vecdb.storage.idkeys import id_key
 from vecdb.storage.snapshot import find_space
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import Id, Space
+from vecdb.types import Id, Space, Where
+
+if TYPE_CHECKING:
+    from vecdb.engine.where import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,15 @@ def named(q: Mapping[str, Any], space: str | None) -> tuple[str, Any, dict[str, 
         )
     chosen = str(list(q)[-1]) if space is None else space
     return chosen, q[chosen], {str(name): given for name, given in q.items() if name != chosen}
+
+
+def condition(where: Where | None) -> Condition | None:
+    """Return the checked condition, None where every record satisfies it."""
+    if where is None or where == {}:
+        return None
+    from vecdb.engine.where import parse
+
+    return parse(where)
 
 
 def wishes(recall: float | None, effort: int | None, exact: bool) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""Search as an application sees it: `Collection.search`.
+
+Arguments are settled here; candidates are found by vecdb/engine/search.py and vecdb/engine/bridge.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from vecdb.engine import queries, reading, search
+from vecdb.engine.names import check_count
+from vecdb.lazy import LazyModule
+from vecdb.storage.state import CollectionEntry
+from vecdb.types import CancelCheck, HitsBatch, Id, Space, Where
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+    from vecdb.engine.bridge import asking as bridging
+    from vecdb.engine.bridge.calibration import Calibration
+    from vecdb.engine.bridge.twostage import Made
+else:  # what a first search does without
+    bridging = LazyModule("vecdb.engine.bridge.asking")
+
+__all__ = ["Searching"]
+
+Encoder = Callable[[list[str]], Any]
+
+
+class Searching:
+    """The part of `Collection` that answers queries."""
+
+    if TYPE_CHECKING:
+        _database: Database
+        _number: int
+
+        @property
+        def _key(self) -> tuple[int, str]: ...
+        def _entry(self) -> CollectionEntry: ...
+        def _write_back(self, space: Space, made: Made) -> None: ...
+
+    def search(
+        self,
+        q: Any = None,
+        k: int = 10,
+        *,
+        space: str | None = None,
+        where: Where | None = None,
+        like: Id | None = None,
+        exact: bool = False,
+        recall: float | None = None,
+        effort: int | None = None,
+        offset: int = 0,
+        min_score: float | None = None,
+        as_of: int | str | None = None,
+        include: Sequence[str] = ("metadata", "text"),
+        timeout: float | None = None,
+        cancel: CancelCheck | None = None,
+        explain: bool = False,
+        allow_large: bool = False,
+        spaces: Literal["native", "reachable", "all"] | Sequence[str] | None = None,
+        calibration: Calibration | None = None,
+        prior: float = 0.0,
+        rerank: Literal["native"] | None = None,
+        encode: Encoder | None = None,
+        candidates: int | None = None,
+        writeback: bool = False,
+    ) -> Any:
+        """Return the records whose vectors are nearest to a query, best first.
+
+        Parameters
+        ----------
+        q : array_like of shape (dim,) or (n, dim), str, list of str, or mapping
+            One query or several. Text needs a space with an encoder. A mapping names the space: ``{"minilm": q}``; with
+            several it is the same query in each, vectors are compared with the one of their own space, and the scale is
+            that of `space`, or of the space named last.
+        k : int, default 10
+            1 to 10,000 (more with ``allow_large=True``).
+        space : str, optional
+            May be left out where the collection has exactly one.
+        where : mapping, optional
+            Condition on metadata, applied before ranking: there are never fewer hits than matches.
+        like : str or int, optional
+            Instead of `q`: search from this record's own vector; the record itself is not returned.
+        exact : bool, default False
+            Scan, whatever indexes there are.
+        recall : float in (0, 1], optional
+            Share of the true neighbours to be found, on average over queries: an index is asked with the smallest
+            effort that was measured to reach it, and what was not measured is scanned. 1.0 is the same as `exact`.
+        effort : int, optional
+            Candidates that an index examines; it goes before `recall`. Without an index every search is exact.
+        offset : int, default 0
+            Skip so many of the best.
+        min_score : float, optional
+            Drop hits that score less.
+        as_of : int or str, optional
+            A seq or tag: search that state.
+        include : sequence of {"metadata", "text", "vectors"}, default ("metadata", "text")
+        timeout : float, optional
+            Seconds; the hits are then the best found so far, with ``complete=False``.
+        cancel : callable, optional
+            Asked while scanning; a true answer raises `CancelledError`.
+        explain : bool, default False
+            Fill in ``hits.plan``.
+        allow_large : bool, default False
+        spaces : {"native", "reachable", "all"} or sequence of str, optional
+            Whose vectors may answer. Default and "reachable": those of the query's space, and through stored transforms
+            those of other spaces where a record has none in it; what no transform reaches is said in ``hits.complete``.
+            "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached.
+        calibration : {"reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
+            How scores of different spaces are brought on one scale; default: what was found best when the transform was
+            stored, else "lists" (docs/explanation/bridging.md).
+        prior : float, default 0
+            Added to the calibrated scores of vectors that need no transform.
+        rerank : {"native"}, optional
+            Answer in two stages: the best `candidates` of all spaces are compared again by vectors of the query's own
+            space. Records that have none are embedded for the occasion; one without a text keeps its bridged score.
+        encode : callable, optional
+            ``list[str] -> array`` for the texts of those records; default: the space's encoder (`set_encoder`).
+        candidates : int, default 100
+        writeback : bool, default False
+            Store the vectors that were made, in one commit after the search, unless their records changed meanwhile.
+
+        Returns
+        -------
+        Hits or HitsBatch
+            `Hits` for one query, `HitsBatch` for several. Scores are float32 of a float64 sum in fixed order, the same
+            bits on every path; equal scores are ordered by age, the older vector first.
+
+        Raises
+        ------
+        DimensionError, DTypeError, NonFiniteError, ZeroVectorError
+            The query does not fit the space.
+        SpaceMismatchError
+            No space was named and there are several, or none; or nothing leads from the query's space to any vector.
+        RecordMissingError, VectorMissingError
+            `like` names no record, or one without a vector in the space.
+        """
+        wanted = search.check_k(k, allow_large=allow_large)
+        if type(offset) is not int or offset < 0:
+            offset = check_count("offset", offset, 0)
+        if not (recall is effort is timeout is min_score is None):  # the commonest search has no such wish
+            search.check_tuning(recall, effort, timeout, min_score)
+        condition = queries.condition(where)
+        others: Mapping[str, Any] = {}
+        if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
+            space, q, others = queries.named(q, space)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        asked = queries.wishes(recall, effort, exact) if explain else {}
+        encoders = self._database._encoders
+        twice = None
+        if rerank is not None or encode is not None or candidates is not None or writeback:
+            twice = bridging.rerank_wishes(rerank, encode, candidates, writeback, self._database._writable)
+        encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
+        with reading.OpenView(self._database._read(), self._key, as_of) as view:
+            named = queries.choose_space(view.entry, space)
+            asked_for = queries.settle(view, named, encoded, like, text=isinstance(q, str))
+            chosen = asked_for.space
+            request = search.SearchRequest(
+                chosen,
+                asked_for.matrix,
+                wanted,
+                condition,
+                offset,
+                min_score,
+                search.check_include(include),
+                deadline,
+                cancel,
+                explain,
+                asked_for.row,
+                asked,
+                exact or recall == 1.0,
+                effort,
+                recall,
+                self._database._settings.threads,
+            )
+            note = self._database._settings.recorder.note
+            if like is None:
+                note(chosen.id, asked_for.matrix)
+            warn = self._database._guard.warner(view.snapshot, self._number, chosen)
+            if twice is not None:
+                wished = bridging.wishes(spaces, calibration, prior)
+                first = bridging.candidates(view, request, others, wished, twice, self._database._registry, note)
+            elif others or ((view.entry.transforms or spaces is not None) and spaces != "native"):
+                wished = bridging.wishes(spaces, calibration, prior)
+                hits = bridging.ask(view, request, others, wished, warn, lambda: self._database._registry, note)
+                if self._number in self._database._traffic:
+                    self._database._traffic[self._number].note(hits)
+            else:
+                hits = search.search(view, request, warn, lambda: self._database._registry)
+            seq = view.seq
+        if twice is not None:
+            hits, made = bridging.second_stage(first, twice, encoders.get(chosen.id), warn)
+            if twice.writeback and made.ids:
+                self._write_back(chosen, made)
+        if asked_for.single:
+            return hits[0]
+        return HitsBatch(hits, k=wanted, seq=seq, plan=hits[0].plan if hits else None)
