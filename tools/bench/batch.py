@@ -48,7 +48,7 @@ def _measure(bench: Bench, vectors: data.Vectors, outcome: Outcome) -> None:
             blocks = scan_order(view, view.space(collection.spaces["m"]))
             works: dict[str, Work] = {
                 "np.matmul": lambda: np.matmul(queries, vectors.rows.T),
-                "Collection.search": lambda: collection.search(queries, k=K, include=()),
+                "Collection.search": lambda: collection.search(queries, k=K, include=(), exact=True),
                 "exact.search": lambda: exact.search(blocks, queries, K, path="numba"),
                 "np.matmul(..., out=)": _product_in_place(vectors),
             }

@@ -90,9 +90,9 @@ def search_rows(store: Path) -> dict[str, int]:
         vecdb.warmup()
         with Peak() as single:
             for query in queries[:50]:
-                collection.search(query, include=())
+                collection.search(query, include=(), exact=True)
         with Peak() as batch:
-            collection.search(queries, include=())
+            collection.search(queries, include=(), exact=True)
         return {"single": single.facts()["added"], "batch": batch.facts()["added"], "rows": len(collection)}
 
 

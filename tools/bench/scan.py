@@ -65,7 +65,7 @@ def _works(collection: vecdb.Collection, blocks: VectorBlocks, vectors: data.Vec
 
     return {
         "memory": lambda: read([memory]),
-        "Collection.search": lambda: collection.search(next(queries), k=K, include=()),
+        "Collection.search": lambda: collection.search(next(queries), k=K, include=(), exact=True),
         "exact.search": direct,
         "mapped blocks": lambda: read(mapped),
     }

@@ -34,7 +34,7 @@ def _measure(bench: Bench, vectors: data.Vectors, calls: int, outcome: Outcome) 
         collection = db.collection("docs")
 
         def search() -> object:
-            return collection.search(next(queries), k=10, include=())
+            return collection.search(next(queries), k=10, include=(), exact=True)
 
         works = {
             "search, 1 thread": _repeated(pool, search, calls, 1),

@@ -14,11 +14,15 @@ _LARGE: Final = 1 << 28
 
 
 def compiled(view: VectorView) -> bool:
-    """Return whether the kernels may be called; while they are loaded, a small view answers by its vectors instead.
+    """Return whether the kernels may be called; until they are loaded, a small view answers by its vectors instead.
 
-    A large one waits a moment: reading all of a file for one answer is what its index is there to save.
+    That scan asks for them itself once it has done as much work as loading them takes: a process with one question ends
+    without having waited for them. A large view asks at once and waits a moment: reading all of a file for one answer
+    is what its index is there to save.
     """
     if loader.ready():
         return True
+    if view.count * view.dim * 4 < _LARGE:
+        return False
     loader.request()
-    return loader.ready() or (view.count * view.dim * 4 >= _LARGE and loader.wait_briefly())
+    return loader.ready() or loader.wait_briefly()
