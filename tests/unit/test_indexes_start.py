@@ -40,6 +40,13 @@ def test_a_small_view_does_not_wait(young, monkeypatch):
     assert start.compiled(View(36_000, 384))
 
 
+def test_a_small_view_does_not_ask_for_them(monkeypatch):
+    """A process ends when its loader does: one question of a small store must not start it."""
+    monkeypatch.setattr(loader, "_loader", loader._Loader())
+    monkeypatch.setattr(loader, "request", lambda: pytest.fail("it asked"))
+    assert not start.compiled(View(36_000, 384))
+
+
 def test_a_large_view_waits_until_they_are_there(young):
     timer = threading.Timer(0.05, arrive, [young])
     timer.start()
