@@ -149,7 +149,6 @@ class Searching:
         if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
             space, q, others = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = queries.wishes(recall, effort, exact) if explain else {}
         encoders = self._database._encoders
         twice = None
         if rerank is not None or encode is not None or candidates is not None or writeback:
@@ -171,11 +170,12 @@ class Searching:
                 cancel,
                 explain,
                 asked_for.row,
-                asked,
+                queries.wishes(recall, effort, exact) if explain else {},
                 exact or recall == 1.0,
                 effort,
                 recall,
                 self._database._settings.threads,
+                known_as=None if condition is None or where is None else queries.known_as(where),
             )
             note = self._database._settings.recorder.note
             if like is None:

@@ -72,6 +72,13 @@ def condition(where: Where | None) -> Condition | None:
     return parse(where)
 
 
+def known_as(where: Where) -> str | None:
+    """Return what a condition that was checked is remembered by."""
+    from vecdb.engine.remembering import known_as
+
+    return known_as(where)
+
+
 def wishes(recall: float | None, effort: int | None, exact: bool) -> dict[str, Any]:
     """Return what a plan repeats of the arguments of a search."""
     given = (("recall", recall), ("effort", effort), ("exact", exact or None))

@@ -1,8 +1,9 @@
 """The short way of a search: what does not depend on the query is decided once for a state of a space.
 
-One query without a condition, over vectors that one part of an index covers, goes to that part and from there to one
-compiled call that checks what was nominated and ranks it canonically. It is `engine.indexed` with the decisions
-remembered, never another answer: whatever is not quite so, or goes wrong on the way, is left to it.
+One query, without a condition or with one that is remembered, over vectors that one part of an index covers, goes to
+that part and from there to one compiled call that checks what was nominated and ranks it canonically. It is
+`engine.indexed` with the decisions remembered, never another answer: whatever is not quite so, or goes wrong on the
+way, is left to it.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Route:
 def find_route(
     question: indexed.Question, usable: Usable, remembered: dict[Any, Any], *, asked: tuple[Any, ...]
 ) -> Route | None:
-    """Return the route of a question about the newest state without a condition, None if there is no short one.
+    """Return the route of a question about the newest state whose mask is remembered, None if there is no short one.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from vecdb.storage.spaces import SpaceView
 from vecdb.types import MAX_K, CancelCheck, HitColumns, Hits, Plan, Space
 
 if TYPE_CHECKING:
-    from vecdb.engine import indexed, parts, routes
+    from vecdb.engine import indexed, parts, remembering, routes
     from vecdb.engine.guard import Warner
     from vecdb.engine.where import Condition
     from vecdb.registry import PluginRegistry
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 else:  # where there is no index, nothing of indexes is needed
     indexed = LazyModule("vecdb.engine.indexed")
     parts = LazyModule("vecdb.engine.parts")
+    remembering = LazyModule("vecdb.engine.remembering")
     routes = LazyModule("vecdb.engine.routes")
 
 Bools = npt.NDArray[np.bool_]
@@ -65,13 +66,15 @@ class SearchRequest(NamedTuple):
     allowed: Allowed | None = None
     """Which vectors may answer, where that is settled before."""
     origin: str = "native"
+    known_as: str | None = None
+    """What the condition is remembered by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """Positions that may be returned: a mask (None: all), how many, and what `where` had to decode.
 
-    `parts` is there where the mask says no more than which vectors live: what indexes make of it, remembered with it.
+    `parts` is there where the mask is remembered: what indexes make of it, remembered with it.
     """
 
     mask: Bools | None
@@ -189,6 +192,13 @@ class Warnings:
 
 
 def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
+    if request.known_as is None or request.without_row is not None or view.is_past:
+        return _find_allowed(view, space_view, request)
+    find = partial(_find_allowed, view, space_view, request)
+    return remembering.selected(view.snapshot.state, request.space.id, request.known_as, find)
+
+
+def _find_allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
     allowed = alive(view, space_view)
     mask, decoded = allowed.mask, allowed.decoded
     if request.condition is not None:
@@ -199,7 +209,10 @@ def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest
     if request.without_row is not None:
         others = space_view.rows(view.tx) != np.uint64(request.without_row)
         mask = others if mask is None else mask & others
-    return allowed if mask is None or mask is allowed.mask else Allowed(mask, int(np.count_nonzero(mask)), decoded)
+    if mask is None or mask is allowed.mask:
+        return allowed
+    parts: dict[int, Any] | None = None if request.known_as is None or request.without_row is not None else {}
+    return Allowed(mask, int(np.count_nonzero(mask)), decoded, parts)
 
 
 def alive(view: CollectionView, space_view: SpaceView) -> Allowed:

@@ -99,6 +99,8 @@ class State:
         self._spaces: dict[int, SpaceView] = {}
         self._columns: dict[int, ColumnView] = {}
         self._changes: dict[tuple[int, int], list[Change]] = {}
+        self.derived: dict[str, Any] = {}
+        """What the engine makes of this state and wants to find again."""
 
     def known_ids(self, collection: int) -> dict[int, Id]:
         """Return the ids of rows that committed states of this file were asked for, to be added to."""
