@@ -48,6 +48,7 @@ _WORDS = "errors int8rows types verdicts lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
+_COLLECTION_PARTS = "searching migrating upgrading judging diagnosing"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
@@ -74,13 +75,15 @@ ROOMS: dict[str, Room] = {
     "relevance": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
     "engine": _room("4 engine", _BELOW_ENGINE, "numpy"),
     "database": _room("5 facade", _BELOW_ENGINE + " engine collection", "numpy"),
-    "collection": _room("5 facade", _BELOW_ENGINE + " engine database searching migrating upgrading judging", "numpy"),
+    "collection": _room("5 facade", f"{_BELOW_ENGINE} engine database {_COLLECTION_PARTS}", "numpy"),
     "searching": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "upgrading": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "judging": _room("5 facade", _BELOW_ENGINE + " engine database collection upgrade", "numpy"),
+    "diagnosing": _room("5 facade", _BELOW_ENGINE + " engine database health", "numpy"),
+    "health": _room("5 facade", _BELOW_ENGINE + " evaluation engine", "numpy"),
     "upgrade": _room("5 facade", _BELOW_ENGINE + " evaluation engine collection", "numpy"),
     "migrating": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
-    "vecdb": _room("5 facade", "database collection migrating upgrade errors types verdicts hookspecs registry", ""),
+    "vecdb": _room("5 facade", f"database collection migrating upgrade health {_WORDS} hookspecs registry"),
     "interchange": _room("6 edges", _PUBLIC + " arrays contracts registry", "numpy pyarrow pandas polars", edge=True),
     "sample": _room("6 edges", _PUBLIC, "numpy", edge=True),
     "demo": _room("6 edges", _PUBLIC + " sample", "numpy rich", edge=True),

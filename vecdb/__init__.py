@@ -87,6 +87,7 @@ from vecdb.verdicts import Diagnosis, QuerySet
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open, warmup
+    from vecdb.health.values import SpaceHealth
     from vecdb.hookspecs import hookimpl
     from vecdb.migrating import Migration
     from vecdb.registry import PluginRegistry
@@ -155,6 +156,7 @@ __all__ = [
     "SnapshotExpiredError",
     "SourceError",
     "Space",
+    "SpaceHealth",
     "SpaceMismatchError",
     "SpaceMissingError",
     "StateError",
@@ -185,6 +187,7 @@ _LAZY = {
     "Database": "vecdb.database",
     "Migration": "vecdb.migrating",
     "PluginRegistry": "vecdb.registry",
+    "SpaceHealth": "vecdb.health.values",
     "UpgradePlan": "vecdb.upgrade.plan",
     "UpgradeReport": "vecdb.upgrade.report",
     "hookimpl": "vecdb.hookspecs",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy.typing as npt
 
+from vecdb.diagnosing import Diagnosing
 from vecdb.engine import queries, reading
 from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView, Past
@@ -58,7 +59,7 @@ Encoder = Callable[[list[str]], Any]
 Ids: TypeAlias = Sequence[Id] | npt.NDArray[Any] | Id
 
 
-class Collection(Searching, Migrating, Upgrading, Judging):
+class Collection(Searching, Migrating, Upgrading, Judging, Diagnosing):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -127,16 +127,18 @@ def scan(open_at: OpenAt, plan: ScanPlan, hold: Hold | None = None) -> Iterator[
     """
     with open_at(plan.as_of, None) as view:
         seq, stop = view.seq, view.next_row
-        if hold is not None and view.is_past:
-            _reach_back(hold, view)
+        if hold is not None:
+            reach_back(hold, view)
         spaces_named(view, plan.vectors)
         rows = _chosen_rows(view, plan)
     chunks = _Walk(stop, plan.limit, hold) if rows is None else _Slices(rows, hold)
     return _records(open_at, seq, plan, chunks)
 
 
-def _reach_back(hold: Hold, view: CollectionView) -> None:
-    """Keep what the commits since the one that is read left behind."""
+def reach_back(hold: Hold, view: CollectionView) -> None:
+    """Keep what the commits since the one that is read left behind, if that is an earlier one."""
+    if not view.is_past:
+        return
     from vecdb.storage.writetx import read_log  # readers of the newest state do without the writer's code
 
     entry = read_log(view.tx, view.seq + 1)

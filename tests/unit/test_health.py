@@ -1,0 +1,196 @@
+"""`Collection.health` and `vecdb stats`: what they say of real collections, of the past, of little, and of nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.indextypes import CopiesType, able, registry
+from vecdb.cli import main
+from vecdb.errors import CancelledError, ParameterError, SpaceMismatchError, SpaceMissingError
+
+
+def vectors(n, d=16, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.fixture
+def db(tmp_path):
+    with vecdb.open(tmp_path / "x.vecdb", automatic=False) as db:
+        yield db
+
+
+def filled(db, n=300, *, dtype="float32", metric="cosine", name="docs", d=16):
+    docs = db.create_collection(name)
+    docs.add_space("a", dim=d, metric=metric, dtype=dtype, model="m")
+    if n:
+        docs.upsert(
+            [f"r{i}" for i in range(n)], vectors={"a": vectors(n, d)}, metadata=[{"s": i % 3} for i in range(n)]
+        )
+    return docs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_every_kind_of_space_is_measured(db, dtype, metric):
+    health = filled(db, dtype=dtype, metric=metric).health()
+    assert (health.vectors, health.sampled, health.metric, health.dtype) == (300, 300, metric, dtype)
+    assert health.isotropy.score.value > 0.8
+    assert abs(health.cosines.mean.value) < 0.05
+    assert 5 < health.dimension.mle.value < 20
+    assert health.hubness.skewness.low < health.hubness.skewness.value < health.hubness.skewness.high
+
+
+def test_it_is_a_frozen_value_with_text_dict_and_json(db):
+    docs = filled(db)
+    health = docs.health()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        health.vectors = 1
+    assert "IsoScore" in str(health) and "hubness" in str(health)
+    assert json.loads(health.to_json()) == health.as_dict()
+    assert health == docs.health() and isinstance(health, vecdb.SpaceHealth)
+
+
+def test_a_sample_bounds_the_work_and_is_said(db):
+    docs = filled(db)
+    health = docs.health(sample=100, queries=20, seed=3)
+    assert (health.sampled, health.asked) == (100, 20)
+    assert any("100 of 300" in note for note in health.notes)
+    assert health != docs.health(sample=100, queries=20, seed=4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 12, 30])
+def test_little_is_not_an_error(db, n):
+    health = filled(db, n).health()
+    assert health.vectors == n
+    assert str(health) and json.loads(health.to_json())["vectors"] == n
+
+
+def test_vectors_that_are_all_alike_are_not_an_error(db):
+    docs = filled(db, 0)
+    docs.upsert(list(range(60)), vectors={"a": np.ones((60, 16))}, trust=True)
+    health = docs.health()
+    assert health.isotropy is None and health.dimension is None
+    assert health.cosines.mean.value == pytest.approx(1) and str(health)
+
+
+def test_deleted_vectors_do_not_count_and_the_past_is_read(db):
+    docs = filled(db)
+    db.tag("before")
+    before = docs.health()
+    docs.delete([f"r{i}" for i in range(100)])
+    docs.upsert(["new"], vectors={"a": vectors(1, seed=9)})
+    assert docs.health().vectors == 201
+    past = docs.health(as_of="before")
+    assert past == dataclasses.replace(before, seq=past.seq) and past.seq < docs.health().seq
+
+
+def test_indexes_are_asked(db):
+    docs = filled(db, 1_200)
+    docs.create_index("a", "ivf")
+    docs.delete([f"r{i}" for i in range(50)])
+    docs.upsert(["new"], vectors={"a": vectors(1, seed=9)})
+    health = docs.health(queries=100)
+    (index,) = health.indexes
+    assert index.kind == "ivf" and 0.5 < index.recall.value <= 1 and index.recall.queries == 100
+    assert index.curves and all(0 <= recall <= 1 for curve in index.curves for _, recall in curve.points)
+    assert "index ivf, recall@10" in str(health)
+
+
+def test_an_exact_index_finds_everything(db):
+    docs = filled(db)
+    docs.create_index("a", "flat")
+    assert docs.health(queries=50).indexes[0].recall.value == 1
+
+
+def test_half_an_index_finds_half_and_where_it_is_not_installed_that_is_said(tmp_path):
+    type_ = CopiesType("acme.half", able("filtered"), half=True)
+    with vecdb.open(tmp_path / "h.vecdb", plugins=registry(type_), automatic=False) as db:
+        docs = filled(db, 2_000)
+        docs.create_index("a", "acme.half")
+        recall = docs.health(queries=200).indexes[0].recall
+    assert recall.low < 0.5 < recall.high
+    with vecdb.open(tmp_path / "h.vecdb", mode="r") as db:
+        (index,) = db.collection("docs").health().indexes
+    assert index.recall is None and "acme.half" in index.note and "not measured" in text_of(index)
+
+
+def text_of(index):
+    made = vecdb.SpaceHealth("c", "s", "", "cosine", "float32", 2, 1, 0, 0, 0, 0, indexes=(index,))
+    return str(made)
+
+
+def test_wrong_wishes_are_refused(db):
+    docs = filled(db, 20)
+    docs.add_space("b", dim=4)
+    with pytest.raises(SpaceMismatchError):
+        docs.health()
+    with pytest.raises(SpaceMissingError):
+        docs.health("c")
+    for wrong in ({"sample": 0}, {"sample": 10**6}, {"k": 0}, {"k": 101}, {"queries": 0}, {"seed": -1}):
+        with pytest.raises(ParameterError):
+            docs.health("a", **wrong)
+    with pytest.raises(CancelledError):
+        docs.health("a", cancel=lambda: True)
+
+
+def test_nothing_of_it_is_loaded_before_it_is_asked_for(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, vecdb\n"
+        f"with vecdb.open({str(tmp_path / 'y.vecdb')!r}) as db:\n"
+        "    docs = db.create_collection('d'); docs.add_space('a', dim=2); docs.upsert([1], {'a': [[1, 0]]})\n"
+        "    docs.search([1, 0], k=1)\n"
+        "assert not [name for name in sys.modules if 'health' in name or 'checkup' in name]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def path(tmp_path):
+    with vecdb.open(tmp_path / "x.vecdb", automatic=False) as db:
+        filled(db, 100)
+        filled(db, 0, name="empty")
+        db.tag("now")
+    return tmp_path / "x.vecdb"
+
+
+def test_stats_counts(run, path):
+    code, out, _ = run("stats", path)
+    assert code == 0 and "records" in out and "empty" in out
+    found = json.loads(run("stats", path, "docs", "--json")[1])
+    assert found["collections"]["docs"]["records"] == 100
+
+
+def test_stats_measures_health(run, path):
+    code, out, _ = run("stats", path, "--health", "--sample", "80")
+    assert code == 0 and "IsoScore" in out and "Space 'a' of 'empty'" in out
+    found = json.loads(run("stats", path, "docs", "--health", "--space", "a", "--as-of", "now", "--json")[1])
+    assert found["spaces"][0]["vectors"] == 100 and found["spaces"][0]["isotropy"]["score"]["value"] > 0.5
+
+
+def test_stats_refuses_what_makes_no_sense(run, path, tmp_path):
+    assert run("stats", path, "--space", "a")[0] == 2
+    assert run("stats", path, "docs", "--health", "--space", "b")[0] == 3
+    assert run("stats", tmp_path / "none.vecdb")[0] == 3
+    with vecdb.open(tmp_path / "z.vecdb"):
+        pass
+    assert "no collections" in run("stats", tmp_path / "z.vecdb")[1]
+    assert "no spaces" in run("stats", tmp_path / "z.vecdb", "--health")[1]

@@ -1,0 +1,78 @@
+"""Commands that say how a database is doing: stats, with the health of its spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import vecdb
+from vecdb.cli import opening
+from vecdb.cli.commands import command
+from vecdb.cli.options import as_of_option, database_argument, json_option
+from vecdb.cli.output import Output
+
+__all__ = ["COMMANDS"]
+
+
+@command("vecdb stats news.vecdb", "vecdb stats news.vecdb docs --health --space minilm")
+@database_argument
+@click.argument("collection", metavar="[COLLECTION]", required=False)
+@click.option("--health", is_flag=True, help="Measure how vectors lie and what indexes find, of every space.")
+@click.option("--space", help="With --health: this space alone.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 50_000),
+    default=4_000,
+    show_default=True,
+    help="With --health: vectors drawn at random.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="With --health: of the sample.")
+@as_of_option
+@json_option
+def stats(
+    database: str, collection: str | None, *, health: bool, space: str | None, as_of: Any, out: Output, **wishes: Any
+) -> None:
+    """Count records and vectors; with --health, measure how good the spaces are.
+
+    Measures of health come from a random sample, with 95 % intervals in brackets.
+    """
+    with opening.reading(database) as db:
+        chosen = [db.collection(name) for name in (db.collections() if collection is None else [collection])]
+        if health:
+            _show_health(_health(chosen, space, {**wishes, "as_of": as_of}), out)
+            return
+        if space is not None or as_of is not None:
+            raise click.UsageError("--space and --as-of belong to --health.")
+        _show_counts({docs.name: docs.stats() for docs in chosen}, out)
+
+
+def _health(chosen: list[vecdb.Collection], space: str | None, wishes: dict[str, Any]) -> list[vecdb.SpaceHealth]:
+    named = [(docs, name) for docs in chosen for name in (docs.spaces if space is None else [space])]
+    return [docs.health(name, **wishes) for docs, name in named]
+
+
+def _show_health(found: list[vecdb.SpaceHealth], out: Output) -> None:
+    if out.as_json:
+        out.document({"spaces": [each.as_dict() for each in found]})
+        return
+    for place, each in enumerate(found):
+        if place:
+            out.line("")
+        out.line(str(each))
+    if not found:
+        out.line("(no spaces)")
+
+
+def _show_counts(found: dict[str, dict[str, Any]], out: Output) -> None:
+    if out.as_json:
+        out.document({"collections": found})
+        return
+    for name, facts in found.items():
+        indexes = {f"{each['space']} {each['kind']}": f"covers {each['coverage']:.0%}" for each in facts["indexes"]}
+        out.facts({name: {**facts, "indexes": indexes}})
+    if not found:
+        out.line("(no collections)")
+
+
+COMMANDS = (stats,)

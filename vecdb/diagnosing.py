@@ -1,0 +1,110 @@
+"""What a collection says of the health of its spaces: `Collection.health`.
+
+A part of `Collection` in a file of its own: everything is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vecdb.engine import reading
+from vecdb.engine.names import check_count
+from vecdb.engine.queries import choose_space
+from vecdb.engine.view import Past
+from vecdb.errors import ParameterError
+from vecdb.lazy import LazyModule
+from vecdb.storage.state import CollectionEntry
+from vecdb.types import CancelCheck
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+    from vecdb.engine.checkup import sample as sampling
+    from vecdb.health import checkup
+    from vecdb.health.values import SpaceHealth
+else:
+    sampling = LazyModule("vecdb.engine.checkup.sample")
+    checkup = LazyModule("vecdb.health.checkup")
+
+__all__ = ["Diagnosing"]
+
+_MOST_SAMPLED = 50_000
+
+
+class Diagnosing:
+    """The part of `Collection` that looks at the health of spaces."""
+
+    if TYPE_CHECKING:
+        name: str
+        _database: Database
+
+        @property
+        def _key(self) -> tuple[int, str]: ...
+        def _entry(self) -> CollectionEntry: ...
+
+    def health(
+        self,
+        space: str | None = None,
+        *,
+        sample: int = 4_000,
+        queries: int = 1_000,
+        k: int = 10,
+        seed: int = 0,
+        as_of: int | str | None = None,
+        cancel: CancelCheck | None = None,
+    ) -> SpaceHealth:
+        """Measure the health of a space: how its vectors lie, and what its indexes find of them.
+
+        Parameters
+        ----------
+        space : str, optional
+            May be left out where the collection has exactly one.
+        sample : int, default 4000
+            Vectors drawn at random, at most 50,000; time grows with its square.
+        queries : int, default 1000
+            How many of them are compared with all vectors, fewer (but at least 100) where that would cost more than
+            some seconds.
+        k : int, default 10
+            Neighbours of hubness and recall, at most 100.
+        seed : int, default 0
+            Of everything random.
+        as_of : int or str, optional
+            A seq or tag: look at that state.
+        cancel : callable, optional
+
+        Returns
+        -------
+        SpaceHealth
+            A frozen value; ``print`` it, or take ``as_dict()`` or ``to_json()``.
+
+        Raises
+        ------
+        SpaceMissingError, SpaceMismatchError, ParameterError, SnapshotExpiredError, TagMissingError, CancelledError
+
+        Notes
+        -----
+        Nothing is written. Memory: the sample, and a table of 512 times the sample.
+        """
+        wishes = checkup.Wishes(
+            _bounded("sample", sample, _MOST_SAMPLED),
+            _bounded("queries", queries, _MOST_SAMPLED),
+            _bounded("k", k, 100),
+            check_count("seed", seed, 0),
+        )
+        hold = self._database._opened().reader.hold()
+        with self._open_past(as_of, None) as view:
+            reading.reach_back(hold, view)
+            chosen = choose_space(view.entry, space)
+            reader = sampling.Reader(self._open_past, hold, view.seq, Past(view.seq), cancel)
+        return checkup.examine(reader, self.name, chosen, wishes, self._database._registry)
+
+    def _open_past(self, seq: int | str | None, past: Past | None) -> reading.OpenView:
+        return reading.OpenView(self._database._read(), self._key, seq, past)
+
+
+def _bounded(name: str, value: int, most: int) -> int:
+    number = check_count(name, value, 1)
+    if number > most:
+        raise ParameterError(
+            f"{name} is {number}, expected at most {most}", name=name, got=number, allowed=f"<= {most}"
+        )
+    return number
