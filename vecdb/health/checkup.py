@@ -100,9 +100,8 @@ def _distances(sample: Sample, asked: Asked, near: int) -> npt.NDArray[np.float6
         rows = sample.rows
         _, scores = top_k(rows[asked.places], rows, near, "l2", leave_out=asked.places)
         return np.where(np.isfinite(scores), -scores, np.nan).astype(np.float64)
-    scores: npt.NDArray[np.float64] = asked.scores[:, :near].astype(np.float64)
-    scores[~np.isfinite(scores)] = np.nan
-    return -scores if sample.space.metric == "l2" else np.sqrt(np.maximum(0.0, 2.0 - 2.0 * scores))
+    known = np.where(np.isfinite(asked.scores[:, :near]), asked.scores[:, :near], np.nan).astype(np.float64)
+    return -known if sample.space.metric == "l2" else np.asarray(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * known)))
 
 
 def _indexes(reader: Reader, space: Space, asked: Asked, wishes: Wishes) -> tuple[IndexHealth, ...]:
