@@ -123,7 +123,7 @@ def as_query(x: object, dim: int, *, metric: Metric, where: str = "query") -> tu
     DTypeError, NonFiniteError, VectorRangeError, ZeroVectorError
         As in `as_matrix`.
     """
-    if type(x) is np.ndarray and x.shape == (dim,) and _is_plain_query(x):
+    if type(x) is np.ndarray and x.shape == (dim,) and is_plain_query(x):
         return x.reshape(1, dim), True
     source = _materialise(x, dim, where)
     if source.ndim in (1, 2) and source.shape[0] == 0:
@@ -137,7 +137,7 @@ def as_query(x: object, dim: int, *, metric: Metric, where: str = "query") -> tu
     return as_matrix(source, dim, metric=metric, where=where, allow_single=True), source.ndim == 1
 
 
-def _is_plain_query(x: npt.NDArray[Any]) -> bool:
+def is_plain_query(x: npt.NDArray[Any]) -> bool:
     """Whether one product proves that a vector may be used as it is: the commonest query, and the check is felt.
 
     A float32 sum of squares is off by less than 0.5 % (65,536 components), so within these limits every component is

@@ -10,20 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from vecdb.engine import queries, reading, search
-from vecdb.engine.names import check_count
+from vecdb.engine.search import SearchRequest
+from vecdb.kernels import loader
 from vecdb.lazy import LazyModule
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import CancelCheck, HitsBatch, Id, Space, Where
+from vecdb.types import CancelCheck, Hits, HitsBatch, Id, Space, Where
 
 if TYPE_CHECKING:
     from vecdb.database import Database
+    from vecdb.engine import lanes
     from vecdb.engine.bridge import asking as bridging
     from vecdb.engine.bridge.calibration import Calibration
     from vecdb.engine.bridge.twostage import Made
+    from vecdb.engine.guard import Warner
+    from vecdb.engine.view import CollectionView
 else:  # what a first search does without
     bridging = LazyModule("vecdb.engine.bridge.asking")
+    lanes = LazyModule("vecdb.engine.lanes")
 
 __all__ = ["Searching"]
 
@@ -139,9 +145,12 @@ class Searching:
         RecordMissingError, VectorMissingError
             `like` names no record, or one without a vector in the space.
         """
-        wanted = search.check_k(k, allow_large=allow_large)
-        if type(offset) is not int or offset < 0:
-            offset = check_count("offset", offset, 0)
+        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates)
+        numbers = (offset, explain, allow_large, prior, writeback)
+        wished = self._lane(q, (space, k, exact, recall, effort), include, where, given, numbers)
+        if wished is not None and (short := self._short(wished, q)) is not None:
+            return short
+        wanted, offset = search.check_window(k, offset, allow_large=allow_large)
         if not (recall is effort is timeout is min_score is None):  # the commonest search has no such wish
             search.check_tuning(recall, effort, timeout, min_score)
         condition = queries.condition(where)
@@ -158,7 +167,7 @@ class Searching:
             named = queries.choose_space(view.entry, space)
             asked_for = queries.settle(view, named, encoded, like, text=isinstance(q, str))
             chosen = asked_for.space
-            request = search.SearchRequest(
+            request = SearchRequest(
                 chosen,
                 asked_for.matrix,
                 wanted,
@@ -182,15 +191,12 @@ class Searching:
                 note(chosen.id, asked_for.matrix)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
             if twice is not None:
-                wished = bridging.wishes(spaces, calibration, prior)
-                first = bridging.candidates(view, request, others, wished, twice, self._database._registry, note)
-            elif others or ((view.entry.transforms or spaces is not None) and spaces != "native"):
-                wished = bridging.wishes(spaces, calibration, prior)
-                hits = bridging.ask(view, request, others, wished, warn, lambda: self._database._registry, note)
-                if self._number in self._database._traffic:
-                    self._database._traffic[self._number].note(hits)
+                ways = bridging.wishes(spaces, calibration, prior)
+                first = bridging.candidates(view, request, others, ways, twice, self._database._registry, note)
             else:
-                hits = search.search(view, request, warn, lambda: self._database._registry)
+                hits = self._hits(view, request, others, (spaces, calibration, prior), warn)
+                if wished is not None and asked_for.single and not view.entry.transforms:
+                    lanes.keep(view, wished, request, warn, self._database._registry)
             seq = view.seq
         if twice is not None:
             hits, made = bridging.second_stage(first, twice, encoders.get(chosen.id), warn)
@@ -199,3 +205,38 @@ class Searching:
         if asked_for.single:
             return hits[0]
         return HitsBatch(hits, k=wanted, seq=seq, plan=hits[0].plan if hits else None)
+
+    def _hits(
+        self,
+        view: CollectionView,
+        request: SearchRequest,
+        others: Mapping[str, Any],
+        ways: tuple[Any, Any, float],
+        warn: Warner | None,
+    ) -> list[Hits]:
+        """Return the hits of each query, of one space or of several."""
+        if not others and (ways[0] == "native" or (ways[0] is None and not view.entry.transforms)):
+            return search.search(view, request, warn, lambda: self._database._registry)
+        note = self._database._settings.recorder.note
+        hits = bridging.ask(view, request, others, bridging.wishes(*ways), warn, lambda: self._database._registry, note)
+        if self._number in self._database._traffic:
+            self._database._traffic[self._number].note(hits)
+        return hits
+
+    def _lane(
+        self,
+        q: Any,
+        asked: tuple[Any, ...],
+        include: Sequence[str],
+        where: Where | None,
+        given: tuple[object, ...],
+        numbers: tuple[Any, ...],
+    ) -> lanes.Wish | None:
+        """Return what this search is remembered by, None for one that is not."""
+        if type(q) is not np.ndarray or not loader.loaded() or not lanes.are_usual(given, numbers):
+            return None
+        return lanes.wish((self._database._guard, self._number), asked, include, where)
+
+    def _short(self, wished: lanes.Wish, query: npt.NDArray[Any]) -> Hits | None:
+        with self._database._read() as snapshot:
+            return lanes.answer(snapshot, wished, query, self._database._settings.recorder.note)

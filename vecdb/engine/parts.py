@@ -152,6 +152,12 @@ def choose(view: CollectionView, space: Space, registry: PluginRegistry) -> Usab
     return usable
 
 
+def still_chosen(state: State, registry: PluginRegistry, space: int) -> Usable | None:
+    """Return what `choose` has chosen for a space at this state; None if it has to choose anew."""
+    memory = _memory(state, registry)
+    return memory.chosen.get(space) if memory.known == (state.counters.version, registry.changes) else None
+
+
 def _best(view: CollectionView, space: Space, registry: PluginRegistry) -> Usable:
     entries = [entry for entry in view.entry.indexes if entry.space == space.id]
     if not entries:

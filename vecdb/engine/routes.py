@@ -25,7 +25,7 @@ from vecdb.errors import CorruptionError
 from vecdb.kernels import loader
 from vecdb.storage.spaces import SpaceView
 
-__all__ = ["Route", "find_route"]
+__all__ = ["Route", "find_route", "known_route"]
 
 Bools = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -132,6 +132,12 @@ def find_route(
     route = _plan(question, usable)
     routes[wanted] = (remembered, route)
     return route
+
+
+def known_route(usable: Usable, remembered: dict[Any, Any], asked: tuple[Any, ...]) -> Route | None:
+    """Return what `find_route` has found for such a question; None, too, if it was not asked."""
+    known: tuple[dict[Any, Any], Route | None] | None = usable.routes.get((id(remembered), *asked))
+    return known[1] if known is not None and known[0] is remembered else None
 
 
 def _plan(question: indexed.Question, usable: Usable) -> Route | None:

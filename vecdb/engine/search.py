@@ -89,7 +89,7 @@ def search(
     """Return the hits of each query; the registry is asked for where the collection has indexes."""
     began = time.perf_counter()
     space_view = view.space(request.space)
-    allowed = _allowed(view, space_view, request) if request.allowed is None else request.allowed
+    allowed = allowed_for(view, space_view, request) if request.allowed is None else request.allowed
     answers, cost, notes = find(view, space_view, request, allowed, request.k + request.offset, registry)
     check_cancelled(request)
     reason, plan = None, None
@@ -97,7 +97,7 @@ def search(
         plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
         reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
     found = [_trim(request, positions, scores) for positions, scores in answers]
-    columns = _columns(view, space_view, request, found)
+    found_columns = columns(view, space_view, request, found)
     said = None if warn is None else Warnings(warn, request.queries)
     return [
         Hits(
@@ -108,7 +108,7 @@ def search(
             plan=plan,
             warnings=() if said is None else partial(said.of, place),
         )
-        for place, hits in enumerate(columns)
+        for place, hits in enumerate(found_columns)
     ]
 
 
@@ -191,7 +191,8 @@ class Warnings:
         return () if said is None else (said,)
 
 
-def _allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
+def allowed_for(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
+    """Return which positions may be answers of a search."""
     if request.known_as is None or request.without_row is not None or view.is_past:
         return _find_allowed(view, space_view, request)
     find = partial(_find_allowed, view, space_view, request)
@@ -282,7 +283,7 @@ def _trim(
     return positions[part], scores[part]
 
 
-def _columns(
+def columns(
     view: CollectionView, space_view: SpaceView, request: SearchRequest, found: list[exact.Found]
 ) -> list[HitColumns]:
     """Return the hits of each query; a record that answers several is looked up once."""
@@ -328,6 +329,12 @@ def check_k(k: object, *, allow_large: bool) -> int:
             allowed=f"1 to {MAX_K}",
         )
     return int(k)
+
+
+def check_window(k: object, offset: object, *, allow_large: bool) -> tuple[int, int]:
+    """Return how many hits are wanted, and how many of the best are skipped, if both can be."""
+    wanted = check_k(k, allow_large=allow_large)
+    return wanted, offset if type(offset) is int and offset >= 0 else check_count("offset", offset, 0)
 
 
 INCLUDABLE = ("metadata", "text", "vectors")

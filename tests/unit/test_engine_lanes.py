@@ -1,0 +1,300 @@
+"""The lane of the commonest search: when it is taken, that its answer is the long way's, and what ends it."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.engine import lanes
+from vecdb.engine.lanes import are_usual, wish
+from vecdb.errors import (
+    CollectionMissingError,
+    DimensionError,
+    NonFiniteError,
+    ParameterError,
+    SpaceMissingError,
+    ZeroVectorError,
+)
+from vecdb.kernels import loader
+
+ROWS = np.random.default_rng(11).normal(size=(300, 8)).astype(np.float32)
+QUERIES = np.random.default_rng(12).normal(size=(40, 8)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    loader.request()
+    if not loader.wait():
+        pytest.skip("lanes need the compiled kernels, which are switched off")
+
+
+@pytest.fixture
+def db(tmp_path):
+    with vecdb.open(tmp_path / "a.vecdb", automatic=False) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("m", dim=8)
+        docs.upsert(
+            [f"r{i}" for i in range(300)], {"m": ROWS}, [{"n": i % 5} for i in range(300)], [str(i) for i in range(300)]
+        )
+        yield db
+
+
+@pytest.fixture
+def docs(db):
+    return db.collection("docs")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Whether each search found its lane."""
+    answers, real = [], lanes.answer
+
+    def answer(*given):
+        found = real(*given)
+        answers.append(found is not None)
+        return found
+
+    monkeypatch.setattr(lanes, "answer", answer)
+    return answers
+
+
+def told(hits):
+    return json.dumps([[h.id, h.score, h.distance, h.metadata, h.text, h.space, h.origin, h.raw_score] for h in hits])
+
+
+def same(one, other):
+    assert (one.seq, one.complete, one.reason, one.warnings) == (
+        other.seq,
+        other.complete,
+        other.reason,
+        other.warnings,
+    )
+    assert one.scores.tobytes() == other.scores.tobytes() and told(one) == told(other)
+
+
+# --- what a lane is for ---
+
+
+def test_every_argument_of_search_has_its_place_here():
+    """A new argument must be carried by a lane, or keep searches that have it out of lanes."""
+    carried = {"self", "q", "k", "space", "exact", "recall", "effort", "include", "where"}
+    for name, parameter in inspect.signature(vecdb.Collection.search).parameters.items():
+        if name in carried:
+            continue
+        assert name in _kept_out(), f"{name} is ignored by lanes: see Collection.search"
+        assert parameter.default in (None, 0, False)
+
+
+def _kept_out():
+    source = inspect.getsource(vecdb.Collection.search)
+    lines = source[source.index("given = (") : source.index("wished = self._lane(")]
+    return set(lines.replace("(", " ").replace(")", " ").replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers", "usual"),
+    [
+        ((None, None), (0, False, 0.0), True),
+        ((None, 0), (0,), False),
+        ((None, np.ones(3)), (0,), False),
+        ((None,), (1, False), False),
+        ((None,), (0, True), False),
+        ((None,), (0.5,), False),
+        ((None,), (np.zeros(3),), False),
+        ((None,), ("",), False),
+    ],
+)
+def test_unusual_arguments(given, numbers, usual):
+    assert are_usual(given, numbers) is usual
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (None, True, False, None, None),
+        (None, np.int64(3), False, None, None),
+        (None, 3, 0, None, None),
+        (None, 3, False, 1, None),
+        (None, 3, False, None, True),
+        (7, 3, False, None, None),
+    ],
+)
+def test_values_of_other_types_are_for_the_long_way(numbers):
+    assert wish((object(), 1), numbers, (), None) is None
+
+
+def test_a_condition_that_has_no_text_is_for_the_long_way():
+    assert wish((object(), 1), (None, 3, False, None, None), (), {"n": np.int64(2)}) is None
+    assert wish((object(), 1), (None, 3, False, None, None), ["text"], None) is None
+    assert wish((object(), 1), (None, 3, False, None, None), (), {"n": 2}).where == '{"n": 2}'
+
+
+# --- answers ---
+
+WAYS = [
+    {},
+    {"k": 3},
+    {"include": ()},
+    {"include": ("text", "vectors")},
+    {"where": {"n": 2}},
+    {"space": "m"},
+    {"exact": True},
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("kind", [None, "rabitq", "graph", "ivf"])
+def test_the_lane_answers_as_the_long_way_does(docs, taken, kind, way, monkeypatch):
+    if kind is not None:
+        docs.create_index("m", kind)
+    docs.search(QUERIES[0], exact=True)
+    first = [docs.search(query, **way) for query in QUERIES]
+    again = [docs.search(query, **way) for query in QUERIES]
+    assert taken[-1] is (kind is None or "where" not in way)  # so few are scanned instead
+    with monkeypatch.context() as patched:
+        patched.setattr(lanes, "answer", lambda *given: None)
+        wanted = [docs.search(query, **way) for query in QUERIES]
+    for one, two, three in zip(first, again, wanted, strict=True):
+        same(one, three)
+        same(two, three)
+
+
+@pytest.mark.parametrize("kind", [None, "rabitq", "graph", "ivf"])
+def test_the_second_plain_search_takes_the_lane(docs, taken, kind):
+    if kind is not None:
+        docs.create_index("m", kind)
+    docs.search(QUERIES[0], exact=True)
+    docs.search(QUERIES[0])
+    docs.search(QUERIES[1])
+    assert taken == [False, False, True]
+
+
+def test_metrics_other_than_cosine(db, taken, monkeypatch):
+    for metric in ("dot", "l2"):
+        docs = db.create_collection(metric)
+        docs.add_space("m", dim=8, metric=metric)
+        docs.upsert([f"r{i}" for i in range(300)], {"m": ROWS})
+        docs.search(QUERIES[0])
+        for query in QUERIES:
+            same(docs.search(query), docs.search(query, offset=0, min_score=-1e9))
+        assert taken[-1]
+
+
+# --- what ends a lane ---
+
+
+def test_whatever_is_committed_is_seen(docs, taken):
+    docs.search(QUERIES[0])
+    assert docs.search(QUERIES[0]).ids[0] != "new"
+    docs.upsert("new", {"m": QUERIES[0]}, {"n": 9})
+    assert docs.search(QUERIES[0]).ids[0] == "new"
+    docs.set_metadata(["new"], [{"n": 1}])
+    assert docs.search(QUERIES[0])[0].metadata == {"n": 1}
+    docs.delete(["new"])
+    assert docs.search(QUERIES[0]).ids[0] != "new"
+    assert taken == [False, True, False, False, False]
+
+
+def test_another_handle_and_a_space_renamed(db, docs):
+    docs.search(QUERIES[0])
+    docs.search(QUERIES[0], space="m")
+    with vecdb.open(db.path) as other:
+        other.collection("docs").rename_space("m", "w")
+    assert docs.search(QUERIES[0])[0].space == "w"
+    with pytest.raises(SpaceMissingError):
+        docs.search(QUERIES[0], space="m")
+
+
+def test_a_collection_that_was_dropped(db, docs):
+    docs.search(QUERIES[0])
+    docs.search(QUERIES[0])
+    db.drop_collection("docs")
+    with pytest.raises(CollectionMissingError):
+        docs.search(QUERIES[0])
+
+
+def test_bad_queries_are_refused_as_before(docs):
+    docs.search(QUERIES[0])
+    for bad, error in (
+        (np.zeros(8, np.float32), ZeroVectorError),
+        (np.full(8, np.nan, np.float32), NonFiniteError),
+        (np.ones(7, np.float32), DimensionError),
+        (np.ones((0, 8), np.float32), DimensionError),
+    ):
+        with pytest.raises(error):
+            docs.search(bad)
+    with pytest.raises(ParameterError):
+        docs.search(QUERIES[0], k=True)
+    with pytest.raises(ParameterError):
+        docs.search(QUERIES[0], offset=-1)
+
+
+def test_queries_of_other_forms_get_the_same_answer(docs):
+    docs.search(QUERIES[0])
+    wanted = docs.search(QUERIES[0])
+    for query in (QUERIES[0].astype(np.float64), QUERIES[0].tolist(), np.repeat(QUERIES[0], 2)[::2]):
+        same(docs.search(query), wanted)
+    assert docs.search(QUERIES[:1]).ids == [wanted.ids]
+
+
+def test_an_index_that_is_made_or_dropped(docs, taken):
+    docs.search(QUERIES[0])
+    docs.create_index("m", "graph")
+    exact = docs.search(QUERIES[0], exact=True)
+    for _ in range(3):
+        same(docs.search(QUERIES[0]), exact)
+    assert taken[-1]
+    docs.drop_index("m", "graph")
+    assert docs.search(QUERIES[0]).ids == docs.search(QUERIES[0], exact=True).ids
+
+
+def test_a_plugin_registered_meanwhile_sends_a_query_the_long_way(db, docs, taken):
+    docs.create_index("m", "rabitq")
+    docs.search(QUERIES[0])
+    docs.search(QUERIES[0])
+    assert taken[-1]
+    db._registry.changes += 1
+    docs.search(QUERIES[0])
+    assert not taken[-1]
+    docs.search(QUERIES[0])
+    assert taken[-1]
+
+
+def test_kernels_switched_off(docs, taken, monkeypatch):
+    docs.search(QUERIES[0])
+    monkeypatch.setattr(loader, "ready", lambda: False)
+    docs.search(QUERIES[0])
+    assert taken == [False, False]
+
+
+def test_queries_are_recorded_on_every_way(db, docs):
+    for query in QUERIES[:20]:
+        docs.search(query)
+    kept = db._settings.recorder._kept
+    assert [len(each) for each in kept.values()] == [20]
+    assert np.array_equal(np.stack(next(iter(kept.values()))), QUERIES[:20])
+
+
+def test_the_lanes_of_a_state_are_bounded(docs, monkeypatch):
+    monkeypatch.setattr(lanes, "_MOST", 4)
+    for k in range(1, 12):
+        docs.search(QUERIES[0], k=k)
+    with docs.database._read() as snapshot:
+        assert 1 <= len(snapshot.state.derived["lanes"]) <= 4
+
+
+def test_the_past_has_no_lane(docs, taken, monkeypatch):
+    seq = docs.search(QUERIES[0]).seq
+    docs.upsert("new", {"m": QUERIES[0]})
+    monkeypatch.setattr(lanes, "keep", lambda *given: pytest.fail("a lane was kept"))
+    assert "new" not in docs.search(QUERIES[0], as_of=seq).ids
+    assert taken == [False]
+
+
+def test_a_lane_needs_vectors_that_were_verified(docs, taken, monkeypatch):
+    monkeypatch.setattr(lanes, "all_verified", lambda space_view: False)
+    for _ in range(3):
+        docs.search(QUERIES[0])
+    assert taken == [False, False, False]
