@@ -152,7 +152,7 @@ def test_the_lane_answers_as_the_long_way_does(docs, taken, kind, way, monkeypat
     docs.search(QUERIES[0], exact=True)
     first = [docs.search(query, **way) for query in QUERIES]
     again = [docs.search(query, **way) for query in QUERIES]
-    assert taken[-1] is (kind is None or "where" not in way)  # so few are scanned instead
+    assert taken[-1]
     with monkeypatch.context() as patched:
         patched.setattr(lanes, "answer", lambda *given: None)
         wanted = [docs.search(query, **way) for query in QUERIES]
@@ -293,8 +293,18 @@ def test_the_past_has_no_lane(docs, taken, monkeypatch):
     assert taken == [False]
 
 
-def test_a_lane_needs_vectors_that_were_verified(docs, taken, monkeypatch):
-    monkeypatch.setattr(lanes, "all_verified", lambda space_view: False)
-    for _ in range(3):
-        docs.search(QUERIES[0])
-    assert taken == [False, False, False]
+def test_a_narrow_condition_is_scanned_from_its_lane(docs, taken, monkeypatch):
+    docs.create_index("m", "graph")
+    wanted = [docs.search(query, k=4, where={"n": 3}, exact=True) for query in QUERIES]
+    docs.search(QUERIES[0], k=4, where={"n": 3})
+    for query, exact in zip(QUERIES, wanted, strict=True):
+        same(docs.search(query, k=4, where={"n": 3}), exact)
+    assert taken[-len(QUERIES) :] == [True] * len(QUERIES)
+
+
+def test_a_lane_verifies_what_it_scans(docs, monkeypatch):
+    asked, real = [], lanes.verify
+    monkeypatch.setattr(lanes, "verify", lambda *given: asked.append(given[3]) or real(*given))
+    docs.search(QUERIES[0])
+    docs.search(QUERIES[0], where={"n": 3})
+    assert asked == [300, 60]

@@ -263,6 +263,18 @@ def effort_for(question: Question, usable: Usable, part: LoadedPart, share: floa
     return usable.choose(part, question.recall, question.k)
 
 
+def scans_all(question: Question, usable: Usable) -> bool:
+    """Whether no part would be asked: what is allowed is scanned as a whole."""
+    for part in usable.parts:
+        count = part.part.count
+        allowed, matches = allowed_in(question, part, find_places(question.view, question.space_view, part.part))
+        choice = effort_for(question, usable, part, matches / count if allowed is not None else 1.0)
+        asked = how_many(part, question, count, matches, choice.effort, restricted=allowed is not None)
+        if matches and asked is not None and choice is not SCAN:
+            return False
+    return True
+
+
 def allowed_in(question: Question, part: LoadedPart, places: Places) -> tuple[Bools | None, int]:
     """Return which positions of a part may be answers, None for all, and how many that are.
 

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.arrays import is_plain_query
-from vecdb.engine import search
+from vecdb.engine import indexed, search
 from vecdb.engine.parts import Usable, still_chosen
 from vecdb.engine.remembering import known_as
 from vecdb.engine.routes import Route, known_route
 from vecdb.engine.scanning import scan
-from vecdb.engine.scanorder import all_verified, scan_order
+from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
 from vecdb.kernels import loader
 from vecdb.storage.snapshot import Snapshot
@@ -138,12 +138,29 @@ def _finder(
     if allowed.parts is None or not allowed.count:
         return None
     if usable is not None and usable.parts:
-        route = known_route(usable, allowed.parts, (min(request.k, allowed.count), request.effort, request.recall))
-        return None if route is None else partial(_by_route, space_view, route)
-    if (view.entry.indexes and not request.exact and usable is None) or not all_verified(space_view):
+        asked = (min(request.k, allowed.count), request.effort, request.recall)
+        route = known_route(usable, allowed.parts, asked)
+        if route is not None:
+            return partial(_by_route, space_view, route)
+        if not _is_scanned(view, space_view, request, allowed, usable):
+            return None
+    elif view.entry.indexes and not request.exact:
         return None
+    verify(view, space_view, allowed.mask, allowed.count)
     blocks = scan_order(view, space_view)
     return partial(_by_scan, blocks, min(request.k, allowed.count), allowed, request.threads)
+
+
+def _is_scanned(
+    view: CollectionView,
+    space_view: SpaceView,
+    request: search.SearchRequest,
+    allowed: search.Allowed,
+    usable: Usable,
+) -> bool:
+    """Whether a condition leaves so little that an index is not asked."""
+    question = search.question_of(view, space_view, request, allowed, min(request.k, allowed.count))
+    return indexed.scans_all(question, usable)
 
 
 def _by_route(space_view: SpaceView, route: Route, view: CollectionView, queries: F32) -> Found | None:

@@ -30,14 +30,9 @@ def scan_order(view: CollectionView, space_view: SpaceView) -> VectorBlocks:
     return blocks
 
 
-def all_verified(space_view: SpaceView) -> bool:
-    """Whether `verify` has checked all of a view."""
-    return "sound" in space_view.derived
-
-
 def verify(view: CollectionView, space_view: SpaceView, mask: npt.NDArray[np.bool_] | None, count: int) -> None:
     """Check what a scan of the `count` positions in `mask` (None: all) is going to read, all of a view only once."""
-    if all_verified(space_view):
+    if "sound" in space_view.derived:
         return
     if mask is not None and count * _FEW < len(space_view):
         space_view.verify_positions(view.tx, np.flatnonzero(mask))

@@ -139,10 +139,19 @@ def find(
             threads=threads,
         )
         return found, facts, notes
-    question = indexed.Question(
+    question = question_of(view, space_view, request, allowed, wanted)
+    answers, cost = _by_index(question, usable, request)
+    return answers, cost, notes if cost is None else (*notes, *cost.notes)
+
+
+def question_of(
+    view: CollectionView, space_view: SpaceView, request: SearchRequest, allowed: Allowed, wanted: int
+) -> indexed.Question:
+    """Return what the parts of an index are asked."""
+    return indexed.Question(
         view,
         space_view,
-        blocks,
+        scan_order(view, space_view),
         request.queries,
         wanted,
         allowed.mask,
@@ -150,11 +159,9 @@ def find(
         request.effort,
         stopper(request),
         request.recall,
-        threads,
+        1 if request.cancel is not None else request.threads,
         allowed.parts,
     )
-    answers, cost = _by_index(question, usable, request)
-    return answers, cost, notes if cost is None else (*notes, *cost.notes)
 
 
 def _by_index(
