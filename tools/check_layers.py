@@ -44,7 +44,7 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
     return Room(layer, frozenset(uses.split()), frozenset(packages.split()), edge)
 
 
-_WORDS = "errors int8rows types verdicts lazy"
+_WORDS = "errors int8rows types verdicts explored lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
@@ -55,8 +55,9 @@ ROOMS: dict[str, Room] = {
     "int8rows": _room("0 words", "", "numpy"),
     "lazy": _room("0 words"),
     "errors": _room("0 words", "", "numpy"),
-    "types": _room("0 words", "errors int8rows", "numpy"),
+    "types": _room("0 words", "errors int8rows explored", "numpy"),
     "verdicts": _room("0 words", "errors int8rows types", "numpy"),
+    "explored": _room("0 words", "errors int8rows types", "numpy"),
     "metadata": _room("0 words", _WORDS, "numpy"),
     "hookspecs": _room("1 contracts", _CONTRACTS, "numpy pluggy"),
     "contracts": _room("1 contracts", _CONTRACTS + " blocks", "numpy"),

@@ -67,6 +67,7 @@ from vecdb.errors import (
     WrongModelError,
     ZeroVectorError,
 )
+from vecdb.explored import MMR, Feedback, Group, Mixture
 from vecdb.types import (
     CheckReport,
     Commit,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "MMR",
     "ArgumentError",
     "CancelledError",
     "CheckReport",
@@ -117,10 +119,12 @@ __all__ = [
     "EncoderError",
     "ExistsError",
     "ExtraMissingError",
+    "Feedback",
     "FileAccessError",
     "FitError",
     "ForkedError",
     "FormatVersionError",
+    "Group",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -134,6 +138,7 @@ __all__ = [
     "Migration",
     "MigrationStatus",
     "MissingError",
+    "Mixture",
     "NonFiniteError",
     "NotADatabaseError",
     "ParameterError",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from vecdb.engine import lanes
     from vecdb.engine.bridge import asking as bridging
     from vecdb.engine.bridge.calibration import Calibration
-    from vecdb.engine.bridge.twostage import Made
+    from vecdb.engine.bridge.twostage import Candidates, Made, Rerank
+    from vecdb.engine.exploring import door as exploring
     from vecdb.engine.guard import Warner
     from vecdb.engine.view import CollectionView
+    from vecdb.explored import MMR, Feedback, Mixture
 else:  # what a first search does without
     bridging = LazyModule("vecdb.engine.bridge.asking")
+    exploring = LazyModule("vecdb.engine.exploring.door")
     lanes = LazyModule("vecdb.engine.lanes")
 
 __all__ = ["Searching"]
@@ -55,7 +59,14 @@ class Searching:
         *,
         space: str | None = None,
         where: Where | None = None,
-        like: Id | None = None,
+        like: Id | Sequence[Id] | None = None,
+        positive: Sequence[Any] | None = None,
+        negative: Sequence[Any] | None = None,
+        weights: tuple[float, float, float] | None = None,
+        feedback: bool | int | Feedback | None = None,
+        diversify: Literal["mmr", "mixture"] | MMR | Mixture | None = None,
+        group_by: str | None = None,
+        per_group: int | None = None,
         exact: bool = False,
         recall: float | None = None,
         effort: int | None = None,
@@ -89,8 +100,25 @@ class Searching:
             May be left out where the collection has exactly one.
         where : mapping, optional
             Condition on metadata, applied before ranking: there are never fewer hits than matches.
-        like : str or int, optional
-            Instead of `q`: search from this record's own vector; the record itself is not returned.
+        like : str or int, or a list of them, optional
+            Instead of `q`: search from this record's own vector; the record itself is not returned. A list asks one
+            query for each record; for one query made of several, see `positive`.
+        positive, negative : sequence of ids or vectors, optional
+            Examples that answers should be like, and unlike: beside a query or instead of it. They make one query,
+            ``(a q + b mean(positive) - c mean(negative)) / (a + b - c)``, after Rocchio (1971); the records are not
+            returned.
+        weights : tuple of (a, b, c), default (1.0, 0.75, 0.15)
+            Of the query, the positive and the negative examples; what is not given does not count.
+        feedback : bool, int or Feedback, optional
+            Search twice: the best hits of the first, 5 or so many, are taken for relevant and move the query.
+        diversify : {"mmr", "mixture"}, MMR or Mixture, optional
+            Choose hits that are unlike each other from more candidates. Those of "mmr" are in the order in which they
+            were chosen.
+        group_by : str, optional
+            Dotted path of a metadata field: `k` and `offset` count groups of equal values, ``hits.groups`` says which.
+            Records without the field, and those where it is null, are one group.
+        per_group : int, default 1
+            Hits of each group, 1 to 1,000; a group may have fewer.
         exact : bool, default False
             Scan, whatever indexes there are.
         recall : float in (0, 1], optional
@@ -145,7 +173,8 @@ class Searching:
         RecordMissingError, VectorMissingError
             `like` names no record, or one without a vector in the space.
         """
-        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates)
+        explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
+        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, *explores)
         numbers = (offset, explain, allow_large, prior, writeback)
         wished = self._lane(q, (space, k, exact, recall, effort), include, where, given, numbers)
         if wished is not None and (short := self._short(wished, q)) is not None:
@@ -158,6 +187,8 @@ class Searching:
         if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
             space, q, others = queries.named(q, space)
         deadline = None if timeout is None else time.monotonic() + timeout
+        is_explored = any(wish is not None for wish in explores) or not (like is None or isinstance(like, (str, int)))
+        explored = exploring.wishes(*explores) if is_explored else None
         encoders = self._database._encoders
         twice = None
         if rerank is not None or encode is not None or candidates is not None or writeback:
@@ -165,46 +196,55 @@ class Searching:
         encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             named = queries.choose_space(view.entry, space)
-            asked_for = queries.settle(view, named, encoded, like, text=isinstance(q, str))
+            if explored is None:
+                asked_for = queries.settle(view, named, encoded, cast("Id | None", like), text=isinstance(q, str))
+            else:
+                start = exploring.start(view, named, encoded, like, explored, text=isinstance(q, str))
+                exploring.refuse_mixtures(start, others, twice)
+                asked_for = start.asked[0]
             chosen = asked_for.space
+            told = queries.wishes(recall, effort, exact) if explain else {}
+            known_as = None if condition is None or where is None else queries.known_as(where)
             request = SearchRequest(
-                chosen,
-                asked_for.matrix,
-                wanted,
-                condition,
-                offset,
-                min_score,
-                search.check_include(include),
-                deadline,
-                cancel,
-                explain,
-                asked_for.row,
-                queries.wishes(recall, effort, exact) if explain else {},
-                exact or recall == 1.0,
-                effort,
-                recall,
-                self._database._settings.threads,
-                known_as=None if condition is None or where is None else queries.known_as(where),
-            )
+                chosen, asked_for.matrix, wanted, condition, offset, min_score, search.check_include(include),
+                deadline, cancel, explain, asked_for.row, told, exact or recall == 1.0, effort, recall,
+                self._database._settings.threads, known_as=known_as,
+            )  # fmt: skip
             note = self._database._settings.recorder.note
-            if like is None:
+            if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
+            ways = spaces, calibration, prior
             if twice is not None:
-                ways = bridging.wishes(spaces, calibration, prior)
-                first = bridging.candidates(view, request, others, ways, twice, self._database._registry, note)
+                first = bridging.candidates(
+                    view, request, others, bridging.wishes(*ways), twice, self._database._registry, note
+                )
+            elif explored is not None:
+                hits = exploring.answer(view, request, start, partial(self._ask, view, others), ways)
             else:
-                hits = self._hits(view, request, others, (spaces, calibration, prior), warn)
+                hits = self._hits(view, request, others, ways, warn)
                 if wished is not None and asked_for.single and not view.entry.transforms:
                     lanes.keep(view, wished, request, warn, self._database._registry)
             seq = view.seq
         if twice is not None:
-            hits, made = bridging.second_stage(first, twice, encoders.get(chosen.id), warn)
-            if twice.writeback and made.ids:
-                self._write_back(chosen, made)
+            hits = self._second_stage(chosen, first, twice, warn)
         if asked_for.single:
             return hits[0]
-        return HitsBatch(hits, k=wanted, seq=seq, plan=hits[0].plan if hits else None)
+        wide = wanted if explored is None else wanted * explored.per_group
+        return HitsBatch(hits, k=wide, seq=seq, plan=hits[0].plan if hits else None)
+
+    def _second_stage(self, space: Space, first: Candidates, twice: Rerank, warn: Warner | None) -> list[Hits]:
+        hits, made = bridging.second_stage(first, twice, self._database._encoders.get(space.id), warn)
+        if twice.writeback and made.ids:
+            self._write_back(space, made)
+        return hits
+
+    def _ask(
+        self, view: CollectionView, others: Mapping[str, Any], ways: tuple[Any, Any, float], request: SearchRequest
+    ) -> list[Hits]:
+        """Answer one of the questions that a search consists of."""
+        warn = self._database._guard.warner(view.snapshot, self._number, request.space)
+        return self._hits(view, request, others, ways, warn)
 
     def _hits(
         self,

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from vecdb.int8rows import stored_columns
+
+if TYPE_CHECKING:
+    from vecdb.explored import Group
 
 __all__ = [
     "MAX_DIM",
@@ -230,6 +233,8 @@ class Hits(Sequence[Hit]):
     warnings : tuple of str
     dropped : int
         Hits that a relevance filter removed.
+    groups : tuple of Group or None
+        With `group_by`: the groups in the order of their best hits.
     seq : int
         The commit that was read.
     """
@@ -241,6 +246,7 @@ class Hits(Sequence[Hit]):
         "_warnings",
         "complete",
         "dropped",
+        "groups",
         "ids",
         "plan",
         "reason",
@@ -270,6 +276,12 @@ class Hits(Sequence[Hit]):
         self.plan = plan
         self._warnings = warnings
         self.dropped = dropped
+        self.groups: tuple[Group, ...] | None = None
+
+    @property
+    def columns(self) -> HitColumns:
+        """The hits by column; what is done to them is seen by the hits."""
+        return self._columns
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:

@@ -22,7 +22,7 @@ from vecdb import exact
 from vecdb.engine.names import check_count, check_number
 from vecdb.engine.scanning import scan
 from vecdb.engine.scanorder import scan_order, verify
-from vecdb.engine.view import CollectionView
+from vecdb.engine.view import CollectionView, Selection
 from vecdb.errors import CancelledError, ParameterError
 from vecdb.lazy import LazyModule
 from vecdb.storage.spaces import SpaceView
@@ -65,6 +65,8 @@ class SearchRequest(NamedTuple):
     threads: int = 1
     allowed: Allowed | None = None
     """Which vectors may answer, where that is settled before."""
+    selection: Selection | None = None
+    """Which records may answer, where that is settled before; in the place of `condition`."""
     origin: str = "native"
     known_as: str | None = None
     """What the condition is remembered by."""
@@ -209,8 +211,8 @@ def allowed_for(view: CollectionView, space_view: SpaceView, request: SearchRequ
 def _find_allowed(view: CollectionView, space_view: SpaceView, request: SearchRequest) -> Allowed:
     allowed = alive(view, space_view)
     mask, decoded = allowed.mask, allowed.decoded
-    if request.condition is not None:
-        selection = view.select(request.condition)
+    selection = selected(view, request)
+    if selection is not None:
         decoded = selection.decoded
         chosen = positions_with(view, space_view, selection.rows)
         mask = chosen if mask is None else mask & chosen
@@ -221,6 +223,13 @@ def _find_allowed(view: CollectionView, space_view: SpaceView, request: SearchRe
         return allowed
     parts: dict[int, Any] | None = None if request.known_as is None or request.without_row is not None else {}
     return Allowed(mask, int(np.count_nonzero(mask)), decoded, parts)
+
+
+def selected(view: CollectionView, request: SearchRequest) -> Selection | None:
+    """Return which records may answer; None: all."""
+    if request.selection is not None or request.condition is None:
+        return request.selection
+    return view.select(request.condition)
 
 
 def alive(view: CollectionView, space_view: SpaceView) -> Allowed:

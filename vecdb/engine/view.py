@@ -110,6 +110,10 @@ class CollectionView:
     def is_past(self) -> bool:
         return self.seq != self.snapshot.seq
 
+    def changed_rows(self) -> list[int]:
+        """Return the rows that commits since this one changed."""
+        return list(self._changed)
+
     def _go_back(self, past: Past) -> None:
         check_seq(self.snapshot.state.counters, self.seq)
         if past.known < self.snapshot.seq:

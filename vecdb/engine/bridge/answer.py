@@ -125,7 +125,8 @@ def answer_again(
 
 
 def _is_plain(view: CollectionView, request: search.SearchRequest) -> bool:
-    return request.condition is None and request.without_row is None and not view.is_past
+    free = request.condition is None and request.selection is None and request.without_row is None
+    return free and not view.is_past
 
 
 def _state(view: CollectionView, registry: PluginRegistry) -> tuple[int, int]:
@@ -143,7 +144,7 @@ def _reached(view: CollectionView, asked: Bridged, known: PluginRegistry) -> tup
     request = asked.request
     spaces = [view.entry.spaces[name] for name in asked.asked]
     reach = reach_of(view, spaces, request.space, known, asked.among)
-    chosen = None if request.condition is None else view.select(request.condition)
+    chosen = search.selected(view, request)
     parts, hidden = _parts(view, asked, reach, chosen)
     if asked.strict and hidden:
         raise _unreachable(request.space, hidden, reach)
