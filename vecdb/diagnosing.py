@@ -5,16 +5,18 @@ A part of `Collection` in a file of its own: everything is loaded when it is fir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vecdb.engine import reading
 from vecdb.engine.names import check_count
 from vecdb.engine.queries import choose_space
 from vecdb.engine.view import Past
-from vecdb.errors import ParameterError
+from vecdb.errors import ArgumentError, ParameterError
 from vecdb.lazy import LazyModule
+from vecdb.storage.idkeys import id_key
 from vecdb.storage.state import CollectionEntry
-from vecdb.types import CancelCheck
+from vecdb.types import CancelCheck, Id
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -48,6 +50,8 @@ class Diagnosing:
         sample: int = 4_000,
         queries: int = 1_000,
         k: int = 10,
+        labels: str | None = None,
+        pairs: Sequence[tuple[Id, Id]] | None = None,
         seed: int = 0,
         as_of: int | str | None = None,
         cancel: CancelCheck | None = None,
@@ -65,6 +69,11 @@ class Diagnosing:
             some seconds.
         k : int, default 10
             Neighbours of hubness and recall, at most 100.
+        labels : str, optional
+            A metadata field, or dotted path: how separate its values are as classes.
+        pairs : sequence of (id, id), optional
+            Records that belong together, such as a question and its answer: how far to the front each finds its
+            partner. Of more than 1,000 that many are drawn.
         seed : int, default 0
             Of everything random.
         as_of : int or str, optional
@@ -79,6 +88,8 @@ class Diagnosing:
         Raises
         ------
         SpaceMissingError, SpaceMismatchError, ParameterError, SnapshotExpiredError, TagMissingError, CancelledError
+        ArgumentError
+            A pair is not two ids.
 
         Notes
         -----
@@ -89,13 +100,16 @@ class Diagnosing:
             _bounded("queries", queries, _MOST_SAMPLED),
             _bounded("k", k, 100),
             check_count("seed", seed, 0),
+            _field(labels),
+            [_pair(each, place) for place, each in enumerate(pairs or ())],
         )
         hold = self._database._opened().reader.hold()
         with self._open_past(as_of, None) as view:
             reading.reach_back(hold, view)
             chosen = choose_space(view.entry, space)
             reader = sampling.Reader(self._open_past, hold, view.seq, Past(view.seq), cancel)
-        return checkup.examine(reader, self.name, chosen, wishes, self._database._registry)
+            others = [each for each in view.entry.spaces.values() if each.id != chosen.id]
+        return checkup.examine(reader, self.name, chosen, others, wishes, self._database._registry)
 
     def _open_past(self, seq: int | str | None, past: Past | None) -> reading.OpenView:
         return reading.OpenView(self._database._read(), self._key, seq, past)
@@ -108,3 +122,16 @@ def _bounded(name: str, value: int, most: int) -> int:
             f"{name} is {number}, expected at most {most}", name=name, got=number, allowed=f"<= {most}"
         )
     return number
+
+
+def _field(labels: object) -> str | None:
+    if labels is None or (isinstance(labels, str) and labels):
+        return labels
+    raise ParameterError(f"labels is {labels!r}, expected the name of a metadata field", name="labels", got=labels)
+
+
+def _pair(pair: object, place: int) -> tuple[bytes, bytes]:
+    """Return the typed ids of a pair."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ArgumentError(f"pairs[{place}] is {pair!r}, expected two ids", hint="pairs=[(question, answer), ...]")
+    return id_key(pair[0]), id_key(pair[1])

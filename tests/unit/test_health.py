@@ -9,7 +9,7 @@ import pytest
 import vecdb
 from tests.indextypes import CopiesType, able, registry
 from vecdb.cli import main
-from vecdb.errors import CancelledError, ParameterError, SpaceMismatchError, SpaceMissingError
+from vecdb.errors import ArgumentError, CancelledError, ParameterError, SpaceMismatchError, SpaceMissingError
 
 
 def vectors(n, d=16, seed=0):
@@ -122,6 +122,68 @@ def text_of(index):
     return str(made)
 
 
+def test_labels_pairs_and_other_spaces_are_looked_at(db):
+    docs = filled(db, 400)
+    docs.add_space("b", dim=16)
+    both = [f"r{i}" for i in range(200)]
+    docs.set_vectors("b", both, vectors(400)[:200] + 0.01 * vectors(200, seed=5), trust=True)
+    pairs = [(f"r{i}", f"r{i + 1}") for i in range(40)] + [("r0", "nobody")]
+    health = docs.health("a", labels="s", pairs=pairs)
+    assert health.classes.classes == 3 and health.classes.agreement.low < health.classes.chance
+    assert health.evalrank.pairs == 40 and health.evalrank.mrr.value < 0.2
+    assert any("1 of 41 pairs" in note for note in health.notes)
+    (version,) = health.versions
+    assert (version.other, version.records) == ("b", 200) and version.cosine.value > 0.99
+    assert health.plane.by == "s" and set(health.plane.groups) == {"0", "1", "2"}
+    text = str(health)
+    assert all(word in text for word in ("s: silhouette", "EvalRank", "neighbours as in b", "near-duplicates", "drift"))
+    assert docs.health("a").plane.by == "age"
+
+
+def test_labels_may_be_nested_and_need_not_be_there(db):
+    docs = filled(db, 0)
+    docs.upsert(
+        list(range(60)), {"a": vectors(60)}, metadata=[{"x": {"y": "even" if i % 2 else "odd"}} for i in range(60)]
+    )
+    assert docs.health(labels="x.y").classes.classes == 2
+    for field in ("x", "z", "x.y.z"):
+        health = docs.health(labels=field)
+        assert health.classes is None and any(repr(field) in note for note in health.notes)
+
+
+def test_windows_say_which_commits_wrote_them(db):
+    docs = filled(db, 0)
+    for batch in range(4):
+        more = vectors(100, seed=batch) + (batch == 3) * 3 * np.array([1, -1] * 8, np.float32)
+        docs.upsert([f"{batch}-{i}" for i in range(100)], {"a": more}, trust=True)
+        docs.set_metadata([f"{batch}-0"], [{"seen": True}])
+    first = db.seq - 7
+    drift = docs.health().drift
+    assert drift.windows[0].seq[0] == first and drift.windows[-1].seq == (first + 6, first + 6)
+    assert drift.drifted and drift.drifted[-1] == len(drift.windows) - 1
+    assert any("lie elsewhere" in remark for remark in docs.health().remarks)
+    past = docs.health(as_of=first + 2).drift
+    assert past.windows[-1].stop == 200 and past.windows[-1].seq == (first + 2, first + 2)
+
+
+def test_what_stands_out_is_said(db):
+    docs = filled(db, 0)
+    rows = vectors(300) + 8
+    rows[:60] = rows[60:120]
+    docs.upsert(list(range(300)), {"a": rows}, trust=True)
+    remarks = " ".join(docs.health().remarks)
+    assert "narrow cone" in remarks and "near-duplicate" in remarks
+    assert "Remark: " in str(docs.health()) and docs.health().as_dict()["remarks"] == list(docs.health().remarks)
+    assert filled(db, name="fine").health().remarks == ()
+
+
+def test_zero_vectors_are_counted(db):
+    docs = filled(db, 40, metric="l2")
+    docs.upsert(["zero"], {"a": np.zeros((1, 16))}, trust=True)
+    health = docs.health()
+    assert health.norms.zero == 1 and "zero" in " ".join(health.remarks)
+
+
 def test_wrong_wishes_are_refused(db):
     docs = filled(db, 20)
     docs.add_space("b", dim=4)
@@ -132,6 +194,12 @@ def test_wrong_wishes_are_refused(db):
     for wrong in ({"sample": 0}, {"sample": 10**6}, {"k": 0}, {"k": 101}, {"queries": 0}, {"seed": -1}):
         with pytest.raises(ParameterError):
             docs.health("a", **wrong)
+    for wrong in ({"labels": 3}, {"labels": ""}):
+        with pytest.raises(ParameterError):
+            docs.health("a", **wrong)
+    for wrong in (["ab"], [("a",)], [("a", "b", "c")], [(1.5, "b")]):
+        with pytest.raises(ArgumentError):
+            docs.health("a", pairs=wrong)
     with pytest.raises(CancelledError):
         docs.health("a", cancel=lambda: True)
 

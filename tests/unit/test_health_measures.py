@@ -1,7 +1,7 @@
 """Measures of a space's health: against published implementations, against the long way, and on known distributions.
 
-The constants were computed on the same points by the packages named beside them: IsoScore 1.0, scikit-dimension 0.4 and
-hub-toolbox 2.5.2 (whose skewness is that of scipy).
+The constants were computed on the same points by IsoScore 1.0, scikit-dimension 0.5.0 and hub-toolbox 2.5.2 (whose
+skewness is that of scipy).
 """
 
 import math

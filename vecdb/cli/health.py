@@ -27,6 +27,7 @@ __all__ = ["COMMANDS"]
     show_default=True,
     help="With --health: vectors drawn at random.",
 )
+@click.option("--labels", metavar="FIELD", help="With --health: how separate the values of this metadata field are.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="With --health: of the sample.")
 @as_of_option
 @json_option

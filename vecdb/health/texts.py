@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from vecdb.evaluation.intervals import Estimate
 from vecdb.health.values import IndexHealth, SpaceHealth
 
-__all__ = ["lines_of", "number", "text_of"]
+__all__ = ["lines_of", "number", "percent", "rows_of", "text_of"]
+
+Row = tuple[str, str, str]
 
 
 def text_of(health: SpaceHealth) -> str:
@@ -23,15 +25,26 @@ def lines_of(health: SpaceHealth) -> Iterator[str]:
     yield f"Space {health.space!r} of {health.collection!r}: {kind}"
     drawn = f"{health.sampled:,} sampled, {health.asked:,} compared with all"
     yield f"{health.vectors:,} vectors at commit {health.seq}; {drawn}"
-    rows = [*_geometry(health), *(_index(each) for each in health.indexes)]
+    rows = list(rows_of(health))
     width = max((len(name) for name, _, _ in rows), default=0)
     for name, value, reading in rows:
         yield f"  {name.ljust(width)}  {value.ljust(24)}  {reading}".rstrip()
+    for remark in health.remarks:
+        yield f"Remark: {remark}."
     for note in health.notes:
         yield f"Note: {note}."
 
 
-def _geometry(health: SpaceHealth) -> Iterator[tuple[str, str, str]]:
+def rows_of(health: SpaceHealth) -> Iterator[Row]:
+    """Yield name, value and reading of every number."""
+    yield from _geometry(health)
+    yield from _contents(health)
+    yield from _judged(health)
+    yield from (_index(each) for each in health.indexes)
+    yield from _drift(health)
+
+
+def _geometry(health: SpaceHealth) -> Iterator[Row]:
     if health.isotropy is not None:
         reading = (
             f"0 one line, 1 all directions alike; as {health.isotropy.dimensions:.1f} equal dimensions of {health.dim}"
@@ -52,7 +65,50 @@ def _geometry(health: SpaceHealth) -> Iterator[tuple[str, str, str]]:
         yield "never found", percent(hubs.antihubs), f"by chance {100 * hubs.antihub_floor:.2g} %"
 
 
-def _index(index: IndexHealth) -> tuple[str, str, str]:
+def _contents(health: SpaceHealth) -> Iterator[Row]:
+    if health.duplicates is not None:
+        found = health.duplicates
+        reading = f"cosine above {found.threshold:g} without the mean; identical {percent(found.same)}"
+        yield "near-duplicates", percent(found.near), reading
+    if health.norms is not None:
+        low, high = health.norms.quantiles[1], health.norms.quantiles[-2]
+        yield "norms", number(health.norms.mean), f"9 of 10 between {low:.3g} and {high:.3g}"
+    if health.scores is not None:
+        reading = f"random pairs that score less than half of the neighbours at place {health.scores.k} do"
+        yield "neighbours stand out", percent(health.scores.above), reading
+
+
+def _judged(health: SpaceHealth) -> Iterator[Row]:
+    if health.classes is not None:
+        found = health.classes
+        yield (
+            f"{found.field}: silhouette",
+            number(found.silhouette),
+            f"{found.classes:,} classes, {found.labelled:,} vectors",
+        )
+        chance = f"of the {found.k} nearest, by chance {100 * found.chance:.1f} %"
+        yield f"{found.field}: neighbours agree", percent(found.agreement), chance
+    if health.evalrank is not None:
+        ranked = health.evalrank
+        reading = f"{ranked.pairs:,} pairs among {ranked.background:,}; first for {percent(ranked.hits1)}"
+        yield "EvalRank, MRR", number(ranked.mrr), reading
+
+
+def _drift(health: SpaceHealth) -> Iterator[Row]:
+    if health.drift is not None:
+        worst = max(health.drift.windows, key=lambda each: each.coefficient)
+        reading = f"window {worst.first + 1:,} to {worst.stop:,}; by chance up to {health.drift.limit:.4f}"
+        yield "drift, largest of windows", f"{worst.coefficient:.4f}", reading
+    for each in health.versions:
+        beside = f"of {each.k} in common, by chance {100 * each.overlap_by_chance:.1f} %; CKA {each.cka:.2f}"
+        yield f"neighbours as in {each.other}", percent(each.overlap), beside + _same(each.cosine)
+
+
+def _same(cosine: Estimate | None) -> str:
+    return "" if cosine is None else f"; cosine of both vectors {cosine.value:.3f}"
+
+
+def _index(index: IndexHealth) -> Row:
     if index.recall is None:
         return f"index {index.kind}", "not measured", index.note
     return f"index {index.kind}, recall@{index.k}", number(index.recall), "default effort, against an exact scan"

@@ -12,9 +12,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from vecdb.engine.checkup.asking import Curve
+from vecdb.evaluation.health.classes import Classes
 from vecdb.evaluation.health.dimension import Dimension
+from vecdb.evaluation.health.distributions import Duplicates, Norms, Scores
+from vecdb.evaluation.health.drift import Drift
+from vecdb.evaluation.health.evalrank import EvalRank
 from vecdb.evaluation.health.hubs import Hubness
 from vecdb.evaluation.health.isotropy import Cosines, Isotropy
+from vecdb.evaluation.health.plane import Plane
+from vecdb.evaluation.health.versions import Versions
 from vecdb.evaluation.intervals import Estimate
 
 __all__ = ["IndexHealth", "SpaceHealth", "plain"]
@@ -63,6 +69,19 @@ class SpaceHealth:
     dimension : Dimension or None
     hubness : Hubness or None
         Within the sample: k-occurrence depends on how many rows there are.
+    duplicates : Duplicates or None
+    norms : Norms or None
+    scores : Scores or None
+    classes : Classes or None
+        Where a metadata field was named.
+    evalrank : EvalRank or None
+        Where pairs were given.
+    drift : Drift or None
+        Between stretches of vectors in order of age.
+    versions : tuple of Versions
+        Against each other space of the collection that holds the same records.
+    plane : Plane or None
+        A map of some of the sample in two dimensions.
     indexes : tuple of IndexHealth
     notes : tuple of str
         What was not measured, and why.
@@ -83,6 +102,14 @@ class SpaceHealth:
     cosines: Cosines | None = None
     dimension: Dimension | None = None
     hubness: Hubness | None = None
+    duplicates: Duplicates | None = None
+    norms: Norms | None = None
+    scores: Scores | None = None
+    classes: Classes | None = None
+    evalrank: EvalRank | None = None
+    drift: Drift | None = None
+    versions: tuple[Versions, ...] = ()
+    plane: Plane | None = None
     indexes: tuple[IndexHealth, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -91,11 +118,18 @@ class SpaceHealth:
 
         return text_of(self)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands out, and what can be done about it; empty where nothing does."""
+        from vecdb.health.remarks import remarks_of
+
+        return remarks_of(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values; what was not measured is None."""
         made = plain(self)
         assert isinstance(made, dict)
-        return made
+        return made | {"remarks": list(self.remarks)}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `as_dict` as JSON."""

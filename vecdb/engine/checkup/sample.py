@@ -6,6 +6,7 @@ the history that an earlier commit needs.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError
 from vecdb.storage.snapshot import Hold
 from vecdb.storage.spaces import SpaceView
-from vecdb.types import CancelCheck, Id, Space
+from vecdb.types import CancelCheck, Space
 
 F32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -143,8 +144,10 @@ def vectors_of(reader: Reader, space: Space, keys: Sequence[bytes]) -> tuple[lis
         return kept, _gathered(view, space_view, space_view.positions_of(view.tx, wanted))
 
 
-def ids_of(reader: Reader, records: Integers) -> list[Id]:
-    """Return the ids of records."""
+def births(reader: Reader, space: Space, ordinals: Sequence[int]) -> list[int | None]:
+    """Return the commit that wrote each vector, None where the log does not go back so far."""
     with reader.open() as view:
-        known = view.ids(records.tolist())
-    return [known[row] for row in records.tolist()]
+        changes = view.snapshot.changes(view.number, view.snapshot.state.counters.horizon)
+    before = [change.spaces.get(space.id, (0, 0))[0] for change in changes]
+    places = [bisect_right(before, ordinal) - 1 for ordinal in ordinals]
+    return [changes[place].seq if place >= 0 else None for place in places]
