@@ -48,7 +48,7 @@ _WORDS = "errors int8rows types verdicts explored lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
-_COLLECTION_PARTS = "searching migrating upgrading judging diagnosing"
+_COLLECTION_PARTS = "searching migrating upgrading judging diagnosing filtering"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
@@ -74,10 +74,11 @@ ROOMS: dict[str, Room] = {
     "transforms": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
     "backfill": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE, "numpy"),
     "relevance": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
-    "engine": _room("4 engine", _BELOW_ENGINE, "numpy"),
+    "engine": _room("4 engine", _BELOW_ENGINE + " evaluation", "numpy"),
     "database": _room("5 facade", _BELOW_ENGINE + " engine collection", "numpy"),
     "collection": _room("5 facade", f"{_BELOW_ENGINE} engine database {_COLLECTION_PARTS}", "numpy"),
     "searching": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
+    "filtering": _room("5 facade", _BELOW_ENGINE + " engine database searching", "numpy"),
     "upgrading": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "judging": _room("5 facade", _BELOW_ENGINE + " engine database collection upgrade", "numpy"),
     "diagnosing": _room("5 facade", _BELOW_ENGINE + " engine database health", "numpy"),

@@ -54,6 +54,7 @@ from vecdb.errors import (
     SourceError,
     SpaceMismatchError,
     SpaceMissingError,
+    StaleError,
     StateError,
     StorageError,
     TagMissingError,
@@ -83,7 +84,7 @@ from vecdb.types import (
     TransformInfo,
     WriteResult,
 )
-from vecdb.verdicts import Diagnosis, QuerySet
+from vecdb.verdicts import Diagnosis, FilterInfo, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -121,6 +122,7 @@ __all__ = [
     "ExtraMissingError",
     "Feedback",
     "FileAccessError",
+    "FilterInfo",
     "FitError",
     "ForkedError",
     "FormatVersionError",
@@ -164,6 +166,7 @@ __all__ = [
     "SpaceHealth",
     "SpaceMismatchError",
     "SpaceMissingError",
+    "StaleError",
     "StateError",
     "StorageError",
     "TagMissingError",

@@ -37,6 +37,7 @@ Programs read the attributes, people read the message. All of them survive pickl
     │   ├─ ForkedError              .what
     │   ├─ TransactionError
     │   ├─ SpaceMismatchError       .query_space .available
+    │   ├─ StaleError               .name .reason
     │   ├─ SnapshotExpiredError     .seq .oldest
     │   └─ CancelledError
     │       └─ ImportInterruptedError   .done
@@ -109,6 +110,7 @@ __all__ = [
     "SourceError",
     "SpaceMismatchError",
     "SpaceMissingError",
+    "StaleError",
     "StateError",
     "StorageError",
     "TagMissingError",
@@ -349,6 +351,12 @@ class SpaceMismatchError(StateError):
     """The query's space is not one that the collection can answer from."""
 
     fields = ("query_space", "available")
+
+
+class StaleError(StateError):
+    """What was fitted for one state of a collection is asked of another: after an upgrade it has to be fitted again."""
+
+    fields = ("name", "reason")
 
 
 class SnapshotExpiredError(StateError):

@@ -35,7 +35,12 @@ __all__ = ["PluginInfo", "PluginRegistry", "Provided", "default_registry"]
 ENVIRONMENT = "VECDB_PLUGINS"
 LOAD_TIMEOUT = 30.0
 """Seconds that importing one plugin may take."""
-_BUILT_IN = {"index type": "vecdb.indexes", "transform": "vecdb.transforms", "backfill policy": "vecdb.backfill"}
+_BUILT_IN = {
+    "index type": "vecdb.indexes",
+    "transform": "vecdb.transforms",
+    "relevance filter": "vecdb.relevance",
+    "backfill policy": "vecdb.backfill",
+}
 """Kind -> the room that provides it, imported when something of it is first asked for: most programs never fit."""
 _OWN = "vecdb"
 log = logging.getLogger("vecdb")

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from vecdb.engine.bridge.twostage import Candidates, Made, Rerank
     from vecdb.engine.exploring import door as exploring
     from vecdb.engine.guard import Warner
+    from vecdb.engine.relevance import applying
     from vecdb.engine.view import CollectionView
     from vecdb.explored import MMR, Feedback, Mixture
 else:  # what a first search does without
+    applying = LazyModule("vecdb.engine.relevance.applying")
     bridging = LazyModule("vecdb.engine.bridge.asking")
     exploring = LazyModule("vecdb.engine.exploring.door")
     lanes = LazyModule("vecdb.engine.lanes")
@@ -51,6 +53,7 @@ class Searching:
         def _key(self) -> tuple[int, str]: ...
         def _entry(self) -> CollectionEntry: ...
         def _write_back(self, space: Space, made: Made) -> None: ...
+        def _view(self, as_of: int | str | None = None) -> reading.OpenView: ...
 
     def search(
         self,
@@ -85,6 +88,8 @@ class Searching:
         encode: Encoder | None = None,
         candidates: int | None = None,
         writeback: bool = False,
+        relevance: str | None = None,
+        allow_stale: bool = False,
     ) -> Any:
         """Return the records whose vectors are nearest to a query, best first.
 
@@ -157,6 +162,11 @@ class Searching:
         candidates : int, default 100
         writeback : bool, default False
             Store the vectors that were made, in one commit after the search, unless their records changed meanwhile.
+        relevance : str, optional
+            Name of a stored relevance filter (`fit_relevance`): it judges the hits, those below its threshold are
+            dropped, and ``hits.dropped`` counts them. No hit at all is an ordinary answer.
+        allow_stale : bool, default False
+            Let a filter judge scores that it was not fitted on.
 
         Returns
         -------
@@ -170,11 +180,26 @@ class Searching:
             The query does not fit the space.
         SpaceMismatchError
             No space was named and there are several, or none; or nothing leads from the query's space to any vector.
+        StaleError
+            The relevance filter was fitted on other scores: before an upgrade, say.
         RecordMissingError, VectorMissingError
             `like` names no record, or one without a vector in the space.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
-        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, *explores)
+        given = (
+            like,
+            min_score,
+            as_of,
+            timeout,
+            cancel,
+            spaces,
+            calibration,
+            rerank,
+            encode,
+            candidates,
+            relevance,
+            *explores,
+        )
         numbers = (offset, explain, allow_large, prior, writeback)
         wished = self._lane(q, (space, k, exact, recall, effort), include, where, given, numbers)
         if wished is not None and (short := self._short(wished, q)) is not None:
@@ -213,6 +238,10 @@ class Searching:
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
+            judge = None
+            if relevance is not None:
+                wish = applying.Asked(list(others), spaces, calibration, twice is not None, 0, allow_stale)
+                judge = applying.judge_for(view, request, relevance, wish, self._database._registry)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
             ways = spaces, calibration, prior
             if twice is not None:
@@ -228,6 +257,8 @@ class Searching:
             seq = view.seq
         if twice is not None:
             hits = self._second_stage(chosen, first, twice, warn)
+        if judge is not None:
+            hits = judge(hits, lambda: self._view(as_of))
         if asked_for.single:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group

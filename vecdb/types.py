@@ -6,7 +6,7 @@ Everything here is plain data that can be pickled and compared. Design: docs/exp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -187,6 +187,8 @@ class HitColumns:
         Of each hit, where they are not all of one space and origin.
     raws : ndarray of float32, shape (k,), or None
         Scores before calibration; None: the scores.
+    relevance : ndarray of float32, shape (k,), or None
+        What a relevance filter says of each hit.
     """
 
     ids: list[Id]
@@ -199,6 +201,7 @@ class HitColumns:
     origin: str = "native"
     marks: list[tuple[str, str]] | None = None
     raws: npt.NDArray[np.float32] | None = None
+    relevance: npt.NDArray[np.float32] | None = None
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
@@ -211,11 +214,25 @@ class HitColumns:
         columns = (self.ids, self.scores.tolist(), self.distances.tolist(), self.metadata or nothing)
         marks = [(self.space, self.origin)] * len(self.ids) if self.marks is None else self.marks
         raws = columns[1] if self.raws is None else self.raws.tolist()
-        rest = (self.texts or nothing, self.vectors or nothing, marks, raws)
+        judged = nothing if self.relevance is None else self.relevance.tolist()
+        rest = (judged, self.texts or nothing, self.vectors or nothing, marks, raws)
         return tuple(
-            Hit(id, score, distance, metadata, text, space, origin, None, raw, vectors)
-            for id, score, distance, metadata, text, vectors, (space, origin), raw in zip(*columns, *rest, strict=True)
+            Hit(id, score, distance, metadata, text, space, origin, sure, raw, vectors)
+            for id, score, distance, metadata, sure, text, vectors, (space, origin), raw in zip(
+                *columns, *rest, strict=True
+            )
         )
+
+    def take(self, places: Sequence[int]) -> HitColumns:
+        """Return some of the hits, in this order."""
+        chosen: dict[str, Any] = {}
+        for name in ("ids", "metadata", "texts", "vectors", "marks"):
+            column = getattr(self, name)
+            chosen[name] = None if column is None else [column[place] for place in places]
+        for name in ("scores", "raws", "relevance"):
+            array = getattr(self, name)
+            chosen[name] = None if array is None else array[list(places)]
+        return replace(self, **chosen)
 
 
 class Hits(Sequence[Hit]):
@@ -299,6 +316,19 @@ class Hits(Sequence[Hit]):
             self._warnings = self._warnings()
         return self._warnings
 
+    def judged(self, relevance: npt.NDArray[np.float32], kept: Sequence[int]) -> Hits:
+        """Return the hits at the places `kept`, each with its relevance; the others count as dropped."""
+        if self._hits is not None and self._columns.nearest is None:
+            some: Any = [replace(self._hits[place], relevance=float(relevance[place])) for place in kept]
+        else:
+            some = replace(self._columns, relevance=relevance).take(kept)
+        found = Hits(some, seq=self.seq, complete=self.complete, reason=self.reason, plan=self.plan)
+        found._warnings, found.dropped = self._warnings, self.dropped + len(relevance) - len(kept)
+        if self.groups is not None:
+            left = (replace(each, ids=tuple(id for id in each.ids if id in found.ids)) for each in self.groups)
+            found.groups = tuple(each for each in left if each.ids)
+        return found
+
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         self._warnings = self.warnings  # what is pickled waits for nothing
         return None, {name: getattr(self, name) for name in self.__slots__}
@@ -334,7 +364,7 @@ class HitsBatch(Sequence[Hits]):
     ids : list of lists
     scores, distances : ndarray of float32, shape (n, k)
         Padded with -inf (scores) and +inf (distances) where a query has fewer hits.
-    counts : ndarray of int64, shape (n,)
+    counts, dropped : ndarray of int64, shape (n,)
     complete, seq, plan : as in `Hits`
     """
 
@@ -361,6 +391,11 @@ class HitsBatch(Sequence[Hits]):
                 found[place, : len(row)] = row.distances
             self._distances = found
         return self._distances
+
+    @property
+    def dropped(self) -> npt.NDArray[np.int64]:
+        """How many hits a relevance filter removed of each."""
+        return np.array([row.dropped for row in self._rows], dtype=np.int64)
 
     @overload
     def __getitem__(self, index: int) -> Hits: ...

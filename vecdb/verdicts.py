@@ -1,14 +1,17 @@
-"""The words of judging models: what is given to a plan, what a doctor finds. Plain values, like those of `types`."""
+"""The words of judging models and answers: what is given to a plan, what a doctor finds, what a filter is worth.
+
+Plain values, like those of `types`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vecdb.types import Id
 
-__all__ = ["Diagnosis", "QuerySet"]
+__all__ = ["Diagnosis", "FilterInfo", "QuerySet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,64 @@ class Diagnosis:
     stretches: tuple[tuple[int, int, Id, Id], ...]
     mixed: tuple[int, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterInfo:
+    """One stored relevance filter of a collection as this process sees it.
+
+    Attributes
+    ----------
+    name : str
+    space : str
+        The space whose queries it judges.
+    kind : str
+        Registered name of its type.
+    params : dict
+    threshold : float or None
+        Hits of at least this relevance are kept; None where it cannot be used here.
+    revision : int
+        How often it was fitted, `refit_relevance` included.
+    seed : int
+    pool : int
+        Best candidates of each query that it was fitted on.
+    queries, positives, missed : int
+        Calibration queries, relevant records among the candidates, and relevant ones that are no candidates.
+    correction : str or None
+        The score correction that it was fitted with; searches have to use the same.
+    report : dict
+        What was measured on queries that the fit has not seen, each value with ``low`` and ``high``.
+    stale : bool
+        Whether searches refuse it: what answers them is not what it was fitted on; `reason` says why.
+    available : bool
+        Whether it can be used here; if not, `reason` says why.
+    reason : str or None
+    created : float
+        Seconds since 1970.
+    provided_by : str
+        What provided its type when it was fitted.
+    bytes : int
+    """
+
+    name: str
+    space: str
+    kind: str
+    params: Mapping[str, Any]
+    threshold: float | None
+    revision: int
+    seed: int
+    pool: int
+    queries: int
+    positives: int
+    missed: int
+    correction: str | None
+    report: Mapping[str, Any]
+    stale: bool
+    available: bool
+    reason: str | None
+    created: float
+    provided_by: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,3 +33,8 @@ def test_transforms(transform, check):
 @parametrize_with_checks(registered("backfill policy"), "backfill policy")
 def test_backfill_policies(backfill_policy, check):
     check(backfill_policy)
+
+
+@parametrize_with_checks([few_steps(kind) for kind in registered("relevance filter")], "relevance filter")
+def test_relevance_filters(relevance_filter, check):
+    check(relevance_filter)

@@ -62,7 +62,7 @@ def fresh(*plugins):
     return PluginRegistry(plugins, entry_points=False)
 
 
-OWN = ["vecdb.indexes", "vecdb.transforms", "vecdb.backfill"]
+OWN = ["vecdb.indexes", "vecdb.transforms", "vecdb.relevance", "vecdb.backfill"]
 """Where vecdb's own plugins are, in the order in which `plugins` lists them."""
 
 

@@ -19,6 +19,7 @@ from vecdb.engine import border, transforms
 from vecdb.engine.describing import describe
 from vecdb.engine.identity import Profile
 from vecdb.engine.parts import load_all
+from vecdb.engine.relevance import stored as filters
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, find_places
 from vecdb.errors import CorruptionError, StorageError
@@ -32,6 +33,7 @@ from vecdb.storage.idkeys import id_value
 from vecdb.storage.indexes import IndexEntry, part_ordinals
 from vecdb.storage.migrations import read_migrations, tag_of
 from vecdb.storage.records import find_row, iterate_rows
+from vecdb.storage.relevance import FilterEntry
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView, profile_key
 from vecdb.storage.spare import read_spare
@@ -207,6 +209,8 @@ def _parts(
                 yield partial(_ask_index, snapshot, entry, index, proof, registry)
         for transform in entry.transforms:
             yield partial(_check_transform, snapshot, entry, transform, proof, registry)
+        for each in entry.filters:
+            yield partial(_check_filter, snapshot, entry, each, proof, registry)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
@@ -395,11 +399,11 @@ def _ask_index(
 
 
 def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
-    """No blob may lie in the file that neither an index nor a transform names."""
-    named = proof.counts.get("index blob pieces", 0) + proof.counts.get("transform blob pieces", 0)
+    """No blob may lie in the file that no index, transform or relevance filter names."""
+    named = sum(proof.counts.get(f"{owner} blob pieces", 0) for owner in ("index", "transform", "filter"))
     stored = snapshot.tx.entries("blobs")["entries"]
     if stored != named:
-        proof.wrong(f"{stored} pieces of blobs are stored, indexes and transforms name {named} that are sound")
+        proof.wrong(f"{stored} pieces of blobs are stored, indexes, transforms and filters name {named} that are sound")
 
 
 def _check_transform(
@@ -414,6 +418,20 @@ def _check_transform(
     for problem in transforms.problems(snapshot.tx, entry, transform, None if registry is None else registry()):
         proof.wrong(f"transform {transform.name!r} of collection {entry.name!r} {problem}")
     proof.add("transforms")
+
+
+def _check_filter(
+    snapshot: Snapshot,
+    entry: CollectionEntry,
+    stored: FilterEntry,
+    proof: _Proof,
+    registry: Callable[[], PluginRegistry] | None,
+) -> None:
+    """The same of a relevance filter."""
+    proof.add("filter blob pieces", prove_blobs(snapshot.tx, stored.set, stored.lines))
+    for problem in filters.problems(snapshot.tx, entry, stored, None if registry is None else registry()):
+        proof.wrong(f"relevance filter {stored.name!r} of collection {entry.name!r} {problem}")
+    proof.add("relevance filters")
 
 
 def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:

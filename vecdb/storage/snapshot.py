@@ -402,11 +402,12 @@ class Reader:
             return state
 
     def _keep_named(self, state: State) -> None:
-        """Let go of what is loaded of indexes and transforms that the newest catalog does not name."""
+        """Let go of what is loaded of indexes, transforms and filters that the newest catalog does not name."""
         if self._caches.indexes:
             collections = state.catalog.collections.values()
             sets = {part.set for entry in collections for index in entry.indexes for part in index.parts}
-            sets |= {transform.set for entry in collections for transform in entry.transforms}
+            sets |= {each.set for entry in collections for each in entry.transforms}
+            sets |= {each.set for entry in collections for each in entry.filters}
             for memory in list(self._caches.indexes.values()):
                 memory.keep(sets)
 

@@ -24,11 +24,14 @@ from vecdb.types import METRICS, Space
 
 if TYPE_CHECKING:
     from vecdb.storage import indexes as stored_indexes
+    from vecdb.storage import relevance as stored_relevance
     from vecdb.storage import transforms as stored_transforms
     from vecdb.storage.indexes import IndexEntry
+    from vecdb.storage.relevance import FilterEntry
     from vecdb.storage.transforms import TransformEntry
 else:
     stored_indexes = LazyModule("vecdb.storage.indexes")
+    stored_relevance = LazyModule("vecdb.storage.relevance")
     stored_transforms = LazyModule("vecdb.storage.transforms")
 
 HEADER: Final = b"header"
@@ -81,6 +84,8 @@ class CollectionEntry:
         Spaces of which an index was dropped: no automatic one comes back.
     transforms : tuple of TransformEntry
         Maps between its spaces, in the order they were stored.
+    filters : tuple of FilterEntry
+        Relevance filters, in the order they were stored.
     """
 
     id: int
@@ -89,6 +94,7 @@ class CollectionEntry:
     indexes: tuple[IndexEntry, ...] = ()
     declined: frozenset[int] = frozenset()
     transforms: tuple[TransformEntry, ...] = ()
+    filters: tuple[FilterEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,19 +288,24 @@ def _number(value: Any, most: int = 0xFFFF_FFFF) -> int:
 
 def _more_to_plain(entry: CollectionEntry) -> list[Any]:
     """Return what most entries do not have; nothing where there is nothing, so that older files read the same."""
+    tables: dict[str, Any] = {}
     if entry.transforms:
-        stored = [stored_transforms.transform_to_plain(transform) for transform in entry.transforms]
-        return [sorted(entry.declined), {"transforms": stored}]
+        tables["transforms"] = [stored_transforms.transform_to_plain(each) for each in entry.transforms]
+    if entry.filters:
+        tables["filters"] = [stored_relevance.filter_to_plain(each) for each in entry.filters]
+    if tables:
+        return [sorted(entry.declined), tables]
     return [sorted(entry.declined)] if entry.declined else []
 
 
-def _more_from_plain(declined: Any = (), tables: Any = None) -> tuple[frozenset[int], tuple[TransformEntry, ...]]:
+def _more_from_plain(declined: Any = (), tables: Any = None) -> tuple[Any, ...]:
     """Invert `_more_to_plain`; a table of a later version is refused, because writing would lose it."""
     known = {} if tables is None else dict(tables)
     transforms = tuple(stored_transforms.transform_from_plain(each) for each in known.pop("transforms", ()))
+    filters = tuple(stored_relevance.filter_from_plain(each) for each in known.pop("filters", ()))
     if known:
         raise ValueError(f"tables of a later version: {sorted(known)}")
-    return frozenset(_number(number) for number in declined), transforms
+    return frozenset(_number(number) for number in declined), transforms, filters
 
 
 def _text(value: Any) -> str:

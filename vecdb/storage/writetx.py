@@ -173,8 +173,8 @@ class WriteTx:
             self._drop_space_data(space)
         for index in entry.indexes:
             drop_parts(self.tx, index.parts)
-        for transform in entry.transforms:
-            drop_blobs(self.tx, transform.set)
+        for number in (*(each.set for each in entry.transforms), *(each.set for each in entry.filters)):
+            drop_blobs(self.tx, number)
         for table in ("ids", "records"):
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
@@ -194,7 +194,7 @@ class WriteTx:
         self.catalog = replace(grown, next_space=space.id + 1)
 
     def drop_space(self, entry: CollectionEntry, space: Space) -> None:
-        """Remove a space, its vectors and its transforms; references in records go when these are next written."""
+        """Remove a space with what belongs to it; references in records go when these are next written."""
         pending = self.pending(entry)
         self._drop_space_data(space)
         pending.spaces.pop(space.id, None)
@@ -203,13 +203,15 @@ class WriteTx:
                 drop_parts(self.tx, index.parts)
         left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
         indexes = tuple(index for index in entry.indexes if index.space != space.id)
-        gone = [each for each in entry.transforms if space.id in (each.source, each.target)]
-        for transform in gone:
-            drop_blobs(self.tx, transform.set)
-        transforms = tuple(each for each in entry.transforms if each not in gone)
+        gone = {each.set for each in entry.transforms if space.id in (each.source, each.target)}
+        gone |= {each.set for each in entry.filters if each.space == space.id}
+        for number in gone:
+            drop_blobs(self.tx, number)
+        transforms = tuple(each for each in entry.transforms if each.set not in gone)
+        filters = tuple(each for each in entry.filters if each.set not in gone)
         declined = entry.declined - {space.id}
         self.catalog = self._catalog.with_collection(
-            replace(entry, spaces=left, indexes=indexes, declined=declined, transforms=transforms)
+            replace(entry, spaces=left, indexes=indexes, declined=declined, transforms=transforms, filters=filters)
         )
 
     def _drop_space_data(self, space: Space) -> None:

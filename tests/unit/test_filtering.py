@@ -1,0 +1,186 @@
+"""Relevance filters of a collection: fitted on what searches return, stored, applied, refused when they are stale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb import errors
+
+COUNT, DIM, ASKED = 300, 12, 120
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Records, queries near some of them, and the same through another model."""
+    rng = np.random.default_rng(5)
+    rows = unit(rng.standard_normal((COUNT, DIM)))
+    asked = unit(rows[:ASKED] + np.linspace(0.02, 0.4, ASKED)[:, None] * rng.standard_normal((ASKED, DIM)))
+    turn = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
+    return rows, asked, unit(rows @ turn + 0.02), unit(asked @ turn + 0.02)
+
+
+@pytest.fixture
+def docs(tmp_path, world):
+    with vecdb.open(tmp_path / "a.vecdb") as db:
+        docs = db.create_collection("docs")
+        docs.add_space("old", dim=DIM)
+        docs.upsert(
+            [f"r{row}" for row in range(COUNT)], {"old": world[0]}, [{"even": row % 2 == 0} for row in range(COUNT)]
+        )
+        yield docs
+
+
+def fit(docs, world, name="r", kind="calibrated", **wishes):
+    given = {"space": "old", "relevant_ids": [f"r{row}" for row in range(ASKED)], "pool": 30}
+    return docs.fit_relevance(name, kind, queries=world[1], **(given | wishes))
+
+
+def test_a_filter_judges_drops_and_counts(docs, world):
+    info = fit(docs, world)
+    plain = docs.search(world[1][0], k=8)
+    kept = docs.search(world[1][0], k=8, relevance="r")
+    assert len(kept) + kept.dropped == len(plain) == 8
+    assert kept.ids == plain.ids[: len(kept)]
+    assert all(hit.relevance >= info.threshold for hit in kept)
+    assert [hit.relevance for hit in plain] == [None] * 8
+    assert kept.complete
+
+
+def test_no_relevant_result_is_an_ordinary_answer(docs, world):
+    fit(docs, world, params={"by": "precision", "level": 1.0})
+    far = docs.search(unit(np.ones((1, DIM)))[0], relevance="r")
+    assert (len(far), far.dropped, far.ids, far.complete) == (0, 10, [], True)
+
+
+def test_batches_are_judged_query_by_query(docs, world):
+    fit(docs, world)
+    batch = docs.search(world[1][:5], k=6, relevance="r")
+    alone = [docs.search(query, k=6, relevance="r") for query in world[1][:5]]
+    assert batch.ids == [hits.ids for hits in alone]
+    assert batch.dropped.tolist() == [hits.dropped for hits in alone]
+    assert batch.counts.tolist() == [len(hits) for hits in alone]
+
+
+def test_a_filter_survives_reopening_compaction_and_renaming(tmp_path, world):
+    path = tmp_path / "b.vecdb"
+    with vecdb.open(path) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("old", dim=DIM)
+        docs.upsert([f"r{row}" for row in range(COUNT)], {"old": world[0]})
+        fit(docs, world)
+        before = docs.search(world[1][:9], relevance="r").ids
+        db.compact()
+        docs.rename_space("old", "first")
+    with vecdb.open(path, mode="r") as db:
+        docs = db.collection("docs")
+        assert docs.search(world[1][:9], relevance="r").ids == before
+        assert [(each.space, each.stale) for each in docs.relevance_filters] == [("first", False)]
+        assert db.check().ok
+
+
+def test_dropping_a_filter_or_its_space_takes_its_blobs(docs, world):
+    fit(docs, world, "one")
+    docs.add_space("new", dim=DIM)
+    docs.set_vectors("new", [f"r{row}" for row in range(COUNT)], world[2])
+    docs.fit_relevance(
+        "two", "threshold", space="new", queries=world[3], relevant_ids=[f"r{row}" for row in range(ASKED)]
+    )
+    docs.drop_space("new")
+    assert [each.name for each in docs.relevance_filters] == ["one"]
+    docs.drop_relevance("one")
+    report = docs.database.check()
+    assert report.ok and report.counts.get("relevance filters", 0) == 0
+    with pytest.raises(errors.UnknownNameError):
+        docs.search(world[1][0], space="old", relevance="one")
+
+
+def test_a_name_is_given_once(docs, world):
+    fit(docs, world)
+    with pytest.raises(errors.ExistsError):
+        fit(docs, world)
+
+
+def test_fitting_again_makes_the_next_revision(docs, world):
+    first = fit(docs, world)
+    again = docs.refit_relevance("r")
+    assert (first.revision, again.revision) == (1, 2)
+    assert again.threshold == first.threshold
+    assert docs.database.check().ok
+
+
+def test_another_space_is_stale_until_it_is_fitted_again(docs, world):
+    """After an upgrade the old filter is refused; its queries through the bridge make a new one."""
+    fit(docs, world)
+    ids = [f"r{row}" for row in range(COUNT)]
+    docs.add_space("new", dim=DIM)
+    docs.fit_transform("new", "old", "procrustes", pairs=(world[2], world[0]))
+    with pytest.raises(errors.StaleError) as caught:
+        docs.search(world[3][0], space="new", relevance="r")
+    assert (caught.value.name, "'old'" in caught.value.reason) == ("r", True)
+    assert docs.search(world[3][0], space="new", relevance="r", allow_stale=True).dropped >= 0
+    with pytest.raises(errors.ParameterError):
+        docs.refit_relevance("r", space="new")
+    info = docs.refit_relevance("r", space="new", queries=world[3])
+    assert (info.space, info.revision, info.stale) == ("new", 2, False)
+    bridged = docs.search(world[3][0], space="new", relevance="r")
+    assert bridged[0].origin.startswith("bridged:") and bridged[0].relevance >= info.threshold
+    docs.set_vectors("new", ids[:200], world[2][:200])  # native answers come: what it was fitted on is no more
+    assert docs.relevance_filters[0].stale
+    with pytest.raises(errors.StaleError):
+        docs.search(world[3][0], space="new", relevance="r")
+    docs.set_vectors("new", ids[200:], world[2][200:])
+    assert docs.refit_relevance("r").revision == 3  # the stored queries are of this space by now
+    assert docs.search(world[3][0], space="new", relevance="r")[0].origin == "native"
+
+
+def test_what_cannot_be_fitted_is_refused_and_nothing_is_stored(docs, world):
+    with pytest.raises(errors.FitError):
+        fit(docs, world, relevant_ids=[[] for _ in range(ASKED)])
+    with pytest.raises(errors.ParameterError):
+        fit(docs, world, relevant_ids=["r1"])
+    with pytest.raises(errors.ParameterError):
+        fit(docs, world, params={"method": "none"})
+    with pytest.raises(errors.UnknownNameError):
+        fit(docs, world, kind="no-such-kind")
+    with pytest.raises(errors.DimensionError):
+        docs.fit_relevance("r", "calibrated", queries=world[1][:, :5], relevant_ids=["r1"] * ASKED)
+    with pytest.raises(errors.CancelledError):
+        fit(docs, world, cancel=lambda: True)
+    assert docs.relevance_filters == ()
+
+
+def test_conditions_and_the_past_are_judged_too(docs, world):
+    fit(docs, world)
+    hits = docs.search(world[1][1], where={"even": False}, relevance="r")
+    assert hits and all(not hit.metadata["even"] for hit in hits)
+    seq = docs.database.seq
+    docs.delete("r1")
+    assert docs.search(world[1][1], as_of=seq, relevance="r").ids[0] == "r1"
+    assert "r1" not in docs.search(world[1][1], relevance="r").ids
+
+
+def test_relevant_records_outside_the_pool_are_found_and_counted(docs, world):
+    info = fit(docs, world, pool=2, ignore_ids=[["r299"]] * ASKED)
+    places = np.array([np.flatnonzero(np.argsort(-world[0] @ query) == row)[0] for row, query in enumerate(world[1])])
+    assert info.missed == int((places >= 2).sum())
+    assert info.positives == int((places < 2).sum())
+
+
+def test_a_small_fit_is_not_measured(docs, world):
+    info = docs.fit_relevance("r", "calibrated", queries=world[1][:20], relevant_ids=[f"r{row}" for row in range(20)])
+    assert info.report == {"fitted_on": 20, "measured_on": 0}
+
+
+def test_the_report_is_of_queries_that_were_kept_back(docs, world):
+    report = fit(docs, world, groups=[row // 4 for row in range(ASKED)]).report
+    assert report["fitted_on"] + report["measured_on"] == ASKED
+    assert report["measured_on"] % 4 == 0
+    for name in ("pr_auc", "precision_at_95", "ece_top1", "ece_top10", "brier_skill_top10", "opis", "recall"):
+        assert report[name]["low"] <= report[name]["high"]
+    assert set(report["raw"]) == {"pr_auc", "precision_at_95", "opis"}
