@@ -186,22 +186,9 @@ class Searching:
             `like` names no record, or one without a vector in the space.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
-        given = (
-            like,
-            min_score,
-            as_of,
-            timeout,
-            cancel,
-            spaces,
-            calibration,
-            rerank,
-            encode,
-            candidates,
-            relevance,
-            *explores,
-        )
+        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
         numbers = (offset, explain, allow_large, prior, writeback)
-        wished = self._lane(q, (space, k, exact, recall, effort), include, where, given, numbers)
+        wished = self._lane(q, (space, k, exact, recall, effort), include, where, (*given, *explores), numbers)
         if wished is not None and (short := self._short(wished, q)) is not None:
             return short
         wanted, offset = search.check_window(k, offset, allow_large=allow_large)
@@ -238,10 +225,8 @@ class Searching:
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
-            judge = None
-            if relevance is not None:
-                wish = applying.Asked(list(others), spaces, calibration, twice is not None, 0, allow_stale)
-                judge = applying.judge_for(view, request, relevance, wish, self._database._registry)
+            meant = others, spaces, calibration, twice is not None, allow_stale
+            judge = None if relevance is None else self._judge(view, request, relevance, meant)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
             ways = spaces, calibration, prior
             if twice is not None:
@@ -263,6 +248,11 @@ class Searching:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group
         return HitsBatch(hits, k=wide, seq=seq, plan=hits[0].plan if hits else None)
+
+    def _judge(self, view: CollectionView, request: SearchRequest, name: str, meant: tuple[Any, ...]) -> applying.Judge:
+        others, spaces, calibration, native, allow_stale = meant
+        wish = applying.Asked(list(others), spaces, calibration, native, 0, allow_stale)
+        return applying.judge_for(view, request, name, wish, self._database._registry)
 
     def _second_stage(self, space: Space, first: Candidates, twice: Rerank, warn: Warner | None) -> list[Hits]:
         hits, made = bridging.second_stage(first, twice, self._database._encoders.get(space.id), warn)

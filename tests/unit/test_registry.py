@@ -118,11 +118,12 @@ def test_plugins_lists_vecdb_first_then_the_others_with_what_they_provide(instal
     installed["acme"] = lambda: plugin(Type("acme.a"), Type("acme.b"))
     found = PluginRegistry([plugin(Type("other.c"), name="other")]).plugins()
     assert [each.name for each in found] == [*OWN, "other", "acme"]
-    assert [each.distribution for each in found] == ["vecdb", "vecdb", "vecdb", None, "dist-acme"]
+    assert [each.distribution for each in found] == ["vecdb", "vecdb", "vecdb", "vecdb", None, "dist-acme"]
     assert [each.name for each in found[0].provides] == ["flat", "graph", "ivf", "rabitq"]
     assert "procrustes" in [each.name for each in found[1].provides]
-    assert "novelty" in [each.name for each in found[2].provides]
-    assert [each.name for each in found[4].provides] == ["acme.a", "acme.b"]
+    assert "calibrated" in [each.name for each in found[2].provides]
+    assert "novelty" in [each.name for each in found[3].provides]
+    assert [each.name for each in found[5].provides] == ["acme.a", "acme.b"]
 
 
 def test_a_room_of_vecdb_is_imported_when_something_of_its_kind_is_asked_for():
