@@ -202,9 +202,7 @@ class Searching:
         is_explored = any(wish is not None for wish in explores) or not (like is None or isinstance(like, (str, int)))
         explored = exploring.wishes(*explores) if is_explored else None
         encoders = self._database._encoders
-        twice = None
-        if rerank is not None or encode is not None or candidates is not None or writeback:
-            twice = bridging.rerank_wishes(rerank, encode, candidates, writeback, self._database._writable)
+        twice = self._twice(rerank, encode, candidates, writeback)
         encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             named = queries.choose_space(view.entry, space)
@@ -215,12 +213,11 @@ class Searching:
                 exploring.refuse_mixtures(start, others, twice)
                 asked_for = start.asked[0]
             chosen = asked_for.space
-            told = queries.wishes(recall, effort, exact) if explain else {}
             known_as = None if condition is None or where is None else queries.known_as(where)
             request = SearchRequest(
                 chosen, asked_for.matrix, wanted, condition, offset, min_score, search.check_include(include),
-                deadline, cancel, explain, asked_for.row, told, exact or recall == 1.0, effort, recall,
-                self._database._settings.threads, known_as=known_as,
+                deadline, cancel, explain, asked_for.row, queries.wishes(recall, effort, exact) if explain else {},
+                exact or recall == 1.0, effort, recall, self._database._settings.threads, known_as=known_as,
             )  # fmt: skip
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
@@ -248,6 +245,12 @@ class Searching:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group
         return HitsBatch(hits, k=wide, seq=seq, plan=hits[0].plan if hits else None)
+
+    def _twice(self, *wishes: Any) -> Rerank | None:
+        """Return how to answer in two stages, None where nothing of that was asked for."""
+        if wishes == (None, None, None, False):
+            return None
+        return bridging.rerank_wishes(*wishes, self._database._writable)
 
     def _judge(self, view: CollectionView, request: SearchRequest, name: str, meant: tuple[Any, ...]) -> applying.Judge:
         others, spaces, calibration, native, allow_stale = meant
