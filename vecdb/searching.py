@@ -246,11 +246,11 @@ class Searching:
         wide = wanted if explored is None else wanted * explored.per_group
         return HitsBatch(hits, k=wide, seq=seq, plan=hits[0].plan if hits else None)
 
-    def _twice(self, *wishes: Any) -> Rerank | None:
+    def _twice(self, rerank: Any, encode: Encoder | None, candidates: int | None, writeback: bool) -> Rerank | None:
         """Return how to answer in two stages, None where nothing of that was asked for."""
-        if wishes == (None, None, None, False):
+        if rerank is None and encode is None and candidates is None and not writeback:
             return None
-        return bridging.rerank_wishes(*wishes, self._database._writable)
+        return bridging.rerank_wishes(rerank, encode, candidates, writeback, self._database._writable)
 
     def _judge(self, view: CollectionView, request: SearchRequest, name: str, meant: tuple[Any, ...]) -> applying.Judge:
         others, spaces, calibration, native, allow_stale = meant
