@@ -68,7 +68,17 @@ from vecdb.errors import (
     WrongModelError,
     ZeroVectorError,
 )
-from vecdb.explored import MMR, Feedback, Group, Mixture
+from vecdb.explored import (
+    MMR,
+    ClassifierQuality,
+    Feedback,
+    Group,
+    LabelProposal,
+    LabelProposals,
+    Mixture,
+    Prediction,
+    Share,
+)
 from vecdb.types import (
     CheckReport,
     Commit,
@@ -104,6 +114,7 @@ __all__ = [
     "ArgumentError",
     "CancelledError",
     "CheckReport",
+    "ClassifierQuality",
     "ClosedError",
     "Collection",
     "CollectionMissingError",
@@ -134,6 +145,8 @@ __all__ = [
     "IdentityWarning",
     "ImportInterruptedError",
     "IndexInfo",
+    "LabelProposal",
+    "LabelProposals",
     "LockedError",
     "MapFullError",
     "MetadataError",
@@ -152,6 +165,7 @@ __all__ = [
     "PluginLoadError",
     "PluginMissingError",
     "PluginRegistry",
+    "Prediction",
     "QuerySet",
     "ReadOnlyError",
     "ReadersFullError",
@@ -160,6 +174,7 @@ __all__ = [
     "RecordMissingError",
     "RecordVersion",
     "RemoteFileSystemError",
+    "Share",
     "SnapshotExpiredError",
     "SourceError",
     "Space",

@@ -15,6 +15,7 @@ from vecdb.engine import queries, reading
 from vecdb.engine.names import check_count
 from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
+from vecdb.exploring import Exploring
 from vecdb.filtering import Filtering
 from vecdb.judging import Judging
 from vecdb.lazy import LazyModule
@@ -60,7 +61,7 @@ Encoder = Callable[[list[str]], Any]
 Ids: TypeAlias = Sequence[Id] | npt.NDArray[Any] | Id
 
 
-class Collection(Searching, Migrating, Upgrading, Judging, Diagnosing, Filtering):
+class Collection(Searching, Exploring, Migrating, Upgrading, Judging, Diagnosing, Filtering):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -5,12 +5,23 @@ Plain values, like those of `types`. What they mean: docs/how-to/explore.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
-from vecdb.types import Id
+from vecdb.types import Id, WriteResult
 
-__all__ = ["MMR", "Feedback", "Group", "Mixture"]
+__all__ = [
+    "MMR",
+    "ClassifierQuality",
+    "Feedback",
+    "Group",
+    "LabelProposal",
+    "LabelProposals",
+    "Mixture",
+    "Prediction",
+    "Share",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +106,115 @@ class Group:
 
     value: Any
     ids: tuple[Id, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the neighbours of a query say of a field.
+
+    Attributes
+    ----------
+    label : object
+        The value with most votes; None where no neighbour has one.
+    probability : float
+        Its share of the votes, 0 to 1.
+    probabilities : tuple of (label, float)
+        Of every value that a neighbour has, the largest first; they sum to 1.
+    neighbours : tuple of str or int
+        Who voted, nearest first.
+    """
+
+    label: Any
+    probability: float
+    probabilities: tuple[tuple[Any, float], ...]
+    neighbours: tuple[Id, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of trials, and Wilson's interval of 95 % around it.
+
+    Attributes
+    ----------
+    value, low, high : float
+        NaN where nothing was tried.
+    trials : int
+    """
+
+    value: float
+    low: float
+    high: float
+    trials: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.trials}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierQuality:
+    """How often the neighbours of labelled records, each left out in its turn, say what is known.
+
+    Attributes
+    ----------
+    accuracy : Share
+    majority : float
+        What always saying the most frequent label would reach among the same records.
+    brier : float
+        Mean squared error of the probabilities, summed over labels: 0 to 2, lower is better.
+    labels : int
+        Different labels among the records that were left out.
+    seq : int
+    """
+
+    accuracy: Share
+    majority: float
+    brier: float
+    labels: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelProposal:
+    """A label for a record that has none; `confidence` is its share of all that reached the record, 0 to 1."""
+
+    id: Id
+    label: Any
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelProposals(Sequence[LabelProposal]):
+    """Labels that spread from labelled records to others, in the order of the records' vectors.
+
+    Attributes
+    ----------
+    field : str
+    proposals : tuple of LabelProposal
+    labelled : int
+        Records whose labels were spread.
+    unreached : int
+        Records without a label that none reached, or none with enough confidence.
+    accuracy : Share or None
+        Of labels that were hidden to see whether they come back; None where none were.
+    seq : int
+        The state that was read.
+    written : WriteResult or None
+    """
+
+    field: str
+    proposals: tuple[LabelProposal, ...]
+    labelled: int
+    unreached: int
+    accuracy: Share | None
+    seq: int
+    written: WriteResult | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> LabelProposal: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LabelProposal, ...]: ...
+    def __getitem__(self, index: int | slice) -> LabelProposal | tuple[LabelProposal, ...]:
+        return self.proposals[index]
+
+    def __len__(self) -> int:
+        return len(self.proposals)

@@ -109,3 +109,12 @@ def as_hits(view: CollectionView, request: SearchRequest, candidates: Hits, chos
     )
     hits.groups = chosen.groups
     return hits
+
+
+def within(hits: Hits, limit: int) -> Hits:
+    """Return the best `limit` of hits that are one more, if there are more."""
+    if len(hits) <= limit:
+        return hits
+    reason = f"more than {limit} records score enough"
+    cut_ = cut(hits.columns, range(limit))
+    return Hits(cut_, seq=hits.seq, complete=False, reason=reason, plan=hits.plan, warnings=lambda: hits.warnings)
