@@ -47,8 +47,8 @@ def _room(layer: str, uses: str = "", packages: str = "", edge: bool = False) ->
 _WORDS = "errors int8rows types verdicts explored lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
-_BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths"
-_COLLECTION_PARTS = "searching exploring migrating upgrading judging diagnosing filtering"
+_BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths corrections"
+_COLLECTION_PARTS = "searching correcting exploring migrating upgrading judging diagnosing filtering"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
@@ -73,6 +73,7 @@ ROOMS: dict[str, Room] = {
     "indexes": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE, "numpy"),
     "transforms": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
     "backfill": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE, "numpy"),
+    "corrections": _room("1 compute", _COMPUTE + " contracts", "numpy"),
     "relevance": _room("3 built-ins", _CONTRACTS + " " + _COMPUTE + " evaluation", "numpy"),
     "engine": _room("4 engine", _BELOW_ENGINE + " evaluation", "numpy"),
     "database": _room("5 facade", _BELOW_ENGINE + " engine collection", "numpy"),
@@ -80,6 +81,7 @@ ROOMS: dict[str, Room] = {
     "searching": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "filtering": _room("5 facade", _BELOW_ENGINE + " engine database searching", "numpy"),
     "exploring": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
+    "correcting": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "upgrading": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "judging": _room("5 facade", _BELOW_ENGINE + " engine database collection upgrade", "numpy"),
     "diagnosing": _room("5 facade", _BELOW_ENGINE + " engine database health", "numpy"),

@@ -94,7 +94,7 @@ from vecdb.types import (
     TransformInfo,
     WriteResult,
 )
-from vecdb.verdicts import Diagnosis, FilterInfo, QuerySet
+from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -121,6 +121,7 @@ __all__ = [
     "Commit",
     "CompatibilityMatrix",
     "ConflictError",
+    "CorrectionInfo",
     "CorruptionError",
     "DTypeError",
     "Database",

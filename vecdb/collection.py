@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy.typing as npt
 
+from vecdb.correcting import Correcting
 from vecdb.diagnosing import Diagnosing
 from vecdb.engine import queries, reading
 from vecdb.engine.names import check_count
@@ -61,7 +62,7 @@ Encoder = Callable[[list[str]], Any]
 Ids: TypeAlias = Sequence[Id] | npt.NDArray[Any] | Id
 
 
-class Collection(Searching, Exploring, Migrating, Upgrading, Judging, Diagnosing, Filtering):
+class Collection(Searching, Exploring, Migrating, Upgrading, Judging, Diagnosing, Filtering, Correcting):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vecdb.engine.bridge import asking as bridging
     from vecdb.engine.bridge.calibration import Calibration
     from vecdb.engine.bridge.twostage import Candidates, Made, Rerank
+    from vecdb.engine.corrections import searching as correcting
     from vecdb.engine.exploring import door as exploring
     from vecdb.engine.guard import Warner
     from vecdb.engine.relevance import applying
@@ -36,6 +37,7 @@ else:  # what a first search does without
     bridging = LazyModule("vecdb.engine.bridge.asking")
     exploring = LazyModule("vecdb.engine.exploring.door")
     lanes = LazyModule("vecdb.engine.lanes")
+    correcting = LazyModule("vecdb.engine.corrections.searching")
 
 __all__ = ["Searching"]
 
@@ -90,6 +92,7 @@ class Searching:
         writeback: bool = False,
         relevance: str | None = None,
         allow_stale: bool = False,
+        correction: str | None = None,
     ) -> Any:
         """Return the records whose vectors are nearest to a query, best first.
 
@@ -167,6 +170,9 @@ class Searching:
             dropped, and ``hits.dropped`` counts them. No hit at all is an ordinary answer.
         allow_stale : bool, default False
             Let a filter judge scores that it was not fitted on.
+        correction : str, optional
+            Name of a stored correction (`fit_correction`): hits are ordered by corrected scores, `raw_score` is the
+            score without, `distance` the distance.
 
         Returns
         -------
@@ -184,11 +190,13 @@ class Searching:
             The relevance filter was fitted on other scores: before an upgrade, say.
         RecordMissingError, VectorMissingError
             `like` names no record, or one without a vector in the space.
+        UnknownNameError, StateError
+            There is no such correction, or it cannot be combined with vectors of several spaces.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
-        given = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
-        numbers = (offset, explain, allow_large, prior, writeback)
-        wished = self._lane(q, (space, k, exact, recall, effort), include, where, (*given, *explores), numbers)
+        more = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
+        flags = (offset, explain, allow_large, prior, writeback)
+        wished = self._lane(q, (space, k, exact, recall, effort), include, where, (correction, *more, *explores), flags)
         if wished is not None and (short := self._short(wished, q)) is not None:
             return short
         wanted, offset = search.check_window(k, offset, allow_large=allow_large)
@@ -219,6 +227,7 @@ class Searching:
                 deadline, cancel, explain, asked_for.row, queries.wishes(recall, effort, exact) if explain else {},
                 exact or recall == 1.0, effort, recall, self._database._settings.threads, known_as=known_as,
             )  # fmt: skip
+            request = request if correction is None else correcting.settled(view, request, correction, twice or others)
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
@@ -236,7 +245,6 @@ class Searching:
                 hits = self._hits(view, request, others, ways, warn)
                 if wished is not None and asked_for.single and not view.entry.transforms:
                     lanes.keep(view, wished, request, warn, self._database._registry)
-            seq = view.seq
         if twice is not None:
             hits = self._second_stage(chosen, first, twice, warn)
         if judge is not None:
@@ -244,7 +252,7 @@ class Searching:
         if asked_for.single:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group
-        return HitsBatch(hits, k=wide, seq=seq, plan=hits[0].plan if hits else None)
+        return HitsBatch(hits, k=wide, seq=view.seq, plan=hits[0].plan if hits else None)
 
     def _twice(self, rerank: Any, encode: Encoder | None, candidates: int | None, writeback: bool) -> Rerank | None:
         """Return how to answer in two stages, None where nothing of that was asked for."""
@@ -254,7 +262,8 @@ class Searching:
 
     def _judge(self, view: CollectionView, request: SearchRequest, name: str, meant: tuple[Any, ...]) -> applying.Judge:
         others, spaces, calibration, native, allow_stale = meant
-        wish = applying.Asked(list(others), spaces, calibration, native, 0, allow_stale)
+        corrected = 0 if request.correction is None else request.correction.loaded.entry.set
+        wish = applying.Asked(list(others), spaces, calibration, native, corrected, allow_stale)
         return applying.judge_for(view, request, name, wish, self._database._registry)
 
     def _second_stage(self, space: Space, first: Candidates, twice: Rerank, warn: Warner | None) -> list[Hits]:

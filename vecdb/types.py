@@ -130,7 +130,7 @@ class Hit:
 
     `space` is the one whose vector answered, `origin` how the query got there: "native", "bridged:NAME" with the
     transforms of the path, "mapped:NAME" where the vector is an image that they made. `raw_score` is the score before
-    it was brought on the scale of the whole list.
+    it was brought on the scale of the whole list, or corrected; a corrected hit has the distance of its raw score.
     """
 
     id: Id
@@ -186,9 +186,11 @@ class HitColumns:
     marks : list of (space, origin) or None
         Of each hit, where they are not all of one space and origin.
     raws : ndarray of float32, shape (k,), or None
-        Scores before calibration; None: the scores.
+        Scores before calibration or correction; None: the scores.
     relevance : ndarray of float32, shape (k,), or None
         What a relevance filter says of each hit.
+    measured : ndarray of float32, shape (k,), or None
+        What distances are made of where it is not the scores.
     """
 
     ids: list[Id]
@@ -202,11 +204,12 @@ class HitColumns:
     marks: list[tuple[str, str]] | None = None
     raws: npt.NDArray[np.float32] | None = None
     relevance: npt.NDArray[np.float32] | None = None
+    measured: npt.NDArray[np.float32] | None = None
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
         """Lower is better, shape (k,)."""
-        return np.float32(self.nearest or 0.0) - self.scores
+        return np.float32(self.nearest or 0.0) - (self.scores if self.measured is None else self.measured)
 
     def hits(self) -> tuple[Hit, ...]:
         """Return the hits one by one."""

@@ -1,4 +1,4 @@
-"""The words of judging models and answers: what is given to a plan, what a doctor finds, what a filter is worth.
+"""The words of judging models and answers: what is given to a plan, what a doctor finds, what filters are.
 
 Plain values, like those of `types`.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from vecdb.types import Id
 
-__all__ = ["Diagnosis", "FilterInfo", "QuerySet"]
+__all__ = ["CorrectionInfo", "Diagnosis", "FilterInfo", "QuerySet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +116,40 @@ class QuerySet:
     new: Any = None
     relevant: Sequence[Any] | None = None
     groups: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionInfo:
+    """One stored correction of scores.
+
+    Attributes
+    ----------
+    name : str
+    space : str
+        In which its queries are asked.
+    kind : str
+    params : dict
+    seed : int
+    bank, gallery, own : int
+        Queries of the bank, stored rows that it was compared with beside, and known answers that were left out.
+    rows : int
+        Rows whose numbers are stored; those of others are computed when they are searched.
+    quality : dict
+        What was measured of it.
+    created : float
+        Seconds since 1970.
+    bytes : int
+    """
+
+    name: str
+    space: str
+    kind: str
+    params: dict[str, Any]
+    seed: int
+    bank: int
+    gallery: int
+    own: int
+    rows: int
+    quality: dict[str, Any]
+    created: float
+    bytes: int

@@ -522,7 +522,7 @@ def test_a_lost_and_an_unknown_piece_are_reported(tmp_path):
             lambda write: blobs.write_blobs(write.tx, 1 << 50, [blobs.BlobData("x", memoryview(b"abc"))]) is not None,
             timeout=1.0,
         )
-        assert "3 pieces of blobs are stored, indexes and transforms name 2" in str(db.check().problems)
+        assert "3 pieces of blobs are stored, the catalog names 2" in str(db.check().problems)
 
 
 # --- what else happens to a file --------------------------------------------------------------------------

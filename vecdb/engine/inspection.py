@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.engine import border, transforms
+from vecdb.engine.corrections import stored as corrections
 from vecdb.engine.describing import describe
 from vecdb.engine.identity import Profile
 from vecdb.engine.parts import load_all
@@ -25,6 +26,7 @@ from vecdb.engine.views import PartView, find_places
 from vecdb.errors import CorruptionError, StorageError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.blobs import prove_blobs
+from vecdb.storage.corrections import CorrectionEntry
 from vecdb.storage.env import TABLES, Environment
 from vecdb.storage.format import decode_record, read_u64, u32, u32_u64, unpack_sealed, unseal
 from vecdb.storage.handles import Store
@@ -43,6 +45,7 @@ from vecdb.storage.writetx import read_whole_log
 from vecdb.types import CheckReport, Progress, Space
 
 _MAX_PROBLEMS = 100
+_BLOB_OWNERS = ("index", "transform", "filter", "correction")
 
 
 # --- statistics -------------------------------------------------------------------------------------------
@@ -211,6 +214,8 @@ def _parts(
             yield partial(_check_transform, snapshot, entry, transform, proof, registry)
         for each in entry.filters:
             yield partial(_check_filter, snapshot, entry, each, proof, registry)
+        for correction in entry.corrections:
+            yield partial(_check_correction, snapshot, entry, correction, proof)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
@@ -399,11 +404,11 @@ def _ask_index(
 
 
 def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
-    """No blob may lie in the file that no index, transform or relevance filter names."""
-    named = sum(proof.counts.get(f"{owner} blob pieces", 0) for owner in ("index", "transform", "filter"))
+    """No blob may lie in the file that the catalog does not name."""
+    named = sum(proof.counts.get(f"{owner} blob pieces", 0) for owner in _BLOB_OWNERS)
     stored = snapshot.tx.entries("blobs")["entries"]
     if stored != named:
-        proof.wrong(f"{stored} pieces of blobs are stored, indexes, transforms and filters name {named} that are sound")
+        proof.wrong(f"{stored} pieces of blobs are stored, the catalog names {named} that are sound")
 
 
 def _check_transform(
@@ -432,6 +437,15 @@ def _check_filter(
     for problem in filters.problems(snapshot.tx, entry, stored, None if registry is None else registry()):
         proof.wrong(f"relevance filter {stored.name!r} of collection {entry.name!r} {problem}")
     proof.add("relevance filters")
+
+
+def _check_correction(snapshot: Snapshot, entry: CollectionEntry, correction: CorrectionEntry, proof: _Proof) -> None:
+    """Blobs must be sound and hold what was stored, and the banks must be what they were."""
+    for number, lines in ((correction.set, correction.lines), (correction.table, correction.table_lines)):
+        proof.add("correction blob pieces", prove_blobs(snapshot.tx, number, lines))
+    for problem in corrections.problems(snapshot.tx, entry, correction):
+        proof.wrong(f"correction {correction.name!r} of collection {entry.name!r} {problem}")
+    proof.add("corrections")
 
 
 def _check_blocks(snapshot: Snapshot, proof: _Proof) -> None:

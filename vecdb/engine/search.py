@@ -30,6 +30,7 @@ from vecdb.types import MAX_K, CancelCheck, HitColumns, Hits, Plan, Space
 
 if TYPE_CHECKING:
     from vecdb.engine import indexed, parts, remembering, routes
+    from vecdb.engine.corrections.searching import Corrector
     from vecdb.engine.guard import Warner
     from vecdb.engine.where import Condition
     from vecdb.registry import PluginRegistry
@@ -70,6 +71,8 @@ class SearchRequest(NamedTuple):
     origin: str = "native"
     known_as: str | None = None
     """What the condition is remembered by."""
+    correction: Corrector | None = None
+    """By which scores are corrected before they are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,14 @@ def search(
     began = time.perf_counter()
     space_view = view.space(request.space)
     allowed = allowed_for(view, space_view, request) if request.allowed is None else request.allowed
-    answers, cost, notes = find(view, space_view, request, allowed, request.k + request.offset, registry)
+    ask: Any = find if request.correction is None else request.correction.find
+    answers, cost, notes = ask(view, space_view, request, allowed, request.k + request.offset, registry)
     check_cancelled(request)
     reason, plan = None, None
     if cost is not None:
         plan = _plan(request, view, allowed, {**cost.facts(), "notes": notes}, began) if request.explain else None
         reason = None if cost.complete else f"the time-out was reached after {cost.rows_scanned} row scores"
-    found = [_trim(request, positions, scores) for positions, scores in answers]
+    found = [_trim(request, *answer) for answer in answers]
     found_columns = columns(view, space_view, request, found)
     said = None if warn is None else Warnings(warn, request.queries)
     return [
@@ -289,31 +293,33 @@ def _plan(
 
 
 def _trim(
-    request: SearchRequest, positions: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Cut an answer to the hits that were asked for."""
+    request: SearchRequest, positions: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], *more: Any
+) -> tuple[Any, ...]:
+    """Cut an answer, and what else is known of its positions, to the hits that were asked for."""
     if request.min_score is not None:
         keep = scores >= np.float32(request.min_score)
-        positions, scores = positions[keep], scores[keep]
+        positions, scores, more = positions[keep], scores[keep], tuple(each[keep] for each in more)
     part = slice(request.offset, request.offset + request.k)
-    return positions[part], scores[part]
+    return positions[part], scores[part], *(each[part] for each in more)
 
 
 def columns(
-    view: CollectionView, space_view: SpaceView, request: SearchRequest, found: list[exact.Found]
+    view: CollectionView, space_view: SpaceView, request: SearchRequest, found: Sequence[tuple[Any, ...]]
 ) -> list[HitColumns]:
     """Return the hits of each query; a record that answers several is looked up once."""
-    positions = found[0][0] if len(found) == 1 else np.concatenate([positions for positions, _ in found])
+    positions = found[0][0] if len(found) == 1 else np.concatenate([each[0] for each in found])
     rows = space_view.row_list(view.tx, positions)
     stored = {row: view.record(row) for row in rows} if request.include else {}
     ids = {row: record.id for row, record in stored.items()} if request.include else view.ids(rows)
-    scores = found[0][1] if len(found) == 1 else np.concatenate([scores for _, scores in found])
+    scores = found[0][1] if len(found) == 1 else np.concatenate([each[1] for each in found])
     nearest = 1.0 if request.space.metric == "cosine" else 0.0
     columns, start = [], 0
-    for own_positions, _ in found:
+    for own_positions, _, *raws in found:
         own, start = slice(start, start + len(own_positions)), start + len(own_positions)
         more = _contents(view, request, [stored[row] for row in rows[own]]) if request.include else {}
         name, origin = request.space.name, request.origin
+        if raws:
+            more |= {"raws": raws[0], "measured": raws[0]}
         columns.append(HitColumns([ids[row] for row in rows[own]], scores[own], nearest, name, **more, origin=origin))
     return columns
 

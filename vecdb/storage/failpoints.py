@@ -25,6 +25,7 @@ NAMES: Final = (
     "history.purged",
     "index.stored",
     "transform.stored",
+    "correction.stored",
     "compact.copied",
     "compact.before-rename",
     "compact.after-rename",

@@ -402,12 +402,13 @@ class Reader:
             return state
 
     def _keep_named(self, state: State) -> None:
-        """Let go of what is loaded of indexes, transforms and filters that the newest catalog does not name."""
+        """Let go of what is loaded of indexes, transforms, filters and corrections that no catalog names now."""
         if self._caches.indexes:
             collections = state.catalog.collections.values()
             sets = {part.set for entry in collections for index in entry.indexes for part in index.parts}
             sets |= {each.set for entry in collections for each in entry.transforms}
             sets |= {each.set for entry in collections for each in entry.filters}
+            sets |= {number for entry in collections for each in entry.corrections for number in each.sets}
             for memory in list(self._caches.indexes.values()):
                 memory.keep(sets)
 

@@ -23,13 +23,16 @@ from vecdb.storage.tx import Tx
 from vecdb.types import METRICS, Space
 
 if TYPE_CHECKING:
+    from vecdb.storage import corrections as stored_corrections
     from vecdb.storage import indexes as stored_indexes
     from vecdb.storage import relevance as stored_relevance
     from vecdb.storage import transforms as stored_transforms
+    from vecdb.storage.corrections import CorrectionEntry
     from vecdb.storage.indexes import IndexEntry
     from vecdb.storage.relevance import FilterEntry
     from vecdb.storage.transforms import TransformEntry
 else:
+    stored_corrections = LazyModule("vecdb.storage.corrections")
     stored_indexes = LazyModule("vecdb.storage.indexes")
     stored_relevance = LazyModule("vecdb.storage.relevance")
     stored_transforms = LazyModule("vecdb.storage.transforms")
@@ -86,6 +89,8 @@ class CollectionEntry:
         Maps between its spaces, in the order they were stored.
     filters : tuple of FilterEntry
         Relevance filters, in the order they were stored.
+    corrections : tuple of CorrectionEntry
+        Corrections of scores, in the order they were stored.
     """
 
     id: int
@@ -95,6 +100,7 @@ class CollectionEntry:
     declined: frozenset[int] = frozenset()
     transforms: tuple[TransformEntry, ...] = ()
     filters: tuple[FilterEntry, ...] = ()
+    corrections: tuple[CorrectionEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +299,8 @@ def _more_to_plain(entry: CollectionEntry) -> list[Any]:
         tables["transforms"] = [stored_transforms.transform_to_plain(each) for each in entry.transforms]
     if entry.filters:
         tables["filters"] = [stored_relevance.filter_to_plain(each) for each in entry.filters]
+    if entry.corrections:
+        tables["corrections"] = [stored_corrections.correction_to_plain(each) for each in entry.corrections]
     if tables:
         return [sorted(entry.declined), tables]
     return [sorted(entry.declined)] if entry.declined else []
@@ -303,9 +311,10 @@ def _more_from_plain(declined: Any = (), tables: Any = None) -> tuple[Any, ...]:
     known = {} if tables is None else dict(tables)
     transforms = tuple(stored_transforms.transform_from_plain(each) for each in known.pop("transforms", ()))
     filters = tuple(stored_relevance.filter_from_plain(each) for each in known.pop("filters", ()))
+    corrections = tuple(stored_corrections.correction_from_plain(each) for each in known.pop("corrections", ()))
     if known:
         raise ValueError(f"tables of a later version: {sorted(known)}")
-    return frozenset(_number(number) for number in declined), transforms, filters
+    return frozenset(_number(number) for number in declined), transforms, filters, corrections
 
 
 def _text(value: Any) -> str:

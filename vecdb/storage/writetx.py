@@ -175,6 +175,8 @@ class WriteTx:
             drop_parts(self.tx, index.parts)
         for number in (*(each.set for each in entry.transforms), *(each.set for each in entry.filters)):
             drop_blobs(self.tx, number)
+        for number in (number for each in entry.corrections for number in each.sets):
+            drop_blobs(self.tx, number)
         for table in ("ids", "records"):
             self.tx.delete_range(table, u32(entry.id))
         drop_columns(self.tx, entry.id)
@@ -205,13 +207,23 @@ class WriteTx:
         indexes = tuple(index for index in entry.indexes if index.space != space.id)
         gone = {each.set for each in entry.transforms if space.id in (each.source, each.target)}
         gone |= {each.set for each in entry.filters if each.space == space.id}
+        gone |= {number for each in entry.corrections if each.space == space.id for number in each.sets}
         for number in gone:
             drop_blobs(self.tx, number)
         transforms = tuple(each for each in entry.transforms if each.set not in gone)
         filters = tuple(each for each in entry.filters if each.set not in gone)
+        corrections = tuple(each for each in entry.corrections if each.set not in gone)
         declined = entry.declined - {space.id}
         self.catalog = self._catalog.with_collection(
-            replace(entry, spaces=left, indexes=indexes, declined=declined, transforms=transforms, filters=filters)
+            replace(
+                entry,
+                spaces=left,
+                indexes=indexes,
+                declined=declined,
+                transforms=transforms,
+                filters=filters,
+                corrections=corrections,
+            )
         )
 
     def _drop_space_data(self, space: Space) -> None:

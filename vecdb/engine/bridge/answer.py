@@ -102,6 +102,8 @@ def answer(
         Nothing is reached, or `strict` and not everything.
     """
     parts, hidden, reach = _reached(view, asked, registry())
+    if asked.request.correction is not None and (len(parts) > 1 or parts[0].each.fold is not None):
+        raise _mixed(asked.request.correction.loaded.name)
     if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
         if _is_plain(view, asked.request) and asked.among is None and len(asked.asked) == 1:
             key = view.number, asked.request.space.id
@@ -206,10 +208,18 @@ def _one(
         note(each.space.id, queries)
         warn = None if warn is None else _of(warn, request.queries.copy())
     alone = request._replace(space=each.space, queries=queries, allowed=part.allowed, origin=each.origin)
+    if request.correction is not None:
+        alone = alone._replace(correction=request.correction.across(each))
     if request.explain:
         told = {"asked_in": each.asked.name, "origin": each.origin}
         alone = alone._replace(asked={**request.asked, **told})
     return search.search(view, alone, warn, registry)
+
+
+def _mixed(name: str) -> Exception:
+    from vecdb.engine.corrections.searching import refuse_mixed  # few searches are corrected
+
+    return refuse_mixed(name)
 
 
 def _of(warn: Warner, queries: F32) -> Warner:
