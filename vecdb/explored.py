@@ -44,7 +44,7 @@ class Feedback:
 
     documents: int = 5
     query: float = 1.0
-    mean: float = 0.75
+    mean: float = 0.25
     rounds: int = 1
 
 
@@ -87,8 +87,8 @@ class Mixture:
         0: as many places as a cluster has candidates, 1: all clusters alike.
     """
 
-    clusters: int = 5
-    candidates: int = 100
+    clusters: int = 3
+    candidates: int = 50
     smoothing: float = 0.0
 
 

@@ -207,7 +207,7 @@ def test_feedback_learns_from_what_satisfies_the_condition(store):
     hits = store.docs.search(store.queries[0], feedback=3, where={"even": True}, k=5, min_score=-1e9, explain=True)
     even = [i for i in range(150) if i % 2 == 0]
     best = store.ranking(store.queries[0], even)[0][:3]
-    moved = store.rocchio([(1.0, store.queries[:1]), (0.75, store.rows[best])]).astype("f4")
+    moved = store.rocchio([(1.0, store.queries[:1]), (0.25, store.rows[best])]).astype("f4")
     assert hits.ids == store.ranking(moved, even)[0][:5]
     assert hits.plan["feedback"] == 3
     nothing = store.docs.search(store.queries[0], feedback=3, where={"n": -1})
@@ -341,6 +341,47 @@ def test_mixture_gives_each_cluster_its_share(store):
                 assert max(counts.values()) - min(counts.values()) <= 1 or min(room) < 4
             assert (np.diff(hits.scores) <= 0).all() and len(hits) == 10
             assert hits.ids == sorted(hits.ids, key=lambda id: (-scores[id], id))
+
+
+def test_shares_know_what_a_list_can_fill():
+    from vecdb.engine.exploring.mixture import shares
+
+    assert shares(np.array([9, 1]), 10, 0.0, np.array([4, 20])).tolist() == [4, 6]
+    assert shares(np.array([9, 1]), 10, 0.0, np.array([20, 20])).tolist() == [9, 1]
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.lists(st.integers(0, 20), max_size=12, unique=True), min_size=1, max_size=4),
+    st.integers(1, 30),
+    st.floats(0, 1),
+)
+def test_lists_are_dealt_without_a_record_twice_and_never_too_few(lists, k, smoothing):
+    from vecdb.engine.exploring.mixture import deal
+
+    dealt = deal(lists, np.ones(len(lists), np.int64), k, smoothing)
+    rows = [lists[number][place] for number, place in dealt]
+    assert len(set(rows)) == len(rows) == min(k, len({row for each in lists for row in each}))
+
+
+def test_several_interests_are_not_their_mean(store):
+    """Two far examples: their mean lies where neither is; a mixture asks for the neighbours of both."""
+    far = int(np.argmin(scores_of("cosine", store.rows[3], store.rows)))
+    mixed = store.docs.search(positive=[3, far], diversify=Mixture(2), k=10, explain=True)
+    used = {3, far}
+    one, one_scores = store.ranking(store.rows[3], set(range(150)) - used)
+    other, other_scores = store.ranking(store.rows[far], set(range(150)) - used)
+    if store.metric != "dot":  # there the lists may overlap
+        wanted = {id: one_scores[id] for id in one[:5]} | {id: other_scores[id] for id in other[:5]}
+        assert set(mixed.ids) == set(wanted) and mixed.plan["clusters"] == (1, 1)
+        assert mixed.ids == sorted(wanted, key=lambda id: (-wanted[id], id))
+    assert len(set(mixed.ids)) == 10 and (np.diff(mixed.scores) <= 0).all()
+    every = store.docs.search(positive=[3, far], diversify=Mixture(2), k=150)
+    assert sorted([*every.ids, 3, far]) == list(range(150))
+    shifted = store.docs.search(positive=[3, far], diversify=Mixture(2), k=8, offset=2)
+    assert shifted.ids == store.docs.search(positive=[3, far], diversify=Mixture(2), k=10).ids[2:]
+    with pytest.raises(ParameterError, match="feedback"):
+        store.docs.search(positive=[3, far], diversify="mixture", feedback=True)
 
 
 @pytest.mark.parametrize(
@@ -501,7 +542,7 @@ def test_feedback_of_a_bridged_query_needs_native_vectors(db):
     found = world.docs.search(world.queries[0], space="new", feedback=3, calibration="reference")
     native = world.docs.search(world.queries[0], space="new", k=3, spaces="native").ids
     rows = world.new[[int(id[1:]) for id in native]]
-    moved = (world.queries[0] + 0.75 * unit("cosine", rows).mean(axis=0)) / 1.75
+    moved = (world.queries[0] + 0.25 * unit("cosine", rows).mean(axis=0)) / 1.25
     assert found.ids == world.docs.search(moved, space="new", calibration="reference").ids
 
 

@@ -69,6 +69,7 @@ def _record(record: Record) -> dict[str, Any]:
     "vecdb search news.vecdb docs --like a -k 5",
     """vecdb search news.vecdb docs --like 12 --where '{"section": {"$in": ["python", "doc"]}}'""",
     "vecdb search news.vecdb docs --vector '[0.1, 0.2, 0.7]' --space tiny --json",
+    "vecdb search news.vecdb docs --positive a --positive b --negative c --group-by section",
 )
 @database_argument
 @collection_argument
@@ -77,11 +78,23 @@ def _record(record: Record) -> dict[str, Any]:
     metavar="FILE|JSON",
     help="Query: a JSON list, or a file with one or .npy (several rows: several queries); - reads standard input.",
 )
-@click.option("--like", metavar="ID", help="Query: the vector of this record, which is not among the hits.")
+@click.option(
+    "--like", metavar="ID", multiple=True, help="Query: the vector of this record, not among the hits; one query each."
+)
+@click.option(
+    "--positive", metavar="ID", multiple=True, help="Example that the hits should be like; all make one query."
+)
+@click.option("--negative", metavar="ID", multiple=True, help="Example that the hits should be unlike.")
 @click.option("-k", "k", type=click.IntRange(1, MAX_K), default=10, show_default=True, help="Hits for each query.")
 @click.option("--space", help="Space to search; needed where the collection has several.")
 @where_option
 @as_of_option
+@click.option(
+    "--group-by", metavar="FIELD", help="Show the best of each value of this metadata field; -k counts values."
+)
+@click.option("--per-group", type=click.IntRange(min=1), help="Hits of each value.  [default: 1]")
+@click.option("--diversify", type=click.Choice(["mmr", "mixture"]), help="Choose hits that are unlike each other.")
+@click.option("--feedback", type=click.IntRange(min=1), help="Search again, moved towards so many of the best hits.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever index there is.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out this many of the best hits.")
 @click.option("--min-score", type=float, help="Leave out hits below this score.")
@@ -93,7 +106,6 @@ def search(
     database: str,
     collection: str,
     vector: str | None,
-    like: str | None,
     normalise: bool,
     int_ids: bool,
     out: Output,
@@ -101,16 +113,21 @@ def search(
 ) -> None:
     """Find the records whose vectors are nearest to a query.
 
-    Scores are higher for nearer. An ID of --like that looks like a number means the text if a record has that id,
-    otherwise the number.
+    Scores are higher for nearer. An ID that looks like a number means the text if a record has that id, otherwise the
+    number.
     """
-    if (vector is None) == (like is None):
-        raise click.UsageError("give one of --vector and --like.")
+    examples = {name: options.pop(name) for name in ("like", "positive", "negative")}
+    if examples["like"] and (vector is not None or examples["positive"] or examples["negative"]):
+        raise click.UsageError("--like stands for a query; give it alone.")
+    if vector is None and not examples["like"] and not examples["positive"]:
+        raise click.UsageError("give --vector, --like or --positive.")
     query = None if vector is None else _query(vector, normalise)
     with opening.reading(database) as db:
         docs = db.collection(collection)
-        if like is not None:
-            options["like"] = opening.find_id(docs, like, int_ids, options["as_of"])
+        for name, given in examples.items():
+            ids = [opening.find_id(docs, text, int_ids, options["as_of"]) for text in given]
+            if ids:
+                options[name] = ids[0] if name == "like" and len(ids) == 1 else ids
         found = docs.search(query, **options)
     _show(found, options["explain"], out)
 
@@ -140,8 +157,12 @@ def _show(found: Hits | HitsBatch, explain: bool, out: Output) -> None:
 
 
 def _table(hits: Hits, out: Output) -> None:
-    rows = [(place, str(hit.id), hit.score, *_description(hit)) for place, hit in enumerate(hits, 1)]
-    columns = ("", "id", "score", "text", "metadata")
+    values = {id: dumps(group.value) for group in hits.groups or () for id in group.ids}
+    rows = [
+        (place, *([values[hit.id]] if values else []), str(hit.id), hit.score, *_description(hit))
+        for place, hit in enumerate(hits, 1)
+    ]
+    columns = ("", *(["group"] if values else []), "id", "score", "text", "metadata")
     out.table(columns, rows, empty="no hits", clipped=("text", "metadata"))
     for warning in (*hits.warnings, *([] if hits.complete else [f"incomplete: {hits.reason}"])):
         out.note(warning)
@@ -165,6 +186,8 @@ def _answer(hits: Hits) -> dict[str, Any]:
         "warnings": list(hits.warnings),
         "seq": hits.seq,
     }
+    if hits.groups is not None:
+        answer["groups"] = [{"value": group.value, "ids": list(group.ids)} for group in hits.groups]
     if hits.plan is not None:
         answer["plan"] = {name: _plain(value) for name, value in hits.plan.items()}
     return answer

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.arrays import as_matrix
 from vecdb.engine.exploring import mixture, mmr
 from vecdb.engine.exploring.examples import vectors_of_rows
 from vecdb.engine.exploring.grouping import grouped
-from vecdb.engine.exploring.picking import Ask, Chosen, as_hits, cut, lean, rows_of
+from vecdb.engine.exploring.picking import Ask, Chosen, as_hits, joined, lean, rows_of
 from vecdb.engine.exploring.rocchio import combine
 from vecdb.engine.exploring.wishes import Wishes
 from vecdb.engine.pairing import directed
@@ -36,6 +37,15 @@ class Asking:
     ask: Ask
     native: Ask
     steady: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Interests:
+    """Several positive examples that are not one query, negative ones, and the weights of both."""
+
+    positive: F32
+    negative: F32
+    weights: tuple[float, ...]
 
 
 def answer(view: CollectionView, request: SearchRequest, wished: Wishes, asking: Asking) -> list[Hits]:
@@ -95,10 +105,35 @@ def spread(view: CollectionView, request: SearchRequest, rule: MMR | Mixture, as
         records = _records(view, candidates)
         space = common_space(view, request.space, records)
         places = _spread(rule, candidates, vectors_of_rows(view, space, records), space, request.k + request.offset)
-        chosen = cut(candidates.columns, places[request.offset :])
+        chosen = candidates.columns.take(places[request.offset :])
         facts = {"diversify": type(rule).__name__.lower(), "candidates": len(candidates), "compared_in": space.name}
         found.append(as_hits(view, request, candidates, Chosen(chosen, facts)))
     return found
+
+
+def blended(view: CollectionView, request: SearchRequest, rule: Mixture, interests: Interests, ask: Ask) -> Hits:
+    """Return one list of the answers of each cluster of examples, in proportion to how many these are.
+
+    The score of a hit is that of the cluster it came from.
+    """
+    space, wanted = request.space, request.k + request.offset
+    owner = mixture.clusters(directed(interests.positive, space.metric), rule.clusters)
+    sizes = np.bincount(owner)
+    good, bad = interests.weights
+    parts = [[(good, interests.positive[owner == c]), (-bad, interests.negative)] for c in range(len(sizes))]
+    centres = np.stack([combine(space.metric, part) for part in parts])
+    where = f"centre of examples in space {space.name!r}"
+    queries = as_matrix(centres, space.dim, metric=space.metric, where=where)
+    answers = ask(lean(request._replace(queries=queries), wanted))
+    rows = [rows_of(view, hits.ids) for hits in answers]
+    dealt = mixture.deal([each.tolist() for each in rows], sizes, wanted, rule.smoothing)
+    starts = np.cumsum([0, *(len(each) for each in rows)])
+    everything = joined([hits.columns for hits in answers])
+    places = np.array([starts[number] + place for number, place in dealt], np.int64)
+    order = np.lexsort((np.concatenate(rows)[places], -everything.scores[places])) if len(places) else places
+    chosen = everything.take(places[order].tolist()[request.offset :])
+    facts = {"diversify": "mixture", "clusters": tuple(sizes.tolist())}
+    return as_hits(view, request, answers[0], Chosen(chosen, facts))
 
 
 def _spread(rule: MMR | Mixture, candidates: Hits, vectors: F32, space: Space, k: int) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vecdb.engine import queries, search
 from vecdb.engine.exploring import choosing
+from vecdb.engine.exploring.choosing import Interests
 from vecdb.engine.exploring.examples import is_several, settle, without
 from vecdb.engine.exploring.wishes import Wishes
 from vecdb.engine.exploring.wishes import wishes as wishes
@@ -18,6 +19,7 @@ from vecdb.engine.queries import Asked
 from vecdb.engine.search import SearchRequest
 from vecdb.engine.view import CollectionView
 from vecdb.errors import ParameterError
+from vecdb.explored import Mixture
 from vecdb.types import Hits, Id, Space
 
 __all__ = ["Start", "answer", "refuse_mixtures", "start", "wishes"]
@@ -30,6 +32,8 @@ class Start:
     wished: Wishes
     asked: tuple[Asked, ...]
     without: tuple[int, ...] = ()
+    interests: Interests | None = None
+    """Examples that are not one query: each cluster of them asks for its part of the list."""
 
 
 def start(view: CollectionView, space: Space, q: Any, like: Any, wished: Wishes, *, text: bool) -> Start:
@@ -39,8 +43,10 @@ def start(view: CollectionView, space: Space, q: Any, like: Any, wished: Wishes,
             raise ParameterError(
                 "like= and examples are two ways to start", hint="Put the id into positive=.", name="like", got=like
             )
-        asked, rows = settle(view, space, q, wished, text=text)
-        return Start(wished, (asked,), tuple(rows))
+        found = settle(view, space, q, wished, text=text)
+        several = q is None and len(found.positive) > 1 and isinstance(wished.spread, Mixture)
+        interests = Interests(found.positive, found.negative, wished.weights[1:]) if several else None
+        return Start(wished, (found.asked,), found.rows, interests)
     if is_several(like):
         if q is not None:
             raise ParameterError("search takes either a query or like=", hint="Give one of the two.", name="q")
@@ -80,6 +86,8 @@ def answer(
         rest = without(view, search.selected(view, request), start.without)
         request = request._replace(selection=rest, known_as=None)
     steady = how[0] == "native" or not view.entry.transforms
+    if start.interests is not None and isinstance(start.wished.spread, Mixture):
+        return [choosing.blended(view, request, start.wished.spread, start.interests, partial(ask, how))]
     asking = choosing.Asking(partial(ask, how), partial(ask, ("native", None, 0.0)), steady)
     found: list[Hits] = []
     for one in start.asked:
@@ -96,6 +104,10 @@ def refuse_mixtures(start: Start, others: Mapping[str, Any], twice: object) -> N
     ParameterError
     """
     wished = start.wished
+    if start.interests is not None and wished.feedback is not None:
+        raise ParameterError(
+            "a mixture of several examples does not combine with feedback", name="feedback", got=True, allowed=None
+        )
     if twice is not None and (wished.chooses or len(start.asked) > 1 or start.without):
         raise ParameterError(
             "rerank='native' does not combine with examples, several like=, feedback, diversify or group_by",

@@ -7,6 +7,7 @@ query's own, or, if neither a query nor a vector is given, the newest in which e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vecdb.engine.exploring.wishes import Wishes
 from vecdb.engine.queries import Asked
 from vecdb.engine.view import CollectionView, Selection
 from vecdb.engine.views import as_float32
-from vecdb.errors import ParameterError, VectorMissingError
+from vecdb.errors import VectorMissingError
 from vecdb.storage.format import StoredRecord
 from vecdb.storage.idkeys import id_key
 from vecdb.types import Id, Space
@@ -31,18 +32,18 @@ def is_several(like: Any) -> bool:
     return isinstance(like, (list, tuple, np.ndarray))
 
 
-def several(like: Any) -> list[Id]:
-    """Return the records that `like` names."""
-    named: list[Id] = like.tolist() if isinstance(like, np.ndarray) else list(like)
-    if not named or not isinstance(named, list):
-        raise ParameterError(
-            "like names no record", hint="Pass an id, or a list of ids.", name="like", got=like, allowed="ids"
-        )
-    return named
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Queries made of examples, the record rows of these, and their vectors."""
+
+    asked: Asked
+    rows: tuple[int, ...]
+    positive: F32
+    negative: F32
 
 
-def settle(view: CollectionView, space: Space, q: Any, wished: Wishes, *, text: bool) -> tuple[Asked, list[int]]:
-    """Return the queries made of a query and of examples, and the record rows of these.
+def settle(view: CollectionView, space: Space, q: Any, wished: Wishes, *, text: bool) -> Settled:
+    """Return the queries made of a query and of examples.
 
     Raises
     ------
@@ -57,15 +58,15 @@ def settle(view: CollectionView, space: Space, q: Any, wished: Wishes, *, text: 
     space = _meeting(view, space, records, free=q is None and all(map(_is_id, (*wished.positive, *wished.negative))))
     positive = _vectors(view, space, "positive", wished.positive, records)
     negative = _vectors(view, space, "negative", wished.negative, records)
-    rows = sorted(row for row, _ in records.values())
+    rows = tuple(sorted(row for row, _ in records.values()))
     alpha, beta, gamma = wished.weights
     examples = [(beta, positive), (-gamma, negative)]
     if q is None:
         made = combine(space.metric, examples)[None]
-        return Asked(_checked(made, space), True, space), rows
+        return Settled(Asked(_checked(made, space), True, space), rows, positive, negative)
     given, single = as_query(q, space.dim, metric=space.metric, where=f"query for space {space.name!r}")
     made = np.stack([combine(space.metric, [(alpha, given[row : row + 1]), *examples]) for row in range(len(given))])
-    return Asked(_checked(made, space), single or text, space), rows
+    return Settled(Asked(_checked(made, space), single or text, space), rows, positive, negative)
 
 
 def _checked(made: F32, space: Space) -> F32:

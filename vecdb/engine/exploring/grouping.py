@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vecdb.engine import search
 from vecdb.engine.exploring.fields import Field, field_of
-from vecdb.engine.exploring.picking import Ask, Chosen, as_hits, cut, joined, lean, rows_of
+from vecdb.engine.exploring.picking import Ask, Chosen, as_hits, joined, lean, rows_of
 from vecdb.engine.search import SearchRequest
 from vecdb.engine.view import CollectionView, Selection
 from vecdb.explored import Group
@@ -148,7 +148,7 @@ def _complete(
 def _chosen(pool: _Pool, offset: int, known: Field, facts: dict[str, Any], reason: str | None) -> Chosen:
     columns = joined(pool.parts)
     groups = [(number, pool.members[number][: pool.per_group]) for number in pool.chosen[offset:]]
-    shown = cut(columns, [place for _, places in groups for place in places])
+    shown = columns.take([place for _, places in groups for place in places])
     told = tuple(
         Group(known.values[number], tuple(columns.ids[place] for place in places)) for number, places in groups
     )

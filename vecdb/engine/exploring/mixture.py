@@ -8,6 +8,7 @@ distance, 1985), the first being the best candidate: nothing is drawn, so equal 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -66,17 +67,19 @@ def clusters(vectors: F32, count: int) -> Places:
     return np.argsort(np.argsort(first))[numbered].astype(np.int64)
 
 
-def shares(sizes: Places, k: int, smoothing: float) -> Places:
-    """Return how many of k places each cluster gets: largest remainders, never more than it has.
+def shares(sizes: Places, k: int, smoothing: float, room: Places | None = None) -> Places:
+    """Return how many of k places each cluster gets: largest remainders, never more than it can fill.
 
     Parameters
     ----------
     sizes : ndarray of int64, shape (c,)
-        Rows of each cluster.
+        Of each cluster, at least 1.
     k : int
-        At most ``sizes.sum()``.
+        At most ``room.sum()``.
     smoothing : float
         0: in proportion to sizes, 1: all alike.
+    room : ndarray of int64, shape (c,), optional
+        What each can fill; default its size.
 
     Returns
     -------
@@ -84,15 +87,16 @@ def shares(sizes: Places, k: int, smoothing: float) -> Places:
         Sums to k. Equal remainders go to the earlier cluster.
     """
     places = np.zeros(len(sizes), np.int64)
+    most = sizes if room is None else room
     while (left := k - int(places.sum())) > 0:
-        room = sizes - places
-        open_ = room > 0
+        free = most - places
+        open_ = free > 0
         wanted = np.where(open_, (1.0 - smoothing) * sizes / sizes[open_].sum() + smoothing / open_.sum(), 0.0) * left
-        whole = np.minimum(np.floor(wanted + 1e-9).astype(np.int64), room)
+        whole = np.minimum(np.floor(wanted + 1e-9).astype(np.int64), free)
         places += whole
         left -= int(whole.sum())
         order = np.lexsort((np.arange(len(sizes)), -(wanted - np.floor(wanted + 1e-9))))
-        for cluster in [c for c in order.tolist() if sizes[c] > places[c]][:left]:
+        for cluster in [c for c in order.tolist() if most[c] > places[c]][:left]:
             places[cluster] += 1
     return places
 
@@ -118,3 +122,39 @@ def choose(scores: F32, vectors: F32, k: int, count: int, smoothing: float) -> l
     wanted = shares(np.bincount(owner), min(k, len(scores)), smoothing)
     chosen = [np.flatnonzero(owner == c)[:share] for c, share in enumerate(wanted.tolist())]
     return [int(place) for place in np.sort(np.concatenate(chosen))]
+
+
+def deal(lists: Sequence[Sequence[int]], sizes: Places, k: int, smoothing: float) -> list[tuple[int, int]]:
+    """Return which places of several ranked lists make up one, each record once.
+
+    A list gets its share and fills it with its best that no list before took; what a list cannot fill goes to the
+    others, one after the other.
+
+    Parameters
+    ----------
+    lists : sequence of sequences of int
+        Record rows, best first.
+    sizes : ndarray of int64, shape (c,)
+        What the shares are in proportion to.
+    k, smoothing
+        As in `shares`.
+
+    Returns
+    -------
+    list of (list, place)
+        At most `k`; fewer only if the lists hold no more records.
+    """
+    room = np.array([len(rows) for rows in lists], np.int64)
+    wanted = shares(sizes, min(k, int(room.sum())), smoothing, room)
+    taken: set[int] = set()
+    dealt: list[tuple[int, int]] = []
+    for quota in (wanted.tolist(), [k] * len(lists)):  # the second time whoever has more
+        for number, rows in enumerate(lists):
+            for place, row in enumerate(rows):
+                if quota[number] <= 0 or len(dealt) >= k:
+                    break
+                if row not in taken:
+                    taken.add(row)
+                    dealt.append((number, place))
+                    quota[number] -= 1
+    return dealt

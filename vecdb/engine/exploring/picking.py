@@ -30,25 +30,6 @@ def rows_of(view: CollectionView, ids: Sequence[Id]) -> npt.NDArray[np.int64]:
     return np.array([view.find(id_key(id)) for id in ids], np.int64)
 
 
-def cut(columns: HitColumns, places: Sequence[int]) -> HitColumns:
-    """Return the columns of some hits, in the order of `places`."""
-
-    def some(values: Any) -> Any:
-        return None if values is None else [values[place] for place in places]
-
-    chosen = np.array(places, np.intp)
-    return replace(
-        columns,
-        ids=some(columns.ids),
-        scores=columns.scores[chosen],
-        metadata=some(columns.metadata),
-        texts=some(columns.texts),
-        vectors=some(columns.vectors),
-        marks=some(columns.marks),
-        raws=None if columns.raws is None else columns.raws[chosen],
-    )
-
-
 def joined(parts: Sequence[HitColumns]) -> HitColumns:
     """Return the columns of several lists of one search, one behind the other."""
     first = parts[0]
@@ -116,5 +97,5 @@ def within(hits: Hits, limit: int) -> Hits:
     if len(hits) <= limit:
         return hits
     reason = f"more than {limit} records score enough"
-    cut_ = cut(hits.columns, range(limit))
-    return Hits(cut_, seq=hits.seq, complete=False, reason=reason, plan=hits.plan, warnings=lambda: hits.warnings)
+    best = hits.columns.take(range(limit))
+    return Hits(best, seq=hits.seq, complete=False, reason=reason, plan=hits.plan, warnings=lambda: hits.warnings)
