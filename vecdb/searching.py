@@ -218,7 +218,7 @@ class Searching:
                 asked_for = queries.settle(view, named, encoded, cast("Id | None", like), text=isinstance(q, str))
             else:
                 start = exploring.start(view, named, encoded, like, explored, text=isinstance(q, str))
-                exploring.refuse_mixtures(start, others, twice)
+                exploring.refuse_mixtures(start, others, twice, relevance or correction)
                 asked_for = start.asked[0]
             chosen = asked_for.space
             known_as = None if condition is None or where is None else queries.known_as(where)
@@ -231,8 +231,6 @@ class Searching:
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
-            meant = others, spaces, calibration, twice is not None, allow_stale
-            judge = None if relevance is None else self._judge(view, request, relevance, meant)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
             ways = spaces, calibration, prior
             if twice is not None:
@@ -240,11 +238,13 @@ class Searching:
                     view, request, others, bridging.wishes(*ways), twice, self._database._registry, note
                 )
             elif explored is not None:
-                hits = exploring.answer(view, request, start, partial(self._ask, view, others), ways)
+                hits, request = exploring.answer(view, request, start, partial(self._ask, view, others), ways)
             else:
                 hits = self._hits(view, request, others, ways, warn)
                 if wished is not None and asked_for.single and not view.entry.transforms:
                     lanes.keep(view, wished, request, warn, self._database._registry)
+            meant = others, spaces, calibration, twice is not None, allow_stale
+            judge = None if relevance is None else self._judge(view, request, relevance, meant)
         if twice is not None:
             hits = self._second_stage(chosen, first, twice, warn)
         if judge is not None:

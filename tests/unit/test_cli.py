@@ -327,6 +327,21 @@ def test_search_by_vector(capsys, path, tmp_path, monkeypatch):
     assert unit["hits"][0]["score"] == 1
 
 
+def test_search_from_examples_in_groups_and_spread(capsys, path):
+    two = run_json(capsys, "search", path, "docs", "--like", "a", "--like", "b", "-k", 1)
+    assert [len(query["hits"]) for query in two["queries"]] == [1, 1]
+    found = run_json(capsys, "search", path, "docs", "--positive", "a", "--negative", "b", "-k", 9)
+    assert {"a", "b"}.isdisjoint(hit["id"] for hit in found["hits"])
+    grouped = run_json(capsys, "search", path, "docs", "--like", "a", "--group-by", "n", "-k", 2, "--per-group", 1)
+    assert [group["ids"] for group in grouped["groups"]] == [[hit["id"]] for hit in grouped["hits"]]
+    shown = run(capsys, "search", path, "docs", "--like", "a", "--group-by", "n")[1]
+    assert "group" in shown.splitlines()[0]
+    for more in (["--diversify", "mmr"], ["--diversify", "mixture"], ["--feedback", 2]):
+        assert run_json(capsys, "search", path, "docs", "--vector", "[0, 3]", "-k", 2, *more)["complete"] is True
+    for wrong in (["--like", "a", "--positive", "b"], ["--negative", "b"], ["--diversify", "most"]):
+        assert run(capsys, "search", path, "docs", *wrong)[0] == 2
+
+
 def test_search_options(capsys, path, tmp_path):
     found = run_json(capsys, "search", path, "docs", "--like", "a", "--where", '{"n": {"$gt": 1}}', "--explain")
     assert [hit["id"] for hit in found["hits"]] == [1, "b"]

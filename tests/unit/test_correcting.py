@@ -213,3 +213,20 @@ def test_a_plain_search_does_not_load_corrections(tmp_path):
         "db.close()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_corrected_hits_are_spread_grouped_and_asked_for_by_example(docs):
+    docs.fit_correction("hubs", bank=BANK)
+    queries = rows(11, 4)
+    whole = docs.search(queries, k=200, correction="hubs")
+    spread = docs.search(queries, k=5, correction="hubs", diversify=vecdb.MMR(1.0))
+    assert spread.ids == [hits.ids[:5] for hits in whole]
+    assert [hit.raw_score for hit in spread[0]] == [hit.raw_score for hit in whole[0]][:5]
+    grouped = docs.search(queries, k=2, correction="hubs", group_by="even", per_group=60)
+    for hits, ranked in zip(grouped, whole, strict=True):
+        for group in hits.groups:
+            assert list(group.ids) == [id for id in ranked.ids if (id % 2 == 0) is group.value][:60]
+    liked = docs.search(like=[3, 4], k=5, correction="hubs")
+    assert liked.ids == [docs.search(like=id, k=5, correction="hubs").ids for id in (3, 4)]
+    found = docs.search(positive=[3, 4], k=5, correction="hubs")
+    assert {3, 4}.isdisjoint(found.ids) and (np.diff(found.scores) <= 0).all()

@@ -184,3 +184,24 @@ def test_the_report_is_of_queries_that_were_kept_back(docs, world):
     for name in ("pr_auc", "precision_at_95", "ece_top1", "ece_top10", "brier_skill_top10", "opis", "recall"):
         assert report[name]["low"] <= report[name]["high"]
     assert set(report["raw"]) == {"pr_auc", "precision_at_95", "opis"}
+
+
+def test_hits_that_were_chosen_are_judged_by_the_query_that_found_them(docs, world):
+    fit(docs, world, kind="calibrated")
+    for wish in ({"diversify": "mmr"}, {"group_by": "even", "per_group": 4}, {"feedback": 3}, {"diversify": "mixture"}):
+        plain = docs.search(world[1][:6], k=5, **wish)
+        kept = docs.search(world[1][:6], k=5, relevance="r", **wish)
+        for one, other in zip(plain, kept, strict=True):
+            assert len(one) == len(other) + other.dropped
+            scores = dict(zip(one.ids, one.scores.tolist(), strict=True))
+            order = sorted(other, key=lambda hit: -scores[hit.id])
+            assert [hit.relevance for hit in order] == sorted((hit.relevance for hit in other), reverse=True)
+            assert [id for id in one.ids if id in other.ids] == other.ids
+            if other.groups is not None:
+                assert [id for group in other.groups for id in group.ids] == other.ids
+    several = docs.search(like=["r3", "r4"], k=5, relevance="r")
+    alone = [docs.search(like=id, k=5, relevance="r") for id in ("r3", "r4")]
+    assert [[hit.relevance for hit in hits] for hits in several] == [[hit.relevance for hit in hits] for hits in alone]
+    docs.search(positive=["r3", "r4"], k=5, relevance="r")
+    with pytest.raises(errors.ParameterError, match="one query in one space"):
+        docs.search(positive=["r3", "r4"], diversify="mixture", relevance="r")

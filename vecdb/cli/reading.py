@@ -120,7 +120,7 @@ def search(
     if examples["like"] and (vector is not None or examples["positive"] or examples["negative"]):
         raise click.UsageError("--like stands for a query; give it alone.")
     if vector is None and not examples["like"] and not examples["positive"]:
-        raise click.UsageError("give --vector, --like or --positive.")
+        raise click.UsageError("give one of --vector and --like, or --positive.")
     query = None if vector is None else _query(vector, normalise)
     with opening.reading(database) as db:
         docs = db.collection(collection)

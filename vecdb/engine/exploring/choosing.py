@@ -49,9 +49,7 @@ class Interests:
 
 
 def answer(view: CollectionView, request: SearchRequest, wished: Wishes, asking: Asking) -> list[Hits]:
-    """Return the hits of each query."""
-    if wished.feedback is not None:
-        request = fed_back(view, request, wished.feedback, asking.native)
+    """Return the hits of each query, after feedback."""
     if wished.group_by is not None:
         return grouped(view, request, wished.group_by, wished.per_group, asking.ask, steady=asking.steady)
     if wished.spread is not None:

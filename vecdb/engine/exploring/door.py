@@ -70,8 +70,8 @@ def answer(
     start: Start,
     ask: Callable[[tuple[Any, ...], SearchRequest], list[Hits]],
     how: tuple[Any, ...],
-) -> list[Hits]:
-    """Return the hits of each query.
+) -> tuple[list[Hits], SearchRequest]:
+    """Return the hits of each query, and the request with the queries that they answer.
 
     Parameters
     ----------
@@ -85,19 +85,27 @@ def answer(
     if start.without:
         rest = without(view, search.selected(view, request), start.without)
         request = request._replace(selection=rest, known_as=None)
-    steady = how[0] == "native" or not view.entry.transforms
+    steady = (how[0] == "native" or not view.entry.transforms) and request.correction is None
     if start.interests is not None and isinstance(start.wished.spread, Mixture):
-        return [choosing.blended(view, request, start.wished.spread, start.interests, partial(ask, how))]
+        return [choosing.blended(view, request, start.wished.spread, start.interests, partial(ask, how))], request
     asking = choosing.Asking(partial(ask, how), partial(ask, ("native", None, 0.0)), steady)
     found: list[Hits] = []
+    asked = []
     for one in start.asked:
         own = request._replace(space=one.space, queries=one.matrix, without_row=one.row)
+        if start.wished.feedback is not None:
+            own = choosing.fed_back(view, own, start.wished.feedback, asking.native)
         found += choosing.answer(view, own, start.wished, asking)
-    return found
+        asked.append(own.queries)
+    alike = len({one.space.id for one in start.asked}) == 1
+    return found, request._replace(queries=np.concatenate(asked)) if alike else request
 
 
-def refuse_mixtures(start: Start, others: Mapping[str, Any], twice: object) -> None:
-    """Refuse what does not combine: a second stage, and queries in several spaces that are changed in one.
+def refuse_mixtures(start: Start, others: Mapping[str, Any], twice: object, scored: object) -> None:
+    """Refuse what does not combine.
+
+    That is a second stage, queries in several spaces that are changed in one, and scores of several kinds before one
+    correction or filter (`scored`, its name).
 
     Raises
     ------
@@ -107,6 +115,14 @@ def refuse_mixtures(start: Start, others: Mapping[str, Any], twice: object) -> N
     if start.interests is not None and wished.feedback is not None:
         raise ParameterError(
             "a mixture of several examples does not combine with feedback", name="feedback", got=True, allowed=None
+        )
+    if scored is not None and (start.interests is not None or len({one.space.id for one in start.asked}) > 1):
+        raise ParameterError(
+            "a correction or a relevance filter is for the scores of one query in one space",
+            hint="Leave relevance= and correction= out, or ask one after the other.",
+            name="relevance",
+            got=scored,
+            allowed=None,
         )
     if twice is not None and (wished.chooses or len(start.asked) > 1 or start.without):
         raise ParameterError(

@@ -24,7 +24,7 @@ from vecdb.engine.view import CollectionView
 from vecdb.registry import PluginRegistry
 from vecdb.storage.relevance import Basis
 from vecdb.storage.snapshot import find_space
-from vecdb.types import Hits, Space
+from vecdb.types import Hits, Id, Space
 
 F32 = npt.NDArray[np.float32]
 
@@ -90,16 +90,22 @@ class Judge:
         """
         width = max((len(each) for each in hits), default=0)
         scores = np.full((len(hits), width), -np.inf, np.float32)
-        for row, each in enumerate(hits):
-            scores[row, : len(each)] = each.scores
-        vectors = self._vectors(hits, width, opened) if self._looks else None
+        orders = [np.argsort(-each.scores, kind="stable") for each in hits]  # hits may be diversified, or in groups
+        for row, (each, order) in enumerate(zip(hits, orders, strict=True)):
+            scores[row, : len(each)] = each.scores[order]
+        ids = [[each.ids[place] for place in order.tolist()] for each, order in zip(hits, orders, strict=True)]
+        vectors = self._vectors(ids, width, opened) if self._looks else None
         said = border.judge(self.loaded.provided, self.loaded.filter, scores, self.queries, vectors, self.count)
         least = np.float32(self.loaded.filter.threshold)
-        return [_kept(each, said[row, : len(each)], least) for row, each in enumerate(hits)]
+        own = [
+            said[row, : len(each)][np.argsort(order)]
+            for row, (each, order) in enumerate(zip(hits, orders, strict=True))
+        ]
+        return [_kept(each, relevance, least) for each, relevance in zip(hits, own, strict=True)]
 
-    def _vectors(self, hits: Sequence[Hits], width: int, opened: Callable[[], Any]) -> F32:
+    def _vectors(self, ids: Sequence[Sequence[Id]], width: int, opened: Callable[[], Any]) -> F32:
         with opened() as view:
-            found = [candidate_vectors(view, self.space, each.ids, width) for each in hits]
+            found = [candidate_vectors(view, self.space, each, width) for each in ids]
         return np.stack(found) if found else np.zeros((0, width, self.space.dim), np.float32)
 
 
