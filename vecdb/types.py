@@ -232,7 +232,7 @@ class HitColumns:
         for name in ("ids", "metadata", "texts", "vectors", "marks"):
             column = getattr(self, name)
             chosen[name] = None if column is None else [column[place] for place in places]
-        for name in ("scores", "raws", "relevance"):
+        for name in ("scores", "raws", "relevance", "measured"):
             array = getattr(self, name)
             chosen[name] = None if array is None else array[list(places)]
         return replace(self, **chosen)

@@ -35,12 +35,14 @@ def joined(parts: Sequence[HitColumns]) -> HitColumns:
     first = parts[0]
     marks = [mark for part in parts for mark in part.marks or [(part.space, part.origin)] * len(part.ids)]
     raws = [part.scores if part.raws is None else part.raws for part in parts]
+    measured = [part.scores if part.measured is None else part.measured for part in parts]
     return replace(
         first,
         ids=[id for part in parts for id in part.ids],
         scores=np.concatenate([part.scores for part in parts]),
         marks=marks,
         raws=np.concatenate(raws),
+        measured=None if first.measured is None else np.concatenate(measured),
     )
 
 
