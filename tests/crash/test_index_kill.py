@@ -126,9 +126,12 @@ def test_each_failpoint(tmp_path, name, how):
         done = verify(path, max(done, outcome.acknowledged))
 
 
-@pytest.mark.parametrize("layout", ["compact", "fast"])
-def test_kills_around_a_graph(tmp_path, layout):
-    """Graphs are built, dropped and built again while the process is killed: records stay, and walks answer."""
+BUILT_IN = [("graph", {"layout": "compact"}), ("graph", {"layout": "fast"}), ("rabitq", {}), ("ivf", {})]
+
+
+@pytest.mark.parametrize(("kind", "params"), BUILT_IN, ids=str)
+def test_kills_around_a_built_in_index(tmp_path, kind, params):
+    """Indexes are built, dropped and built again while the process is killed: records stay, and searches answer."""
     path = tmp_path / "killed.vecdb"
     make(path)
 
@@ -142,7 +145,7 @@ def test_kills_around_a_graph(tmp_path, layout):
                 c.delete(where={"step": {"$lt": place}})
                 for info in c.indexes:
                     c.drop_index("s", info.kind)
-                c.create_index("s", "graph", layout=layout)
+                c.create_index("s", kind, **params)
                 acknowledge(place)
 
     done = 0

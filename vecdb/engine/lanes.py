@@ -117,8 +117,8 @@ def keep(
         return
     space_view = view.space(request.space)
     allowed = search.allowed_for(view, space_view, request)
-    indexed = view.entry.indexes and not request.exact
-    usable = still_chosen(view.snapshot.state, registry, request.space.id) if indexed else None
+    by_index = view.entry.indexes and not request.exact
+    usable = still_chosen(view.snapshot.state, registry, request.space.id) if by_index else None
     find = _finder(view, space_view, request, allowed, usable)
     if find is None:
         return
