@@ -109,3 +109,20 @@ def test_never_fewer_than_there_are(half, share, k, scan_below):
         half.set_metadata(range(600), [{"in": bool(each)} for each in mask])
         hits = half.search(rows(1, 7)[0], k, where={"in": True})
     assert len(hits.ids) == min(k, int(mask.sum())) and all(mask[each] for each in hits.ids) and hits.complete
+
+
+def test_a_walk_is_dear_where_a_scan_is_sooner_done():
+    """Efforts as measured: 1,192 of 19,000 vectors of 96 components took 1.6 ms, their scan .7 ms."""
+    assert costs.is_dear(WALK, 19_022, 4 * 96, 1_192, coded=False)
+    assert not costs.is_dear(WALK, 36_172, 4 * 384, 70, coded=False)
+    assert not costs.is_dear(WALK, 1_000_000, 4 * 384, 1_192, coded=False)
+    assert not costs.is_dear(WALK, 100, 4 * 8, costs.DEAR_FROM - 1, coded=False)
+    assert not costs.is_dear(WALK, 19_022, 4 * 96, 1_192, coded=True)  # codes are passed over, not walked
+
+
+def test_the_default_of_a_graph_that_finds_nothing_is_a_scan():
+    """A graph whose own effort is dear answers from the vectors; what a caller asks for is walked."""
+    from vecdb.indexes.graph import _is_dear
+
+    assert _is_dear(2_048, 19_022 * 96) and not _is_dear(69, 36_172 * 384)
+    assert not _is_dear(255, 100) and _is_dear(256, 100)

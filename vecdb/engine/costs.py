@@ -20,9 +20,14 @@ EXAMINED: Final = 150.0
 """A candidate of a scan of codes, scored exactly."""
 STEP: Final = 3_500.0
 """A candidate in the pool of a walk, with the neighbours that are met and the vectors that are read for it."""
+PLAIN_STEP: Final = 600.0
+POOL: Final = 0.6
+"""A candidate in the pool of a walk without a condition, and for each that the pool has to be kept in order with."""
 CALL: Final = 60_000.0
 """Asking an index at all: preparing the query, crossing the border."""
 USUAL_EFFORT: Final = 100
+DEAR_FROM: Final = 256
+"""Efforts below are never weighed: they are what small collections are asked with, whose answers cost nothing."""
 WALK_SHARE: Final = 0.03
 CODE_SHARE: Final = 0.005
 """With a smaller share of allowed vectors the neighbours of neighbours hold too few of them for a walk: 0.92 of the
@@ -40,6 +45,12 @@ def search_cost(able: IndexCapabilities, count: int, dim: int, effort: int | Non
     if scans_codes(able, coded=coded):
         return CALL + CODE_BIT * dim * count + EXAMINED * examined
     return CALL + STEP * examined
+
+
+def is_dear(able: IndexCapabilities, count: int, row_bytes: int, effort: int, *, coded: bool) -> bool:
+    """Whether a walk without a condition takes so large an effort that a scan of all vectors is sooner done."""
+    walk = effort * (PLAIN_STEP + POOL * effort)
+    return not scans_codes(able, coded=coded) and effort >= DEAR_FROM and walk > count * row_bytes * BYTE
 
 
 def scans_codes(able: IndexCapabilities, *, coded: bool) -> bool:

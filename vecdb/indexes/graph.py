@@ -44,6 +44,7 @@ _LEFT_OUT: Final = 1_000
 _NEAR: Final = 64
 _POOL: Final = 128
 """How many rows a row that is linked later chooses from, and the effort of finding them."""
+_DEAR_FROM: Final = 256
 _MOST_THREADS: Final = 16
 _CAPABILITIES = IndexCapabilities(
     metrics=frozenset(METRICS),
@@ -64,6 +65,14 @@ _PARAMETERS: Final = {
         choices=LAYOUTS,
     ),
 }
+
+
+def _is_dear(pool: int, components: int) -> bool:
+    """Whether a walk with such a pool takes longer than a scan: where nothing but noise tells neighbours apart.
+
+    3,000 components are scanned in the time of a step, and three more for each row that the pool is kept in order with.
+    """
+    return pool >= _DEAR_FROM and pool * (3_000 + 3 * pool) > components
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,8 @@ class GraphIndex:
             return exact_candidates(queries, k, allowed, view)
         count = self.graph.count
         pool = effort if effort is not None else self.graph.effort + 2 * max(0, k - 10)
+        if effort is None and allowed is None and _is_dear(pool, count * view.dim):
+            return exact_candidates(queries, k, allowed, view)
         return walk_graph(self.graph, queries, min(k, count), allowed, min(count, max(k, pool)), view, self.habit)
 
     def dump(self, blobs: BlobWriter) -> None:
