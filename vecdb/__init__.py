@@ -99,6 +99,7 @@ from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, QuerySet
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open, warmup
+    from vecdb.health.report import HealthReport
     from vecdb.health.values import SpaceHealth
     from vecdb.hookspecs import hookimpl
     from vecdb.migrating import Migration
@@ -139,6 +140,7 @@ __all__ = [
     "ForkedError",
     "FormatVersionError",
     "Group",
+    "HealthReport",
     "Hit",
     "Hits",
     "HitsBatch",
@@ -209,6 +211,7 @@ _LAZY = {
     "Collection": "vecdb.collection",
     "CompatibilityMatrix": "vecdb.upgrade.matrix",
     "Database": "vecdb.database",
+    "HealthReport": "vecdb.health.report",
     "Migration": "vecdb.migrating",
     "PluginRegistry": "vecdb.registry",
     "SpaceHealth": "vecdb.health.values",

@@ -32,6 +32,7 @@ from vecdb.errors import (
 from vecdb.kernels import loader
 from vecdb.kernels.loader import warmup
 from vecdb.lazy import LazyModule
+from vecdb.reporting import Reporting
 from vecdb.storage import handles
 from vecdb.storage.handles import OpenOptions, Store
 from vecdb.storage.snapshot import Snapshot, find_collection
@@ -166,7 +167,7 @@ def open(
     return database
 
 
-class Database:
+class Database(Reporting):
     """An open database; make one with `vecdb.open`.
 
     Threads may share it. After a fork, parent and child both go on with it; transactions and iterators do not survive

@@ -1,7 +1,8 @@
-"""Commands that say how a database is doing: stats, with the health of its spaces."""
+"""Commands that say how a database is doing: stats, with the health of its spaces, and report, which is a page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -76,4 +77,49 @@ def _show_counts(found: dict[str, dict[str, Any]], out: Output) -> None:
         out.line("(no collections)")
 
 
-COMMANDS = (stats,)
+@command("vecdb report news.vecdb --out health.html", "vecdb report news.vecdb docs --labels section --json")
+@database_argument
+@click.argument("collections", metavar="[COLLECTION]...", nargs=-1)
+@click.option(
+    "--out",
+    "path",
+    type=click.Path(dir_okay=False, path_type=str),
+    metavar="FILE",
+    help="Write .html, .json or text. Default: print text.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 50_000),
+    default=4_000,
+    show_default=True,
+    help="Vectors of each space drawn at random.",
+)
+@click.option("--labels", metavar="FIELD", help="A metadata field: how separate its values are.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the samples.")
+@json_option
+def report(database: str, collections: Sequence[str], *, path: str | None, out: Output, **wishes: Any) -> None:
+    """Report on the health of all spaces, as one HTML page with pictures.
+
+    The page is complete in itself: no script, nothing is loaded from anywhere. Nothing is written to the database.
+    """
+    with opening.reading(database) as db, out.progress("measuring spaces") as progress:
+        found = db.report(collections or None, progress=progress, **wishes)
+    if path is not None:
+        _write(found, path)
+    if out.as_json:
+        out.document(found.as_dict())
+    elif path is None:
+        out.line(str(found))
+    else:
+        spaces = sum(len(each.spaces) for each in found.collections)
+        out.line(f"{path}: {spaces} spaces of {len(found.collections)} collections")
+
+
+def _write(found: vecdb.HealthReport, path: str) -> None:
+    try:
+        found.save(path)
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--out") from error
+
+
+COMMANDS = (stats, report)

@@ -22,7 +22,7 @@ from vecdb.evaluation.health.drift import Drift, drift
 from vecdb.evaluation.health.evalrank import EvalRank, evalrank
 from vecdb.evaluation.health.hubs import hubness
 from vecdb.evaluation.health.isotropy import cosines, isotropy
-from vecdb.evaluation.health.plane import Plane, plane
+from vecdb.evaluation.health.plane import OTHER, Plane, plane
 from vecdb.evaluation.health.recall import recall_of_scores
 from vecdb.evaluation.health.versions import Versions, versions
 from vecdb.evaluation.ranking import top_k
@@ -261,8 +261,8 @@ def _named_groups(named: Sequence[Any], places: Integers) -> tuple[str, ...]:
     for label in named:
         if label is not None:
             counts[str(label)] = counts.get(str(label), 0) + 1
-    kept = set(sorted(counts, key=lambda name: (-counts[name], name))[:_GROUPS])
-    return tuple(str(named[place]) if str(named[place]) in kept else "other" for place in places.tolist())
+    kept = {*sorted(counts, key=lambda name: (-counts[name], name))[:_GROUPS]}
+    return tuple(str(named[place]) if str(named[place]) in kept else OTHER for place in places.tolist())
 
 
 def _age_groups(sample: Sample, places: Integers) -> tuple[str, ...]:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Plane", "plane"]
+__all__ = ["OTHER", "Plane", "plane"]
+
+OTHER = "other"
+"""The group of what has no label, or a rare one."""
 
 Rows = npt.NDArray[np.floating]
 
