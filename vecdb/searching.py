@@ -231,6 +231,7 @@ class Searching:
             note = self._database._settings.recorder.note
             if like is None and (explored is None or explored.starts_from_query):
                 note(chosen.id, asked_for.matrix)
+            asked, request = request, self._wider(view, request, relevance, explored)
             warn = self._database._guard.warner(view.snapshot, self._number, chosen)
             ways = spaces, calibration, prior
             if twice is not None:
@@ -243,7 +244,7 @@ class Searching:
                 hits = self._hits(view, request, others, ways, warn)
                 if wished is not None and asked_for.single and not view.entry.transforms:
                     lanes.keep(view, wished, request, warn, self._database._registry)
-            meant = others, spaces, calibration, twice is not None, allow_stale
+            meant = others, spaces, calibration, twice is not None, allow_stale, None if explored else asked
             judge = None if relevance is None else self._judge(view, request, relevance, meant)
         if twice is not None:
             hits = self._second_stage(chosen, first, twice, warn)
@@ -260,10 +261,17 @@ class Searching:
             return None
         return bridging.rerank_wishes(rerank, encode, candidates, writeback, self._database._writable)
 
+    def _wider(
+        self, view: CollectionView, request: SearchRequest, relevance: str | None, explored: object
+    ) -> SearchRequest:
+        if relevance is None or explored is not None:
+            return request
+        return applying.widened(view, request, relevance, self._database._registry)
+
     def _judge(self, view: CollectionView, request: SearchRequest, name: str, meant: tuple[Any, ...]) -> applying.Judge:
-        others, spaces, calibration, native, allow_stale = meant
+        others, spaces, calibration, native, allow_stale, asked = meant
         corrected = 0 if request.correction is None else request.correction.loaded.entry.set
-        wish = applying.Asked(list(others), spaces, calibration, native, corrected, allow_stale)
+        wish = applying.Asked(list(others), spaces, calibration, native, corrected, allow_stale, asked)
         return applying.judge_for(view, request, name, wish, self._database._registry)
 
     def _second_stage(self, space: Space, first: Candidates, twice: Rerank, warn: Warner | None) -> list[Hits]:

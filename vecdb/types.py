@@ -319,14 +319,14 @@ class Hits(Sequence[Hit]):
             self._warnings = self._warnings()
         return self._warnings
 
-    def judged(self, relevance: npt.NDArray[np.float32], kept: Sequence[int]) -> Hits:
-        """Return the hits at the places `kept`, each with its relevance; the others count as dropped."""
+    def judged(self, relevance: npt.NDArray[np.float32], kept: Sequence[int], dropped: int) -> Hits:
+        """Return the hits at the places `kept`, each with its relevance; `dropped` more count as such."""
         if self._hits is not None and self._columns.nearest is None:
             some: Any = [replace(self._hits[place], relevance=float(relevance[place])) for place in kept]
         else:
             some = replace(self._columns, relevance=relevance).take(kept)
         found = Hits(some, seq=self.seq, complete=self.complete, reason=self.reason, plan=self.plan)
-        found._warnings, found.dropped = self._warnings, self.dropped + len(relevance) - len(kept)
+        found._warnings, found.dropped = self._warnings, self.dropped + dropped
         if self.groups is not None:
             left = (replace(each, ids=tuple(id for id in each.ids if id in found.ids)) for each in self.groups)
             found.groups = tuple(each for each in left if each.ids)

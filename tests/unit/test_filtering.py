@@ -205,3 +205,38 @@ def test_hits_that_were_chosen_are_judged_by_the_query_that_found_them(docs, wor
     docs.search(positive=["r3", "r4"], k=5, relevance="r")
     with pytest.raises(errors.ParameterError, match="one query in one space"):
         docs.search(positive=["r3", "r4"], diversify="mixture", relevance="r")
+
+
+@pytest.mark.parametrize("kind", ["threshold", "topk-gap", "calibrated", "conformal", "cosine-adapter"])
+def test_every_labelled_kind_keeps_the_answer_and_drops_most_of_the_rest(docs, world, kind):
+    params = {"steps": 60} if kind == "cosine-adapter" else {}
+    info = fit(docs, world, kind=kind, params=params)
+    hits = docs.search(world[1], k=10, relevance="r")
+    found = np.mean([f"r{row}" in each.ids for row, each in enumerate(hits)])
+    assert found > 0.5 and hits.counts.mean() < 4  # a twentieth of the candidates would be kept by chance
+    assert info.report["recall"]["value"] > 0.4
+    assert docs.database.check().ok
+
+
+@pytest.mark.parametrize("kind", ["background", "outlier"])
+def test_kinds_without_labels_need_none(docs, world, kind):
+    docs.fit_relevance("r", kind, space="old", queries=world[1])
+    hits = docs.search(world[1], k=3, relevance="r")
+    assert (hits.counts + hits.dropped == 3).all()
+    if kind == "outlier":
+        assert set(hits.counts.tolist()) <= {0, 3}
+
+
+def test_a_filter_sees_the_company_of_a_hit_whatever_was_asked_for(docs, world):
+    """One hit, or the third page of one: judged as within the ten best."""
+    fit(docs, world, kind="cosine-adapter", params={"steps": 60})
+    ten = docs.search(world[1][3], k=10, relevance="r")
+    one = docs.search(world[1][3], k=1, relevance="r")
+    assert [(hit.id, hit.relevance) for hit in one] == [(hit.id, hit.relevance) for hit in ten[:1]]
+    assert len(one) + one.dropped == 1
+    rest = docs.search(world[1][3], k=4, offset=1, relevance="r")
+    assert len(rest) + rest.dropped == 4 and rest.ids == ten.ids[1 : 1 + len(rest)]
+    plain = docs.search(world[1][3], k=10)
+    least = float(plain.scores[2])
+    some = docs.search(world[1][3], k=10, min_score=least, relevance="r")
+    assert len(some) + some.dropped == 3

@@ -14,7 +14,7 @@ from vecdb.contracts.backfill import BACKFILL_FACTS
 from vecdb.contracts.command import OWN_COMMANDS
 from vecdb.contracts.index import IndexCapabilities
 from vecdb.contracts.params import Param
-from vecdb.contracts.relevance import RELEVANCE_NEEDS, SCOPES, TRANSFERS, RelevanceCapabilities
+from vecdb.contracts.relevance import MOST_SHOWN, RELEVANCE_NEEDS, SCOPES, TRANSFERS, RelevanceCapabilities
 from vecdb.contracts.transform import ISOMETRIES, TRANSFORM_NEEDS, WIDTHS, TransformCapabilities
 from vecdb.errors import ParameterError
 from vecdb.types import METRICS
@@ -161,6 +161,8 @@ def relevance_problems(capabilities: RelevanceCapabilities) -> Iterator[str]:
     yield from _choice_problems(capabilities, "transfer", TRANSFERS)
     yield from _subset_problems(capabilities, "requires", RELEVANCE_NEEDS, may_be_empty=True)
     yield from _switch_problems(capabilities, ("monotone", "deterministic"))
+    if type(capabilities.depth) is not int or not 0 <= capabilities.depth <= MOST_SHOWN:
+        yield f"capabilities.depth is {capabilities.depth!r}, expected an int from 0 to {MOST_SHOWN}"
     if capabilities.transfer == "rescore" and capabilities.scope != "score":
         yield "capabilities.transfer is 'rescore', which needs the scope 'score': vectors change with a model"
 

@@ -20,6 +20,7 @@ from vecdb.contracts.state import State
 from vecdb.types import CancelCheck, Progress, Space
 
 __all__ = [
+    "MOST_SHOWN",
     "RELEVANCE_NEEDS",
     "SCOPES",
     "TRANSFERS",
@@ -38,6 +39,8 @@ SCOPES: tuple[Scope, ...] = ("score", "query", "vectors")
 """From the least that a filter looks at to the most."""
 TRANSFERS: tuple[Transfer, ...] = ("none", "rescore", "refit")
 RELEVANCE_NEEDS: tuple[Need, ...] = ("labels", "groups", "sample")
+MOST_SHOWN = 1_000
+"""Best candidates that a filter may want to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,9 @@ class RelevanceCapabilities:
         Parts of `RelevanceData` without which there is no fit.
     deterministic : bool
         The same data, parameters and state of `RelevanceData.rng` give the same filter.
+    depth : int
+        Best candidates of a query that it wants to be shown, though the caller asks for fewer: it judges one by the
+        company of the others. At most 1,000.
     """
 
     scope: Scope = "vectors"
@@ -64,6 +70,7 @@ class RelevanceCapabilities:
     transfer: Transfer = "none"
     requires: frozenset[Need] = frozenset({"labels"})
     deterministic: bool = False
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

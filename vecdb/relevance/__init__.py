@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from vecdb.contracts.relevance import RelevanceFilterType
 from vecdb.hookspecs import hookimpl
+from vecdb.relevance.adapter import AdapterType
+from vecdb.relevance.background import BackgroundType
+from vecdb.relevance.conformal import ConformalType
+from vecdb.relevance.outlier import OutlierType
 from vecdb.relevance.scored import CalibratedType, GapType, ThresholdType
 
 __all__ = ["vecdb_register_relevance_filters"]
@@ -15,4 +19,5 @@ __all__ = ["vecdb_register_relevance_filters"]
 @hookimpl
 def vecdb_register_relevance_filters() -> list[RelevanceFilterType]:
     """Return vecdb's own kinds of relevance filter, the simple ones first."""
-    return [ThresholdType(), GapType(), CalibratedType()]
+    by_score: list[RelevanceFilterType] = [ThresholdType(), GapType(), CalibratedType(), ConformalType()]
+    return [*by_score, AdapterType(), BackgroundType(), OutlierType()]

@@ -7,7 +7,7 @@ docs/explanation/relevance.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 SCORES_ALONE = RelevanceCapabilities(scope="score", monotone=True, transfer="refit", deterministic=True)
+IN_COMPANY = replace(SCORES_ALONE, depth=11)
 
 
 def where_there(scores: F32, relevance: npt.NDArray[Any]) -> F32:
@@ -162,7 +163,7 @@ class GapType:
 
     name: str = "topk-gap"
     version: int = 1
-    capabilities: RelevanceCapabilities = SCORES_ALONE
+    capabilities: RelevanceCapabilities = IN_COMPANY
     parameters: Mapping[str, Param] = field(
         default_factory=lambda: {
             "first": Param("int", 10, "The gap begins at one of so many best candidates.", 1),

@@ -45,6 +45,8 @@ class Asked:
     correction : int
         Set of the score correction, 0 for none.
     allow_stale : bool
+    asked : SearchRequest or None
+        What was asked for, where `widened` made more of it.
     """
 
     others: Sequence[str] = ()
@@ -53,6 +55,7 @@ class Asked:
     native: bool = False
     correction: int = 0
     allow_stale: bool = False
+    asked: SearchRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,12 +70,18 @@ class Judge:
     queries : ndarray of float32, shape (q, d)
     count : int
         Vectors that are searched.
+    window : slice
+        What of the hits is returned.
+    least : float32
+        Hits that score less are not.
     """
 
     loaded: LoadedFilter
     space: Space
     queries: F32
     count: int
+    window: slice
+    least: np.float32
 
     @property
     def _looks(self) -> bool:
@@ -96,21 +105,21 @@ class Judge:
         ids = [[each.ids[place] for place in order.tolist()] for each, order in zip(hits, orders, strict=True)]
         vectors = self._vectors(ids, width, opened) if self._looks else None
         said = border.judge(self.loaded.provided, self.loaded.filter, scores, self.queries, vectors, self.count)
-        least = np.float32(self.loaded.filter.threshold)
         own = [
             said[row, : len(each)][np.argsort(order)]
             for row, (each, order) in enumerate(zip(hits, orders, strict=True))
         ]
-        return [_kept(each, relevance, least) for each, relevance in zip(hits, own, strict=True)]
+        return [self._kept(each, relevance) for each, relevance in zip(hits, own, strict=True)]
+
+    def _kept(self, hits: Hits, said: F32) -> Hits:
+        asked = np.flatnonzero(hits.scores >= self.least)[self.window]
+        kept = asked[said[asked] >= np.float32(self.loaded.filter.threshold)]
+        return hits.judged(said, kept.tolist(), len(asked) - len(kept))
 
     def _vectors(self, ids: Sequence[Sequence[Id]], width: int, opened: Callable[[], Any]) -> F32:
         with opened() as view:
             found = [candidate_vectors(view, self.space, each, width) for each in ids]
         return np.stack(found) if found else np.zeros((0, width, self.space.dim), np.float32)
-
-
-def _kept(hits: Hits, said: F32, least: np.float32) -> Hits:
-    return hits.judged(said, np.flatnonzero(said >= least).tolist())
 
 
 def judge_for(view: CollectionView, request: SearchRequest, name: str, asked: Asked, registry: PluginRegistry) -> Judge:
@@ -132,7 +141,18 @@ def judge_for(view: CollectionView, request: SearchRequest, name: str, asked: As
     if request.space.dim != loaded.space.dim and loaded.provided.thing.capabilities.scope != "score":
         raise stale(entry, f"queries of space {request.space.name!r} have another width")  # it cannot read them at all
     queries = np.array(directed(request.queries, request.space.metric))
-    return Judge(loaded, request.space, queries, _searched(view, request, registry))
+    window, least = slice(None), -np.inf
+    if asked.asked is not None and loaded.provided.thing.capabilities.depth:
+        window = slice(asked.asked.offset, asked.asked.offset + asked.asked.k)
+        least = -np.inf if asked.asked.min_score is None else asked.asked.min_score
+    return Judge(loaded, request.space, queries, _searched(view, request), window, np.float32(least))
+
+
+def widened(view: CollectionView, request: SearchRequest, name: str, registry: PluginRegistry) -> SearchRequest:
+    """Return a search for as many hits as the filter of this name wants to be shown; errors as of `judge_for`."""
+    loaded = load_filter(view.snapshot, view.entry, find_filter(view.entry, name), registry)
+    depth = loaded.provided.thing.capabilities.depth
+    return request._replace(k=max(request.offset + request.k, depth), offset=0, min_score=None) if depth else request
 
 
 def _unsuited(
@@ -164,6 +184,6 @@ def _basis(view: CollectionView, space: Space, asked: Asked, registry: PluginReg
     return basis_of(view, space, registry, others=others, among=among)
 
 
-def _searched(view: CollectionView, request: SearchRequest, registry: PluginRegistry) -> int:
+def _searched(view: CollectionView, request: SearchRequest) -> int:
     """Return how many records may answer: those that satisfy the condition, else all that live."""
     return view.live if request.condition is None else len(view.select(request.condition).rows)
