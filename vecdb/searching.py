@@ -248,8 +248,7 @@ class Searching:
             judge = None if relevance is None else self._judge(view, request, relevance, meant)
         if twice is not None:
             hits = self._second_stage(chosen, first, twice, warn)
-        if judge is not None:
-            hits = judge(hits, lambda: self._view(as_of))
+        hits = hits if judge is None else judge(hits, partial(self._view, as_of))
         if asked_for.single:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group
