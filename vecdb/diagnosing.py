@@ -63,7 +63,8 @@ class Diagnosing:
         space : str, optional
             May be left out where the collection has exactly one.
         sample : int, default 4000
-            Vectors drawn at random, at most 50,000; time grows with its square.
+            Vectors drawn at random, at most 50,000, and of wide spaces at most 16,777,216 components (but 200 vectors);
+            time grows with its square.
         queries : int, default 1000
             How many of them are compared with all vectors, fewer (but at least 100) where that would cost more than
             some seconds.
@@ -93,7 +94,7 @@ class Diagnosing:
 
         Notes
         -----
-        Nothing is written. Memory: the sample, and a table of 512 times the sample.
+        Nothing is written. Memory is that of a few copies of the sample, whatever the size of the collection.
         """
         wishes = checkup.Wishes(
             _bounded("sample", sample, _MOST_SAMPLED),

@@ -262,3 +262,35 @@ def test_stats_refuses_what_makes_no_sense(run, path, tmp_path):
         pass
     assert "no collections" in run("stats", tmp_path / "z.vecdb")[1]
     assert "no spaces" in run("stats", tmp_path / "z.vecdb", "--health")[1]
+
+
+def test_memory_is_that_of_the_sample_not_of_the_collection(db):
+    """More than all that grows is a mask and the place of each vector: 60,000 vectors more would take 15 MB."""
+    import tracemalloc
+
+    peaks = []
+    for count in (20_000, 80_000):
+        docs = filled(db, 0, name=f"c{count}", d=64)
+        docs.upsert(range(count), {"a": vectors(count, 64)}, trust=True)
+        docs.health(sample=300, queries=50)  # what is loaded and remembered on the way
+        tracemalloc.start()
+        docs.health(sample=300, queries=50)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 4 << 20
+
+
+def test_wide_vectors_bound_the_sample(db):
+    docs = db.create_collection("wide")
+    docs.add_space("a", dim=65_536, metric="l2")
+    docs.upsert(range(300), {"a": vectors(300, 65_536)}, trust=True)
+    health = docs.health(queries=5)
+    assert health.sampled == 256 and any("256 of 300" in note for note in health.notes)
+
+
+def test_a_look_inside_a_transaction_sees_what_is_committed(db):
+    docs = filled(db, 60)
+    with db.transaction():
+        docs.upsert(["more"], {"a": vectors(1, seed=4)})
+        assert docs.health().vectors == 60
+    assert docs.health().vectors == 61

@@ -73,7 +73,7 @@ def test_scores_of_random_pairs_are_those_of_all_pairs():
     pairs = (unit @ unit.T)[~np.eye(len(rows), dtype=bool)]
     made = scores(rows, np.array([[1.0], [-1.0]]), "cosine")
     middles = (np.array(made.random.edges[1:]) + np.array(made.random.edges[:-1])) / 2
-    assert np.array(made.random.shares) @ middles == pytest.approx(pairs.mean(), abs=0.01)
+    assert np.array(made.random.shares) @ middles == pytest.approx(pairs.mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("best", [np.empty((3, 0)), np.full((3, 2), -np.inf)])
@@ -269,20 +269,20 @@ def test_drift_of_few_is_nothing_and_of_many_takes_a_part():
 
 
 def plain_cka(left, right):
-    one, other = left @ left.T, right @ right.T
-    centre = np.eye(len(one)) - 1 / len(one)
-    one, other = centre @ one @ centre, centre @ other @ centre
-    return (one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)
+    """The paper's equation for linear kernels, in features rather than in kernels."""
+    left, right = left - left.mean(0), right - right.mean(0)
+    across = np.linalg.norm(left.T @ right) ** 2
+    return across / np.linalg.norm(left.T @ left) / np.linalg.norm(right.T @ right)
 
 
 @given(st.integers(0, 500))
-def test_cka_is_that_of_centred_kernels(seed):
+def test_cka_of_kernels_is_that_of_features(seed):
     random = np.random.default_rng(seed)
-    left, right = random.standard_normal((20, 4)), random.standard_normal((20, 7))
-    centred = left - left.mean(0), right - right.mean(0)
-    assert cka(*centred) == pytest.approx(plain_cka(left, right))
-    turned = centred[0] @ np.linalg.qr(random.standard_normal((4, 4)))[0] * 3
-    assert cka(centred[0], turned) == pytest.approx(1)
+    left, right = random.standard_normal((60, 4)), random.standard_normal((60, 7))
+    assert versions("x", left, right, ("l2", "dot"), k=3).cka == pytest.approx(plain_cka(left, right))
+    turned = left @ np.linalg.qr(random.standard_normal((4, 4)))[0] * 3 + 5
+    assert versions("x", left, turned, ("l2", "l2"), k=3).cka == pytest.approx(1)
+    assert cka(np.zeros((3, 3)), np.eye(3)) == 0
 
 
 @given(st.integers(0, 500))

@@ -203,7 +203,7 @@ def legend(names: Sequence[str], *, first: int = 0, y: float = 26) -> list[str]:
 def below(names: Sequence[str]) -> int:
     """Return the top margin that a legend of these names takes, that of the upright axis included."""
     rows = 1 + max((row for _, row in _places(names)), default=-1)
-    return TOP + 2 + _ROW * rows
+    return TOP + 6 + _ROW * rows
 
 
 def _places(names: Sequence[str]) -> list[tuple[float, int]]:

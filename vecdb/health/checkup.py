@@ -38,6 +38,9 @@ Integers = npt.NDArray[np.int64]
 
 _NEIGHBOURS: Final = 100
 """Neighbours over which the local dimension is estimated, but never more than a tenth of the vectors."""
+_COMPONENTS: Final = 1 << 24
+"""Components of the sample: 64 MB of floats, and twice as much for each copy in double precision."""
+_LEAST_SAMPLE: Final = 200
 _SHARED: Final = 1_000
 """Records that two spaces are compared on."""
 _PAIRS: Final = 1_000
@@ -72,7 +75,7 @@ def examine(
     reader: Reader, collection: str, space: Space, others: Sequence[Space], wishes: Wishes, registry: PluginRegistry
 ) -> SpaceHealth:
     """Return the health of one space; `others` are the spaces that it is compared with."""
-    sample = draw(reader, space, wishes.sample, wishes.seed)
+    sample = draw(reader, space, min(wishes.sample, max(_LEAST_SAMPLE, _COMPONENTS // space.dim)), wishes.seed)
     near = max(2, min(_NEIGHBOURS, sample.vectors // 10))
     asked = ask(
         reader,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vecdb.evaluation.groups import NEAR
 from vecdb.evaluation.health.sure import mean_of, share_of
 from vecdb.evaluation.intervals import Estimate
+from vecdb.evaluation.ranking import scores_between
 from vecdb.types import Metric
 
 __all__ = ["Duplicates", "Histogram", "Norms", "Scores", "duplicates", "histogram", "norms", "scores"]
@@ -25,8 +26,7 @@ F64 = npt.NDArray[np.float64]
 
 BINS: Final = 40
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-_PAIRS: Final = 20_000
-_BLOCK: Final = 2_048
+_ASKED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def scores(rows: Rows, neighbours: Rows, metric: Metric, *, k: int = 10, seed: i
     k : int, default 10
         Which neighbour is shown beside the first.
     seed : int, default 0
-        Of the pairs: at most 20,000.
+        Of the rows, at most 200, that are paired with all others.
 
     Returns
     -------
@@ -155,32 +155,24 @@ def scores(rows: Rows, neighbours: Rows, metric: Metric, *, k: int = 10, seed: i
     if not len(first) or not len(last):
         return None
     apart = _pair_scores(rows, metric, seed)
-    known = np.concatenate([apart, first, last])
-    low, high = float(known.min()), float(known.max())
-    made = [histogram(values, low, high) for values in (apart, first, last)]
-    below = int(np.count_nonzero(apart < np.median(last)))
-    return Scores(made[0], made[1], made[2], k, share_of(below, len(apart)))
+    low = float(min(apart.min(), first.min(), last.min()))
+    high = float(max(apart.max(), first.max(), last.max()))
+    made = [histogram(values.ravel(), low, high) for values in (apart, first, last)]
+    below = (apart < np.median(last)).mean(axis=1)  # pairs of one row are not independent, rows are
+    return Scores(made[0], made[1], made[2], k, mean_of(below))
 
 
 def _pair_scores(rows: Rows, metric: Metric, seed: int) -> npt.NDArray[np.float32]:
-    """Return scores of pairs of different rows drawn at random."""
-    random = np.random.default_rng(seed)
-    one = random.integers(0, len(rows), min(_PAIRS, len(rows) * (len(rows) - 1)))
-    other = (one + random.integers(1, len(rows), len(one))) % len(rows)
-    found = np.empty(len(one), np.float32)
-    for start in range(0, len(one), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        found[part] = _paired(rows[one[part]], rows[other[part]], metric)
-    return found
+    """Return scores of some rows drawn at random with every other row, shape (some, n - 1)."""
+    some = np.random.default_rng(seed).choice(len(rows), min(_ASKED, len(rows)), replace=False)
+    table = scores_between(rows[some], rows, metric)
+    others = np.arange(len(rows)) != some[:, None]
+    return np.asarray(table[others].reshape(len(some), len(rows) - 1))
 
 
-def _paired(one: Rows, other: Rows, metric: Metric) -> F64:
+def _cosines(one: Rows, other: Rows) -> F64:
     left, right = one.astype(np.float64), other.astype(np.float64)
-    if metric == "l2":
-        return np.asarray(-np.linalg.norm(left - right, axis=1))
     products = np.einsum("ij,ij->i", left, right)
-    if metric == "dot":
-        return np.asarray(products)
     return np.asarray(products / np.maximum(np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1), 1e-300))
 
 
@@ -198,6 +190,6 @@ def duplicates(rows: Rows, nearest: Rows, mean: Rows, *, threshold: float = NEAR
     if not len(rows):
         return None
     same = (rows == nearest).all(axis=1)
-    close = (_paired(rows - mean, nearest - mean, "cosine") > threshold) | same
+    close = (_cosines(rows - mean, nearest - mean) > threshold) | same
     total = len(rows)
     return Duplicates(share_of(int(close.sum()), total), share_of(int(same.sum()), total), threshold)

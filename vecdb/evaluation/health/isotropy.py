@@ -4,14 +4,13 @@ IsoScore is that of Rudman, Gillman, Rayne and Eickhoff ("IsoScore: Measuring th
 Utilization", Findings of ACL 2022, section 3, steps 2 to 7). Its eight steps come down to the participation ratio
 ``P = tr(C)^2 / |C|^2`` of the covariance C: with the defect of step 6, the share of dimensions of step 7 is P / d, so
 that the score is ``(P - 1) / (d - 1)``; no eigenvalue is needed. The tests go the long way.
-Invariant: memory is bounded by `BLOCK` rows times all, or by d times d, whichever is less.
+Invariant: beside one copy of the rows in float64, memory is bounded by `BLOCK` rows times all.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -81,9 +80,10 @@ def isotropy(rows: Rows, *, seed: int = 0) -> Isotropy | None:
     count, width = rows.shape
     if count < 3 or width < 2:
         return None
-    away = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    groups = np.random.default_rng(seed).permutation(count) % min(_GROUPS, count)
-    traces, squares = _by_group(away, groups)
+    order = np.random.default_rng(seed).permutation(count)
+    away = rows[order].astype(np.float64)
+    away -= away.mean(axis=0)
+    traces, squares = _by_group(away)
     if not traces.sum() > 0:
         return None
     ratio = float(traces.sum() ** 2 / squares.sum())
@@ -95,15 +95,13 @@ def _score(ratio: float, width: int) -> float:
     return min(1.0, max(0.0, (ratio - 1.0) / (width - 1.0)))
 
 
-def _by_group(away: F64, groups: npt.NDArray[np.int64]) -> tuple[F64, F64]:
-    """Return the sum of squared norms in each group, and of squared inner products between groups.
+def _by_group(away: F64) -> tuple[F64, F64]:
+    """Return the sum of squared norms in each stretch of rows, and of squared inner products between stretches.
 
     ``|C|^2`` is the sum of all squared inner products between rows, so the covariance without a group is known from
     sums over groups.
     """
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(int(groups.max()) + 2))
-    parts = [away[order[start:stop]] for start, stop in pairwise(starts)]
+    parts = np.array_split(away, min(_GROUPS, len(away)))
     traces = np.array([float(np.einsum("ij,ij->", part, part)) for part in parts])
     squares = np.zeros((len(parts), len(parts)))
     for one in range(len(parts)):
@@ -138,8 +136,10 @@ def cosines(rows: Rows) -> Cosines:
     The mean comes from the sum of the unit vectors; its interval is that of a U-statistic (Hoeffding, 1948): four times
     the variance of what each row has in common with all others, by the number of rows.
     """
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    unit = rows[norms > 0].astype(np.float64) / norms[norms > 0, None]
+    unit = rows.astype(np.float64)
+    norms = np.linalg.norm(unit, axis=1)
+    unit, norms = (unit, norms) if norms.all() else (unit[norms > 0], norms[norms > 0])
+    unit /= norms[:, None]
     count = len(unit)
     if count < 2:
         return Cosines(nothing(), math.nan)

@@ -88,11 +88,10 @@ def versions(
     first, second = (
         top_k(rows, rows, k, metric, leave_out=itself)[0] for rows, metric in zip((one, other), metrics, strict=True)
     )
-    left, right = (_centred(rows, metric) for rows, metric in zip((one, other), metrics, strict=True))
+    left, right = (_kernel(rows, metric) for rows, metric in zip((one, other), metrics, strict=True))
     random = np.random.default_rng(seed)
     dealt = [random.permutation(len(one)) for _ in range(_PERMUTATIONS)]
     by_chance = [float(overlaps(first, second, each).mean()) for each in dealt]
-    size = _size(left) * _size(right)
     return Versions(
         name,
         len(one),
@@ -100,7 +99,7 @@ def versions(
         bootstrap(overlaps(first, second), lambda each: float(each.mean()), seed=seed),
         float(np.quantile(by_chance, 0.975)),
         cka(left, right),
-        float(np.quantile([_across(left, right[each], size) for each in dealt], 0.975)),
+        float(np.quantile([cka(left, right[np.ix_(each, each)]) for each in dealt], 0.975)),
         mean_of(_cosines(one, other)) if one.shape[1] == other.shape[1] else None,
     )
 
@@ -124,23 +123,18 @@ def overlaps(first: Integers, second: Integers, dealt: Integers | None = None) -
 
 
 def cka(left: F64, right: F64) -> float:
-    """Return linear centred kernel alignment of centred rows; 0 where one side does not vary."""
-    return _across(left, right, _size(left) * _size(right))
+    """Return linear centred kernel alignment of two centred kernels, shape (n, n); 0 where one side does not vary."""
+    size = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
+    return float(np.vdot(left, right)) / size if size > 0 else 0.0
 
 
-def _size(rows: F64) -> float:
-    return float(np.linalg.norm(rows.T @ rows))
-
-
-def _across(left: F64, right: F64, size: float) -> float:
-    return float(np.square(left.T @ right).sum()) / size if size > 0 else 0.0
-
-
-def _centred(rows: Rows, metric: Metric) -> F64:
+def _kernel(rows: Rows, metric: Metric) -> F64:
+    """Return inner products between centred rows: of n times n whatever the width, and ready to be dealt out anew."""
     wide = rows.astype(np.float64)
     if metric == "cosine":
         wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-300)
-    return np.asarray(wide - wide.mean(axis=0))
+    wide -= wide.mean(axis=0)
+    return np.asarray(wide @ wide.T)
 
 
 def _cosines(one: Rows, other: Rows) -> F64:
