@@ -254,6 +254,15 @@ def test_stats_measures_health(run, path):
     assert found["spaces"][0]["vectors"] == 100 and found["spaces"][0]["isotropy"]["score"]["value"] > 0.5
 
 
+def test_stats_ranks_pairs_from_a_file(run, path, tmp_path):
+    (tmp_path / "pairs.json").write_text(json.dumps([["r1", "r2"], ["r3", "r4"]]), "utf-8")
+    found = json.loads(run("stats", path, "docs", "--health", "--pairs", tmp_path / "pairs.json", "--json")[1])
+    assert found["spaces"][0]["evalrank"]["pairs"] == 2
+    for wrong in ('{"r1": "r2"}', '["r1"]', "no json"):
+        (tmp_path / "pairs.json").write_text(wrong, "utf-8")
+        assert run("stats", path, "docs", "--health", "--pairs", tmp_path / "pairs.json")[0] in (2, 4)
+
+
 def test_stats_refuses_what_makes_no_sense(run, path, tmp_path):
     assert run("stats", path, "--space", "a")[0] == 2
     assert run("stats", path, "docs", "--health", "--space", "b")[0] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +13,19 @@ from vecdb.cli import opening
 from vecdb.cli.commands import command
 from vecdb.cli.options import as_of_option, database_argument, json_option
 from vecdb.cli.output import Output
+from vecdb.interchange import loads
 
 __all__ = ["COMMANDS"]
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, value: str | None) -> list[Any] | None:
+    """Read pairs of ids from a file."""
+    if value is None:
+        return None
+    found = loads(Path(value).read_bytes(), path=value)
+    if not isinstance(found, list):
+        raise click.BadParameter(f"{value} holds a {type(found).__name__}, expected a list of [id, id]")
+    return found
 
 
 @command("vecdb stats news.vecdb", "vecdb stats news.vecdb docs --health --space minilm")
@@ -29,6 +41,13 @@ __all__ = ["COMMANDS"]
     help="With --health: vectors drawn at random.",
 )
 @click.option("--labels", metavar="FIELD", help="With --health: how separate the values of this metadata field are.")
+@click.option(
+    "--pairs",
+    callback=_pairs,
+    type=click.Path(exists=True, dir_okay=False, path_type=str),
+    metavar="FILE",
+    help="With --health: records that belong together, a JSON list of [id, id]; how well they find each other.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="With --health: of the sample.")
 @as_of_option
 @json_option
