@@ -9,6 +9,7 @@ import vecdb
 from tests.indextypes import NONE
 from vecdb.engine import indexed
 from vecdb.errors import CorruptionError
+from vecdb.indexes import codes
 from vecdb.indexes import graph as graphs
 from vecdb.indexes.graph import GraphType
 from vecdb.indexes.graph_gauge import default_effort
@@ -258,3 +259,36 @@ def test_the_scratch_of_a_walk_holds_all_that_is_laid_out_in_it(width, cells, de
         laid = graph_search.lay_walk(desk.raised + LINE * desk.words, degree, k, effort)
         end = laid[-1] + (met // 8 + 1 if met else 0)
         assert start + room >= end > start + room - 16 * LINE
+
+
+# --- bits of a code ---
+
+
+def test_vectors_of_few_coordinates_are_coded_with_more_bits():
+    assert [codes.wide_width(dim) for dim in (8, 96, 256, 300, 384)] == [256, 256, 256, 304, 384]
+    assert codes.may_be_width(96, 96) and codes.may_be_width(96, 256)
+    assert not codes.may_be_width(96, 128) and not codes.may_be_width(384, 256) and not codes.may_be_width(96, 0)
+
+
+@pytest.mark.parametrize("layout", ["compact", "fast"])
+def test_graphs_of_narrower_codes_are_still_read(tmp_path, monkeypatch, layout):
+    """What was stored with one bit a coordinate answers, grows and is checked as before."""
+    rng = np.random.default_rng(4)
+    vectors = rng.normal(size=(900, 24)).astype(np.float32)
+    with vecdb.open(tmp_path / "a.vecdb", automatic=False) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("m", dim=24)
+        docs.upsert(list(range(900)), {"m": vectors}, trust=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(codes, "_WIDE", 0)
+            assert docs.create_index("m", "graph", layout=layout).stats["bits"] == 64
+    with vecdb.open(tmp_path / "a.vecdb", automatic=False) as db:
+        docs = db.collection("docs")
+        assert docs.indexes[0].available and docs.indexes[0].stats["bits"] == 64
+        docs.upsert(list(range(900, 1_500)), {"m": rng.normal(size=(600, 24))}, trust=True)
+        docs.optimize()
+        for query in vectors[:20]:
+            assert docs.search(query, effort=2_000).ids == docs.search(query, exact=True).ids
+        assert db.check().ok
+        docs.drop_index("m", "graph")
+        assert docs.create_index("m", "graph", layout=layout).stats["bits"] == 256

@@ -41,6 +41,7 @@ __all__ = [
     "code_width",
     "encode",
     "make_book",
+    "may_be_width",
     "pack_signs",
     "prepare_queries",
     "read_book",
@@ -48,6 +49,7 @@ __all__ = [
     "rotated_queries",
     "sketch",
     "unit_rows",
+    "wide_width",
     "write_book",
     "write_codes",
 ]
@@ -59,6 +61,7 @@ BLOCK: Final = 32
 _HEAD: Final = struct.Struct("<4sIIIIIQ")
 _MAGIC: Final = b"RBQ1"
 _LEAST_WIDTH: Final = 64
+_WIDE: Final = 256
 MAX_CELLS: Final = 256
 _ROWS_A_CELL: Final = 64
 _ITERATIONS: Final = 8
@@ -133,6 +136,16 @@ def code_width(dim: int) -> int:
     return max(_LEAST_WIDTH, -(-dim // 16) * 16)
 
 
+def wide_width(dim: int) -> int:
+    """Return D for codes that have to tell near vectors apart: vectors of few coordinates are coded with more bits."""
+    return max(_WIDE, code_width(dim))
+
+
+def may_be_width(dim: int, width: int) -> bool:
+    """Whether stored codes of vectors of `dim` coordinates can have so many bits."""
+    return width in (code_width(dim), wide_width(dim))
+
+
 def make_book(
     metric: Metric,
     sample: F32,
@@ -140,18 +153,21 @@ def make_book(
     seed: int,
     *,
     cells: int | None = None,
+    width: int | None = None,
     cancel: CancelCheck = lambda: False,
 ) -> CodeBook:
     """Return a book for `count` vectors of which `sample` is a fair part; all chance comes from `seed`.
 
-    `cells` is at most the number of rows of the sample; without it there is one for 64 vectors, up to 256.
+    `cells` is at most the number of rows of the sample; without it there is one for 64 vectors, up to 256. `width` is
+    the number of bits of a code, by default `code_width`.
     """
     rng = np.random.default_rng(seed)
     rows = unit_rows(sample) if metric == "cosine" else sample
     if cells is None:
         cells = min(MAX_CELLS, max(1, count // _ROWS_A_CELL))
     centres = find_centres(rows, min(cells, len(sample)), rng, cancel)
-    signs = rng.integers(0, 2, (ROUNDS, code_width(sample.shape[1]))).astype(np.float32) * 2 - 1
+    bits = code_width(sample.shape[1]) if width is None else width
+    signs = rng.integers(0, 2, (ROUNDS, bits)).astype(np.float32) * 2 - 1
     mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     return CodeBook(metric, mean, np.ascontiguousarray(centres), signs)
 
@@ -333,9 +349,9 @@ def write_book(blobs: BlobWriter, book: CodeBook) -> None:
     blobs.write("signs", np.packbits(book.signs > 0))
 
 
-def read_book(blobs: BlobReader, metric: Metric, dim: int, cells: int) -> CodeBook:
+def read_book(blobs: BlobReader, metric: Metric, dim: int, cells: int, width: int | None = None) -> CodeBook:
     """Return the book of so many cells that `write_book` stored; CorruptionError if it is anything else."""
-    width = code_width(dim)
+    width = code_width(dim) if width is None else width
     flags = np.unpackbits(blobs.array("signs", np.uint8, (ROUNDS * width // 8,)))
     signs = flags.reshape(ROUNDS, width).astype(np.float32) * 2 - 1
     book = CodeBook(metric, blobs.array("mean", "<f4", (dim,)), blobs.array("centres", "<f4", (cells, dim)), signs)
@@ -361,12 +377,12 @@ def read_codes(blobs: BlobReader, metric: Metric, dim: int, count: int) -> tuple
     CorruptionError
         If it is anything else.
     """
-    width = code_width(dim)
     head = blobs.read("head")
-    cells, effort = _HEAD.unpack(head)[4:6] if len(head) == _HEAD.size else (0, 0)
-    if head != _HEAD.pack(_MAGIC, dim, width, ROUNDS, cells, effort, count) or not 1 <= cells <= MAX_CELLS:
+    width, _, cells, effort = _HEAD.unpack(head)[2:6] if len(head) == _HEAD.size else (0, 0, 0, 0)
+    known = may_be_width(dim, width) and 1 <= cells <= MAX_CELLS
+    if not known or head != _HEAD.pack(_MAGIC, dim, width, ROUNDS, cells, effort, count):
         raise CorruptionError("the codes of an index are of another form or number", what="index blob", where="head")
-    book = read_book(blobs, metric, dim, cells)
+    book = read_book(blobs, metric, dim, cells, width)
     packed = blobs.array("codes", np.uint8, (-(-count // BLOCK) * width * 4,))
     codes = Codes(packed, blobs.array("cells", np.uint8, (count,)), blobs.array("factors", "<f4", (2, count)))
     if not np.isfinite(codes.factors).all():

@@ -22,7 +22,7 @@ from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
 from vecdb.contracts.params import Param
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CancelledError
-from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, write_codes
+from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, wide_width, write_codes
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.graph_build import Graph, build_graph, unreachable
 from vecdb.indexes.graph_gauge import default_effort, measure
@@ -88,7 +88,7 @@ class GraphType:
         self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
     ) -> GraphIndex:
         sample = view.gather(spread_positions(view.count, _SAMPLE))
-        book = make_book(view.metric, sample, min(view.count, _CELLS * _ROWS_A_CELL), seed)
+        book = make_book(view.metric, sample, min(view.count, _CELLS * _ROWS_A_CELL), seed, width=wide_width(view.dim))
         steps = _Steps(view.count, progress, cancel)
         records = _encode(book, view, steps)
         made, curve = _linked(book, records, view, params["degree"], seed, steps)

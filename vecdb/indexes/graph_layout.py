@@ -21,7 +21,7 @@ from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.effort import EffortCurve
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError
-from vecdb.indexes.codes import BLOCK, MAX_CELLS, ROUNDS, CodeBook, code_width
+from vecdb.indexes.codes import BLOCK, MAX_CELLS, ROUNDS, CodeBook, may_be_width
 from vecdb.types import Metric
 
 __all__ = ["GRAPH_MARK", "Layout", "StoredGraph", "link_rows", "make_records", "read_graph", "write_graph"]
@@ -188,13 +188,19 @@ def read_graph(blobs: BlobReader, metric: Metric, dim: int, count: int) -> Store
     CorruptionError
         If it is anything else.
     """
-    width = code_width(dim)
     head = blobs.read("head")
     if len(head) != _HEAD.size or not head.startswith(_MAGIC):
         raise _wrong("head", "is of another form")
+    width = _HEAD.unpack(head)[2]
     degree, number, entries, effort = (_HEAD.unpack(head)[place] for place in (4, 5, 9, 10))
     cells = _HEAD.unpack(head)[8]
-    known = 1 <= degree <= 1_024 and degree % BLOCK == 0 and number < len(LAYOUTS) and 1 <= cells <= MAX_CELLS
+    known = (
+        may_be_width(dim, width)
+        and 1 <= degree <= 1_024
+        and degree % BLOCK == 0
+        and number < len(LAYOUTS)
+        and 1 <= cells <= MAX_CELLS
+    )
     if not known or not 1 <= entries <= _MOST_ENTRIES or not 1 <= effort < 1 << 31:
         raise _wrong("head", "names what is not possible")
     layout = LAYOUTS[number]
