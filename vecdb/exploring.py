@@ -7,7 +7,7 @@ asked for. Design: docs/how-to/explore.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -33,6 +33,8 @@ else:
     votes = LazyModule("vecdb.engine.exploring.votes")
 
 __all__ = ["Exploring"]
+
+_STREAMED = frozenset({"space", "where", "as_of", "include", "spaces"})
 
 
 class Exploring:
@@ -86,12 +88,10 @@ class Exploring:
             If the iteration outlives the history that is kept, as in `scan`.
         """
         check_number("min_score", min_score, -math.inf)
-        unfit = sorted({"recall", "effort", "exact", "k", "offset", "allow_large"} & options.keys())
-        if unfit:
-            raise ParameterError(
-                f"range_search takes no {unfit[0]}: it is exact and returns all", name=unfit[0], got=options[unfit[0]]
-            )
+        refuse = _refuse("range_search", options)
+        refuse({"recall", "effort", "exact", "k", "offset", "allow_large"}, "it is exact and returns all")
         if limit is None:
+            refuse(options.keys() - _STREAMED, "a stream reads what one query of one space scores; pass limit=")
             return self._stream(q, like, float(min_score), **options)
         count = check_count("limit", limit, 1)
         found = self.search(q, count + 1, like=like, min_score=min_score, exact=True, allow_large=True, **options)
@@ -184,6 +184,8 @@ class Exploring:
         """
         path = checking.check_field("field", field)
         check_option("weights", weights, votes.WEIGHTS)
+        refuse = _refuse("classify", options)
+        refuse({"include", "group_by", "per_group", "diversify", "relevance", "rerank"}, "every neighbour votes")
         voters = _with_label(where, path)
         found = self.search(q, k, like=like, where=voters, include=("metadata",), **options)
         if isinstance(found, Hits):
@@ -338,3 +340,13 @@ class Exploring:
 def _with_label(where: Where | None, path: str) -> dict[str, Any]:
     has = {path: {"$exists": True, "$ne": None}}
     return has if not where else {"$and": [dict(where), has]}
+
+
+def _refuse(method: str, options: Mapping[str, Any]) -> Callable[[Iterable[str], str], None]:
+    """Return what refuses options that a method cannot have, saying why."""
+
+    def refuse(unfit: Iterable[str], why: str) -> None:
+        for name in sorted(set(unfit) & options.keys()):
+            raise ParameterError(f"{method} takes no {name}: {why}", name=name, got=options[name])
+
+    return refuse

@@ -139,6 +139,8 @@ def test_ranges_that_make_no_sense_are_refused_at_once(db):
         {"q": q, "min_score": "high"},
         {"q": q, "k": 3},
         {"q": q, "limit": 5, "effort": 3},
+        {"q": q, "correction": "csls"},
+        {"q": q, "nonsense": 1},
         {"q": q, "spaces": "all"},
     ):
         with pytest.raises(ParameterError):
@@ -217,6 +219,8 @@ def test_fields_that_are_no_labels_are_refused(db):
         lambda: docs.classify([1.0, 0.0]),
         lambda: docs.classify([1.0, 0.0], "x", weights="best"),
         lambda: docs.classify([1.0, 0.0], "x", k=0),
+        lambda: docs.classify([1.0, 0.0], "x", include=()),
+        lambda: docs.classify([1.0, 0.0], "x", group_by="n"),
     ):
         with pytest.raises(ParameterError):
             call()
