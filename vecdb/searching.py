@@ -242,7 +242,7 @@ class Searching:
                 hits, request = exploring.answer(view, request, start, partial(self._ask, view, others), ways)
             else:
                 hits = self._hits(view, request, others, ways, warn)
-                if wished is not None and asked_for.single and not view.entry.transforms:
+                if wished is not None and asked_for.single:
                     lanes.keep(view, wished, request, warn, self._database._registry)
             meant = others, spaces, calibration, twice is not None, allow_stale, None if explored else asked
             judge = None if relevance is None else self._judge(view, request, relevance, meant)
@@ -319,4 +319,7 @@ class Searching:
 
     def _short(self, wished: lanes.Wish, query: npt.NDArray[Any]) -> Hits | None:
         with self._database._read() as snapshot:
-            return lanes.answer(snapshot, wished, query, self._database._settings.recorder.note)
+            hits = lanes.answer(snapshot, wished, query, self._database._settings.recorder.note)
+        if hits is not None and self._number in self._database._traffic and hits.columns.origin != "native":
+            self._database._traffic[self._number].note([hits])
+        return hits

@@ -317,3 +317,78 @@ def test_a_lane_verifies_what_it_scans(docs, monkeypatch):
     docs.search(QUERIES[0])
     docs.search(QUERIES[0], where={"n": 3})
     assert asked == [300, 60]
+
+
+# --- through a transform ---
+
+
+@pytest.fixture
+def bridged(db):
+    """A collection that is asked in a new space and answers with old vectors."""
+    from tests.unit.test_bridge_answers import World
+
+    world = World(db, n=300, name="bridged")
+    world.fit()
+    return world
+
+
+def test_a_bridged_query_begins_with_its_map(bridged, taken):
+    docs = bridged.docs
+    for wishes in ({}, {"include": ()}, {"k": 3, "exact": True}):
+        long = [docs.search(query, space="new", explain=True, **wishes) for query in bridged.queries]
+        taken.clear()
+        for query, expected in zip(bridged.queries, long, strict=True):
+            hits = docs.search(query, space="new", **wishes)
+            same(hits, expected)
+            assert hits[0].origin == "bridged:up" and hits[0].space == "old"
+        assert taken == [False] + [True] * 19
+    native = [docs.search(query, space="old") for query in bridged.old[:4]]
+    again = [docs.search(query, space="old") for query in bridged.old[:4]]
+    assert taken[-4:] == [True] * 4
+    for one, other in zip(native, again, strict=True):
+        same(one, other)
+
+
+def test_a_bridged_lane_takes_the_index_and_notes_both_queries(bridged, taken, db):
+    docs = bridged.docs
+    docs.create_index("old", "graph")
+    for query in bridged.queries[:3]:
+        docs.search(query, space="new")
+    recorder = db._settings.recorder
+    recorder.forget()
+    long = docs.search(bridged.queries[5], space="new", explain=True)
+    kept = {space: [row.tolist() for row in rows] for space, rows in recorder._kept.items()}
+    recorder.forget()
+    taken.clear()
+    same(docs.search(bridged.queries[5], space="new"), long)
+    assert taken == [True]
+    assert {space: [row.tolist() for row in rows] for space, rows in recorder._kept.items()} == kept
+
+
+def test_what_changes_the_way_ends_the_lane(bridged, taken, db):
+    docs, query = bridged.docs, bridged.queries[0]
+    for _ in range(2):
+        docs.search(query, space="new")
+    assert taken[-1]
+    docs.fit_transform("new", "old", "procrustes", pairs=(bridged.new, bridged.old), name="better")
+    docs.drop_transform("up")
+    hits = docs.search(query, space="new")
+    assert not taken[-1] and hits[0].origin == "bridged:better"
+    docs.search(query, space="new")
+    assert taken[-1]
+    bridged.have_new([4, 5])  # two classes from now on
+    mixed = docs.search(query, space="new", k=300)
+    assert {hit.origin for hit in mixed} == {"native", "bridged:better"} and not taken[-1]
+
+
+def test_hits_of_a_bridged_lane_count_as_traffic(bridged, taken, db):
+    from vecdb.engine.migration.traffic import Traffic
+
+    for _ in range(3):
+        bridged.docs.search(bridged.queries[0], space="new", k=4)
+    counted = db._traffic[bridged.docs._number] = Traffic()
+    hits = bridged.docs.search(bridged.queries[0], space="new", k=4)
+    assert taken[-1] and counted.drain() == dict.fromkeys(hits.ids, 1)
+    bridged.docs.search(bridged.old[0], space="old", k=4)
+    bridged.docs.search(bridged.old[0], space="old", k=4)
+    assert taken[-1] and counted.drain() == {}

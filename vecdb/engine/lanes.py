@@ -24,15 +24,20 @@ from vecdb.engine.scanning import scan
 from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
 from vecdb.kernels import loader
+from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.spaces import SpaceView
-from vecdb.types import Hits
+from vecdb.types import Hits, Space
 
 if TYPE_CHECKING:
     from vecdb.blocks import VectorBlocks
+    from vecdb.engine.bridge import answer as bridged
+    from vecdb.engine.bridge.classes import VectorClass
     from vecdb.engine.guard import Guard, Warner
     from vecdb.registry import PluginRegistry
     from vecdb.storage.state import CollectionEntry
+else:  # collections of one model do without
+    bridged = LazyModule("vecdb.engine.bridge.answer")
 
 __all__ = ["Wish", "answer", "keep", "wish"]
 
@@ -94,6 +99,12 @@ class _Lane(NamedTuple):
 
     Attributes
     ----------
+    asked : Space
+        Of the query.
+    changes : int
+        Of the registry: a plugin that came or went may know another way.
+    way : VectorClass or None
+        How the query gets to the vectors of `request.space`, if they are of another space.
     request : SearchRequest
         The first one; of its queries nothing is used.
     find : callable
@@ -101,6 +112,9 @@ class _Lane(NamedTuple):
     """
 
     entry: CollectionEntry
+    asked: Space
+    changes: int
+    way: VectorClass | None
     request: search.SearchRequest
     space_view: SpaceView
     registry: PluginRegistry
@@ -115,8 +129,15 @@ def keep(
     """Remember what a search that was just answered has settled, if the next one can begin with its vector."""
     if view.is_past or not loader.loaded():
         return
+    asked, way = request.space, None
+    if view.entry.transforms:
+        known = bridged.alone(view, request, registry)
+        if known is None:
+            return
+        way, allowed = known
+        request = request._replace(space=way.space, allowed=allowed, origin=way.origin)
     space_view = view.space(request.space)
-    allowed = search.allowed_for(view, space_view, request)
+    allowed = search.allowed_for(view, space_view, request) if request.allowed is None else request.allowed
     by_index = view.entry.indexes and not request.exact
     usable = still_chosen(view.snapshot.state, registry, request.space.id) if by_index else None
     find = _finder(view, space_view, request, allowed, usable)
@@ -125,7 +146,8 @@ def keep(
     lanes: dict[Wish, _Lane] = view.snapshot.state.derived.setdefault("lanes", {})
     if len(lanes) >= _MOST:
         lanes.clear()
-    lanes[wished] = _Lane(view.entry, request, space_view, registry, usable, warn, find)
+    way = None if way is None or way.direct else way
+    lanes[wished] = _Lane(view.entry, asked, registry.changes, way, request, space_view, registry, usable, warn, find)
 
 
 def _finder(
@@ -180,18 +202,22 @@ def answer(snapshot: Snapshot, wished: Wish, query: npt.NDArray[Any], note: Call
     lane = None if lanes is None else lanes.get(wished)
     if lane is None or not loader.ready():
         return None
-    entry, request, space_view, registry, usable, warn, find = lane
-    space = request.space
-    if usable is not None and still_chosen(snapshot.state, registry, space.id) is not usable:
+    entry, space, changes, way, request, space_view, registry, usable, warn, find = lane
+    if registry.changes != changes:
+        return None
+    if usable is not None and still_chosen(snapshot.state, registry, request.space.id) is not usable:
         return None
     if query.shape != (space.dim,) or not is_plain_query(query):
         return None
     queries = query.reshape(1, space.dim)
     view = CollectionView(snapshot, entry)
-    found = find(view, queries)
+    mapped = queries if way is None else way.levels(queries)[-1]
+    found = find(view, mapped)
     if found is None:
         return None
     note(space.id, queries)
+    if way is not None:
+        note(way.space.id, mapped)
     columns = search.columns(view, space_view, request, [found])
     said = () if warn is None else partial(search.Warnings(warn, queries).of, 0)
     return Hits(columns[0], seq=view.seq, warnings=said)

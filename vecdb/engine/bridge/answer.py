@@ -126,6 +126,16 @@ def answer_again(
     return _one(view, request, {request.space.name: request.queries}, known[1], warn, registry, note)
 
 
+def alone(
+    view: CollectionView, request: search.SearchRequest, registry: PluginRegistry
+) -> tuple[VectorClass, search.Allowed] | None:
+    """Return the only class that answers a plain search at this state, and its vectors; None if it is not known."""
+    known = memory_of(view).alone.get((view.number, request.space.id)) if _is_plain(view, request) else None
+    if known is None or known[0] != _state(view, registry):
+        return None
+    return known[1].each, known[1].allowed
+
+
 def _is_plain(view: CollectionView, request: search.SearchRequest) -> bool:
     free = request.condition is None and request.selection is None and request.without_row is None
     return free and not view.is_past
