@@ -35,8 +35,8 @@ def params_of(name, **given):
     return settle_params(name, KINDS[name].params, given)
 
 
-def columns(name, banks, rows, own=None, own_gallery=None, **given):
-    return columns_of(KINDS[name], params_of(name, **given), banks, rows, own, own_gallery)
+def columns(name, compared, rows, own=None, own_gallery=None, **given):
+    return columns_of(KINDS[name], params_of(name, **given), compared, rows, own, own_gallery)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -62,7 +62,7 @@ def test_csls_agrees_with_the_one_that_plans_measure_by(metric):
 def test_dbnorm_is_the_logarithm_of_normalised_softmaxes(metric, which):
     rows, bank, gallery = made(3)
     banks = Banks(metric, bank, gallery)
-    got = columns("dbnorm", banks, rows, bank=which, dynamic=False, temperature=2.0)[:, 0]
+    got = columns("dbnorm", banks, rows, banks=which, dynamic=False, temperature=2.0)[:, 0]
     beta = 1.0 / (2.0 * banks.scale)
     query = np.random.default_rng(9).standard_normal(rows.shape[1]).astype(np.float32)
     plain = np.array([score(metric, row, query) for row in rows])
@@ -82,7 +82,7 @@ def test_inverted_softmax_is_dbnorm_with_the_query_bank():
     rows, bank, gallery = made(4)
     banks = Banks("cosine", bank, gallery)
     one = columns("inverted-softmax", banks, rows)
-    assert one.tobytes() == columns("dbnorm", banks, rows, bank="query", dynamic=False).tobytes()
+    assert one.tobytes() == columns("dbnorm", banks, rows, banks="query", dynamic=False).tobytes()
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -140,7 +140,7 @@ def test_dynamic_marks_the_rows_that_the_bank_finds():
     plain = Banks("cosine", bank, gallery)
     banks = Banks("cosine", bank, gallery, reach_of(plain, rows, "queries", 1), reach_of(plain, rows, "gallery", 1))
     table = np.array([[score("cosine", row, query) for query in bank] for row in rows])
-    found = columns("dbnorm", banks, rows, bank="query")[:, 1]
+    found = columns("dbnorm", banks, rows, banks="query")[:, 1]
     assert set(np.flatnonzero(found)) == set(table.argmax(axis=0))
 
 

@@ -155,8 +155,9 @@ def reach_of(banks: Banks, rows: F32, side: str, high: int, own: Own | None = No
         chunk = directed(rows[start : start + _CHUNK], banks.metric)
         table = _table(chunk, banks.metric, banks.side(side))
         table[own.within(start, start + len(chunk))] = -np.inf
-        best = np.sort(np.concatenate([best, table]), axis=0)[-high:]
-    reach: F64 = np.maximum(best[0], _LOWEST)
+        merged = np.concatenate([best, table])
+        best = merged.max(axis=0, keepdims=True) if high == 1 else np.partition(merged, -high, axis=0)[-high:]
+    reach: F64 = np.maximum(best.min(axis=0), _LOWEST)
     return reach
 
 
@@ -210,7 +211,7 @@ def _columns(
     if kind.form == "proximity":
         return _moments(scores("queries"))
     beta = 1.0 / (float(params["temperature"]) * banks.scale)
-    tables = {side: scores(side) for side in _SIDES[params.get("bank", "query")]}
+    tables = {side: scores(side) for side in _SIDES[params.get("banks", "query")]}
     bias = np.mean([_soft(table, beta) for table in tables.values()], axis=0)
     if not kind.dynamic(params):
         return np.asarray(bias, np.float32)[:, None]

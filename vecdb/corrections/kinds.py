@@ -17,7 +17,7 @@ __all__ = ["KINDS", "Kind", "kind_named"]
 Form = Literal["bias", "proximity"]
 
 _NEIGHBOURS = Param("int", 10, "Nearest queries of the bank whose scores are averaged.", 1, 10_000)
-_TEMPERATURE = Param("float", 0.5, "Of the softmax over the bank, in deviations of the bank's scores.", 0.01, 100.0)
+_TEMPERATURE = Param("float", 0.7, "Of the softmax over the bank, in deviations of the bank's scores.", 0.01, 100.0)
 _GALLERY = Param("int", 1_000, "Stored rows that are drawn to stand for all of them.", 2, 20_000)
 
 
@@ -46,7 +46,7 @@ class Kind:
 
     def gallery(self, params: Mapping[str, Any]) -> int:
         """Return how many stored rows are drawn for a bank of their own; 0 where none is needed."""
-        if self.name == "dbnorm" and params["bank"] == "query":
+        if self.name == "dbnorm" and params["banks"] == "query":
             return 0
         return int(params.get("gallery", 0))
 
@@ -74,7 +74,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             "dbnorm",
             "bias",
             {
-                "bank": Param("str", "dual", "Whose scores normalise a row.", choices=("query", "gallery", "dual")),
+                "banks": Param("str", "dual", "Whose scores normalise a row.", choices=("query", "gallery", "dual")),
                 "dynamic": Param("bool", True, "Correct only queries whose best row the bank finds, too."),
                 "activated": Param("int", 1, "A row is activated by a query of the bank that has it so high.", 1, 100),
                 "temperature": _TEMPERATURE,
