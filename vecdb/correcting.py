@@ -96,10 +96,13 @@ class Correcting:
         database = self._database
         database._writable()
         chosen = queries.choose_space(self._entry(), space)
-        wished = fitting.wish(name, kind, chosen, bank, relevant_ids, seed=seed, params=params)
+        return self._put_correction(fitting.wish(name, kind, chosen, bank, relevant_ids, seed=seed, params=params))
+
+    def _put_correction(self, wished: fitting.Wish) -> CorrectionInfo:
         with self._view() as view:
             fitted = fitting.fit(view, wished)
-        entry = database._write(stored.put_correction(self._key, fitted.entry, chosen, fitted.state, fitted.table))
+        operation = stored.put_correction(self._key, fitted.entry, wished.space, fitted.state, fitted.table)
+        entry = self._database._write(operation)
         return stored.info_of(entry, {space.id: space.name for space in self._entry().spaces.values()})
 
     def drop_correction(self, name: str) -> None:

@@ -230,3 +230,17 @@ def test_corrected_hits_are_spread_grouped_and_asked_for_by_example(docs):
     assert liked.ids == [docs.search(like=id, k=5, correction="hubs").ids for id in (3, 4)]
     found = docs.search(positive=[3, 4], k=5, correction="hubs")
     assert {3, 4}.isdisjoint(found.ids) and (np.diff(found.scores) <= 0).all()
+
+
+def test_an_answer_that_was_written_again_is_still_left_out(tmp_path):
+    with vecdb.open(tmp_path / "again.vecdb", automatic=False) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("one", dim=DIM)
+        docs.upsert(range(40), {"one": BANK})
+        docs.upsert(range(40), {"one": BANK})  # the first vectors lie beside the second ones, dead
+        docs.fit_correction("fair", bank=BANK, relevant_ids=list(range(40)), neighbours=1)
+        hits = docs.search(BANK, k=1, correction="fair")
+        assert [each.ids[0] for each in hits] == list(range(40))
+        bank = BANK / np.linalg.norm(BANK, axis=1, keepdims=True)
+        second = np.sort(bank @ bank.T, axis=1)[:, -2]
+        assert [each[0].score for each in hits] == pytest.approx(1.0 - 0.5 * second, abs=1e-6)

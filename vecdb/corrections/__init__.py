@@ -6,8 +6,20 @@ engine's. Design: docs/explanation/hubness.md.
 """
 
 from vecdb.corrections.adjust import Adjustment
-from vecdb.corrections.banks import Banks, Own, columns_of, reach_of
+from vecdb.corrections.banks import Banks, Own, columns_of, csls_of, reach_of
 from vecdb.corrections.kinds import KINDS, Kind, kind_named
 from vecdb.corrections.scan import Corrected, search
 
-__all__ = ["KINDS", "Adjustment", "Banks", "Corrected", "Kind", "Own", "columns_of", "kind_named", "reach_of", "search"]
+__all__ = [
+    "KINDS",
+    "Adjustment",
+    "Banks",
+    "Corrected",
+    "Kind",
+    "Own",
+    "columns_of",
+    "csls_of",
+    "kind_named",
+    "reach_of",
+    "search",
+]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from vecdb.corrections.kinds import Kind
 from vecdb.types import Metric
 
-__all__ = ["Banks", "Own", "columns_of", "reach_of"]
+__all__ = ["Banks", "Own", "columns_of", "csls_of", "reach_of"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -207,7 +207,7 @@ def _columns(
         return table
 
     if kind.name == "csls":
-        return _nearest(scores("queries"), int(params["neighbours"]))
+        return csls_of(scores("queries"), int(params["neighbours"]))
     if kind.form == "proximity":
         return _moments(scores("queries"))
     beta = 1.0 / (float(params["temperature"]) * banks.scale)
@@ -221,8 +221,8 @@ def _columns(
     return columns
 
 
-def _nearest(table: F64, neighbours: int) -> F32:
-    """Return minus half the mean of the largest scores of each row; what is left out does not count."""
+def csls_of(table: F64, neighbours: int) -> F32:
+    """Return minus half the mean of the largest scores of each row, shape (n, 1); minus infinity does not count."""
     members = table.shape[1]
     keep = min(neighbours, members)
     if not keep:

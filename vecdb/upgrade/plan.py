@@ -17,6 +17,7 @@ from vecdb.engine import transforms as stored
 from vecdb.errors import ArgumentError, ParameterError
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.types import CancelCheck, Progress, Space, TransformInfo
+from vecdb.upgrade.correct import store_corrections
 from vecdb.upgrade.decide import decide
 from vecdb.upgrade.findings import ArmFound, Findings
 from vecdb.upgrade.ledger import MEASURES
@@ -24,7 +25,7 @@ from vecdb.upgrade.material import Material, gather
 from vecdb.upgrade.parts import REFERENCE, Arm, Part, fit_arm, holding_answers, spaces_of
 from vecdb.upgrade.report import UpgradeReport
 from vecdb.upgrade.trial import Options, Outcome, run
-from vecdb.verdicts import QuerySet
+from vecdb.verdicts import CorrectionInfo, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -45,9 +46,15 @@ class UpgradePlan:
     Attributes
     ----------
     report : UpgradeReport
+    corrections : tuple of CorrectionInfo
+        What `apply` stored to correct hubs by: ``search(..., correction=info.name)``.
     """
 
-    def __init__(self, collection: Collection, material: Material, outcome: Outcome, options: Options) -> None:
+    def __init__(
+        self, collection: Collection, material: Material, outcome: Outcome, options: Options, asked: Sequence[QuerySet]
+    ) -> None:
+        self.corrections: tuple[CorrectionInfo, ...] = ()
+        self._asked = tuple(asked)
         self._collection = collection
         self._material = material
         self._outcome = outcome
@@ -75,6 +82,8 @@ class UpgradePlan:
         """Fit the best map of queries and the best map of stored vectors on all pairs, and store them.
 
         Queries of the new space are answered over the old vectors from then on. It does so whatever the decision was.
+        Where correcting hubs was better than not, for staying or for the best map, the correction is stored, too, with
+        the bank of the plan (without one, with its queries): `corrections` then says by which names it is asked for.
 
         Returns
         -------
@@ -94,6 +103,7 @@ class UpgradePlan:
         for number, found in enumerate(chosen):
             report(number, len(chosen))
             infos.append(self._collection._put_transform(self._fitted(found, stop)))
+        self.corrections = store_corrections(self._collection, self._material, self._outcome.findings, self._asked)
         report(len(chosen), len(chosen))
         return tuple(infos)
 
@@ -179,7 +189,8 @@ def plan_upgrade(
     material = gather(collection, spaces, pairs, queries, bank, groups)
     _, stop = given.watched(progress, cancel)
     options = Options(arms, splits, seed, _metric_for(metric, material), expected, progress, stop)
-    return UpgradePlan(collection, material, run(material, options), options)
+    asked = [each for each in (bank, queries) if each is not None]
+    return UpgradePlan(collection, material, run(material, options), options, asked)
 
 
 def _refuse_same(source: Space, target: Space) -> None:

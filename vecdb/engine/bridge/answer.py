@@ -87,6 +87,8 @@ class _Part:
     allowed: search.Allowed
     levels: list[F32] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+    raws: list[F32] = field(default_factory=list)
+    """Scores before correction, where there is one."""
     complete: bool = True
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -102,7 +104,7 @@ def answer(
         Nothing is reached, or `strict` and not everything.
     """
     parts, hidden, reach = _reached(view, asked, registry())
-    if asked.request.correction is not None and (len(parts) > 1 or parts[0].each.fold is not None):
+    if asked.request.correction is not None and len(parts) > 1:
         raise _mixed(asked.request.correction.loaded.name)
     if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
         if _is_plain(view, asked.request) and asked.among is None and len(asked.asked) == 1:
@@ -303,11 +305,15 @@ class _Answer:
             part.found = self._ask(part, request, wanted)
         else:
             self._find_folded(part, each.fold, min(wanted, part.allowed.count))
+        if self._request.correction is not None and each.fold is not None:
+            part.raws = self._uncorrected(part, each.fold)
 
     def _find_folded(self, part: _Part, fold: folding.Fold, wanted: int) -> None:
         view, space_view = self._view, self._view.space(part.each.space)
         table = self._memory.tables.of(view, space_view, fold)
         queries, many = part.levels[-1], _MORE * wanted + 100
+        if self._request.correction is not None:
+            table, many = self._request.correction.folded(view, space_view, part.each, table), 4 * many
         indexed = bool(view.entry.indexes) and not self._request.exact and fold.stored != "l2"
         if not indexed or fold.metric == "l2" or many >= part.allowed.count:
             self._scan_folded(part, fold, table, wanted)
@@ -323,8 +329,24 @@ class _Answer:
             for query, (positions, _) in zip(queries, candidates, strict=True)
         ]
 
+    def _uncorrected(self, part: _Part, fold: folding.Fold) -> list[F32]:
+        """Return the scores that hits would have without a correction."""
+        view, space_view = self._view, self._view.space(part.each.space)
+        table, raws = self._memory.tables.of(view, space_view, fold), []
+        for query, (places, _) in zip(part.levels[-1], part.found, strict=True):
+            raws.append(fold.of_rows(query, folding.rows_at(view, space_view, places), table.take(places)))
+        return [raw.astype(np.float32) for raw in raws]
+
     def _ask(self, part: _Part, request: search.SearchRequest, wanted: int) -> list[Found]:
         view = self._view
+        if request.correction is not None and part.each.fold is None:
+            corrector = request.correction.across(part.each)
+            answers, paid, notes = corrector.find(
+                view, view.space(part.each.space), request, part.allowed, wanted, lambda: self._registry
+            )
+            part.complete, part.facts = paid.complete, {**paid.facts(), "notes": notes}
+            part.raws = [raw for _, _, raw in answers]
+            return [(positions, corrected) for positions, corrected, _ in answers]
         found, cost, notes = search.find(
             view, view.space(part.each.space), request, part.allowed, wanted, lambda: self._registry
         )
@@ -416,7 +438,7 @@ class _Answer:
             positions, raw = part.found[row]
             if self._asked.prior and method and part.each.direct:
                 scores[number] = scores[number] + self._asked.prior
-            raws.append(raw)
+            raws.append(part.raws[row] if part.raws else raw)
             rows.append(self._view.space(part.each.space).rows_at(self._view.tx, positions))
             owners.append(np.full(len(raw), number))
         score, raw, record, owner = (np.concatenate(each) for each in (scores, raws, rows, owners))

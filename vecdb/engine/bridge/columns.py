@@ -48,6 +48,7 @@ def columns_of(view: CollectionView, request: SearchRequest, ranked: Sequence[Ra
             **_contents(view, request, stored, each),
             marks=[(one.space.name, one.origin) for one in each.classes],
             raws=each.raws,
+            measured=None if request.correction is None else each.raws,
         )
         for each in ranked
     ]

@@ -16,7 +16,7 @@ from vecdb.contracts.state import state_digest
 from vecdb.corrections import Banks, Kind, kind_named, reach_of
 from vecdb.engine import search
 from vecdb.engine.corrections.stored import VERSION, Loaded, Members, state_of
-from vecdb.engine.corrections.tables import owned, table_of
+from vecdb.engine.corrections.tables import by_banks, owned, table_of, vectors_at
 from vecdb.engine.names import check_count, check_name
 from vecdb.engine.operations import missing_records
 from vecdb.engine.transforms import plain_facts
@@ -163,7 +163,7 @@ def fit(view: CollectionView, wished: Wish) -> Fitted:
         banks = _with_reach(view, space_view, loaded)
         loaded = replace(loaded, banks=banks)
     state = state_of(banks, own, own_gallery)
-    table = table_of(view, space_view, loaded, banks)
+    table = table_of(view, space_view, loaded, by_banks(view, space_view, loaded, banks))
     return Fitted(replace(entry, digest=state_digest(state)), state, (table.ordinals, table.rows))
 
 
@@ -191,9 +191,8 @@ def _gallery(view: CollectionView, space_view: SpaceView, wished: Wish) -> tuple
             hint="Add the records first, or use a kind with a bank of queries alone: csls, inverted-softmax.",
         )
     chosen = np.sort(np.random.default_rng(wished.seed).permutation(there)[:wanted]).astype(np.int64)
-    space_view.verify_positions(view.tx, chosen)
-    vectors = as_float32(space_view.gather(view.tx, chosen))
-    rows = space_view.rows_at(view.tx, chosen).tolist()
+    vectors, owners = vectors_at(view, space_view, chosen)
+    rows = owners.tolist()
     keys = tuple(id_key(id) for id in map(view.ids(rows).__getitem__, rows))
     return vectors, Members(np.arange(len(keys), dtype=np.int64), keys)
 
@@ -202,9 +201,7 @@ def _with_reach(view: CollectionView, space_view: SpaceView, loaded: Loaded) -> 
     """Return the banks with what a row must score to be found by each member."""
     live = search.alive(view, space_view)
     positions = np.arange(len(space_view)) if live.mask is None else np.flatnonzero(live.mask)
-    space_view.verify_positions(view.tx, positions)
-    vectors = as_float32(space_view.gather(view.tx, positions))
-    owners = space_view.rows_at(view.tx, positions)
+    vectors, owners = vectors_at(view, space_view, positions.astype(np.int64))
     high, found = min(int(loaded.params["activated"]), max(1, len(positions))), {}
     for side, members in (("queries", loaded.own), ("gallery", loaded.own_gallery)):
         found[side] = reach_of(loaded.banks, vectors, side, high, owned(view, owners, members))

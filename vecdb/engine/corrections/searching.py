@@ -18,8 +18,9 @@ from vecdb import corrections, exact
 from vecdb.blocks import VectorBlocks
 from vecdb.corrections import Adjustment, Banks, Corrected
 from vecdb.engine import parts, search
+from vecdb.engine.corrections.folds import by_fold
 from vecdb.engine.corrections.stored import Loaded, find_correction, load_correction
-from vecdb.engine.corrections.tables import table_of
+from vecdb.engine.corrections.tables import by_banks, table_of
 from vecdb.engine.scanorder import scan_order, verify
 from vecdb.engine.view import CollectionView
 from vecdb.errors import SpaceMismatchError, StateError
@@ -28,6 +29,7 @@ from vecdb.types import Space
 
 if TYPE_CHECKING:
     from vecdb.engine.bridge.classes import VectorClass
+    from vecdb.engine.bridge.folding import RowTable
     from vecdb.registry import PluginRegistry
 
 F32 = npt.NDArray[np.float32]
@@ -86,22 +88,13 @@ class Corrector:
         Raises
         ------
         StateError
-            Rows are mapped on the fly, or the kind compares with stored rows of its own space.
+            The kind compares with stored rows of its own space, or the query was given in another one.
         """
         if each.direct and each.space.id == self.loaded.space.id:
             return self
-        if each.fold is not None or not each.walks or each.asked.id != self.loaded.space.id:
-            raise StateError(
-                f"correction {self.loaded.name!r} cannot follow a query of space {self.loaded.space.name!r} to vectors "
-                f"of space {each.space.name!r}: what leads there maps stored vectors, not queries",
-                hint="Fit a map of queries, or search without a correction.",
-            )
-        if self.loaded.kind.gallery(self.loaded.params):
-            raise StateError(
-                f"correction {self.loaded.name!r} compares with rows of space {self.loaded.space.name!r}, "
-                f"and the query is answered by vectors of space {each.space.name!r}",
-                hint="Fit csls or inverted-softmax, whose bank of queries can follow, or search with spaces='native'.",
-            )
+        kind, params = self.loaded.kind, self.loaded.params
+        if not each.walks or each.asked.id != self.loaded.space.id or kind.gallery(params) or kind.dynamic(params):
+            raise self._cannot_follow(each, "csls or inverted-softmax")
         key = "+".join(str(walk.loaded.entry.set) for walk in each.walks)
         place = "banks", each.space.id, key
         known: Banks | None = self.loaded.derived.get(place)
@@ -109,6 +102,22 @@ class Corrector:
             known = Banks(each.space.metric, each.levels(self.loaded.banks.queries)[-1], self.loaded.banks.gallery[:0])
             self.loaded.derived[place] = known
         return replace(self, banks=known, key=key)
+
+    def folded(self, view: CollectionView, space_view: SpaceView, each: VectorClass, table: RowTable) -> RowTable:
+        """Return what is needed of rows that are mapped on the fly, their biases included; errors as in `across`."""
+        fold = each.fold
+        if fold is None or each.asked.id != self.loaded.space.id or self.loaded.kind.name != "csls":
+            raise self._cannot_follow(each, "csls")
+        compute = by_fold(view, space_view, self.loaded, each)
+        bias = table_of(view, space_view, self.loaded, compute, f"{each.origin} {fold.key}").rows[:, 0]
+        return replace(table, bias=bias.astype(np.float64) if table.bias is None else table.bias + bias)
+
+    def _cannot_follow(self, each: VectorClass, kinds: str) -> StateError:
+        return StateError(
+            f"correction {self.loaded.name!r} of kind {self.loaded.kind.name!r} cannot follow a query of space "
+            f"{each.asked.name!r} to vectors of space {each.space.name!r}",
+            hint=f"Fit {kinds} in space {each.asked.name!r}, whose bank can follow, or search with spaces='native'.",
+        )
 
     def find(
         self,
@@ -177,7 +186,7 @@ class Corrector:
 
     def _adjustment(self, view: CollectionView, space_view: SpaceView, queries: F32) -> Adjustment:
         kind, params = self.loaded.kind, self.loaded.params
-        table = table_of(view, space_view, self.loaded, self.banks, self.key)
+        table = table_of(view, space_view, self.loaded, by_banks(view, space_view, self.loaded, self.banks), self.key)
         if kind.form == "proximity":
             return Adjustment("proximity", table.rows, None, self._moments(queries))
         return Adjustment("bias", table.rows, table.rows[:, 1] > 0.0 if kind.dynamic(params) else None)

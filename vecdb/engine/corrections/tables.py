@@ -7,6 +7,7 @@ grew row by row and one that was computed at once are the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ from vecdb.storage.spaces import SpaceView
 F32 = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
+Compute = Callable[[Positions], F32]
 
 _CHUNK: Final = 8_192
 
@@ -46,7 +48,7 @@ class Table:
     rows: F32
 
 
-def table_of(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks: Banks, key: str = "") -> Table:
+def table_of(view: CollectionView, space_view: SpaceView, loaded: Loaded, compute: Compute, key: str = "") -> Table:
     """Return the table of a space, completed for vectors that came since.
 
     Parameters
@@ -54,8 +56,8 @@ def table_of(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks:
     view, space_view
         Of the rows.
     loaded : Loaded
-    banks : Banks
-        Its banks as these rows are asked; its own, or images of it.
+    compute : callable
+        From positions to what is kept of them: `by_banks`, unless rows are mapped on the fly.
     key : str, optional
         How the banks got there; empty: they are the correction's own, whose table is stored.
     """
@@ -63,12 +65,14 @@ def table_of(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks:
     known: Table | None = loaded.derived.get(place)
     if known is None and not key:
         known = Table(-1, *read_table(view.tx, loaded.entry))
-    made = _completed(view, space_view, loaded, banks, known)
+    made = _completed(view, space_view, loaded, compute, known)
     loaded.derived[place] = made
     return made
 
 
-def _completed(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks: Banks, known: Table | None) -> Table:
+def _completed(
+    view: CollectionView, space_view: SpaceView, loaded: Loaded, compute: Compute, known: Table | None
+) -> Table:
     epoch, count = space_view.counts.epoch, len(space_view)
     if known is not None and known.epoch == epoch and len(known.rows) >= count:
         if len(known.rows) == count:
@@ -81,7 +85,7 @@ def _completed(view: CollectionView, space_view: SpaceView, loaded: Loaded, bank
     missing = _fill(rows, ordinals, None if first else known)
     for start in range(0, len(missing), _CHUNK):
         places = missing[start : start + _CHUNK]
-        rows[places] = computed(view, space_view, loaded, banks, positions[places])
+        rows[places] = compute(positions[places])
     if not first or known is None:
         return Table(epoch, ordinals, rows)
     return Table(epoch, np.concatenate([known.ordinals, ordinals]), np.concatenate([known.rows, rows]))
@@ -97,13 +101,21 @@ def _fill(rows: F32, ordinals: Numbers, known: Table | None) -> Positions:
     return np.flatnonzero(~there)
 
 
-def computed(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks: Banks, positions: Positions) -> F32:
-    """Return what is kept of the rows at `positions`, computed from their vectors."""
+def by_banks(view: CollectionView, space_view: SpaceView, loaded: Loaded, banks: Banks) -> Compute:
+    """Return what computes the rows of a space from their vectors; `banks` are asked in that space."""
+
+    def compute(positions: Positions) -> F32:
+        vectors, owners = vectors_at(view, space_view, positions)
+        left_out = (owned(view, owners, loaded.own), owned(view, owners, loaded.own_gallery))
+        return columns_of(loaded.kind, loaded.params, banks, vectors, *left_out)
+
+    return compute
+
+
+def vectors_at(view: CollectionView, space_view: SpaceView, positions: Positions) -> tuple[F32, Numbers]:
+    """Return vectors by position, verified, float32, and the rows of the records that they belong to."""
     space_view.verify_positions(view.tx, positions)
-    vectors = as_float32(space_view.gather(view.tx, positions))
-    owners = space_view.rows_at(view.tx, positions)
-    left_out = (owned(view, owners, loaded.own), owned(view, owners, loaded.own_gallery))
-    return columns_of(loaded.kind, loaded.params, banks, vectors, *left_out)
+    return as_float32(space_view.gather(view.tx, positions)), space_view.rows_at(view.tx, positions)
 
 
 def owned(view: CollectionView, owners: Numbers, members: Members) -> Own:
@@ -113,7 +125,10 @@ def owned(view: CollectionView, owners: Numbers, members: Members) -> Own:
     found = find_rows(view.tx, view.number, members.keys)
     numbers = np.array([-1 if row is None else row for row in found], np.int64)
     order = np.argsort(owners, kind="stable")
-    wanted = np.maximum(numbers, 0).astype(np.uint64)
-    places = np.minimum(np.searchsorted(owners, wanted, sorter=order), max(0, len(owners) - 1))
-    there = (numbers >= 0) & (owners[order[places]] == wanted) if len(owners) else np.zeros(len(numbers), np.bool_)
-    return Own(members.members[there], order[places[there]].astype(np.int64))
+    wanted, ascending = np.maximum(numbers, 0).astype(np.uint64), owners[order]
+    first = np.searchsorted(ascending, wanted, side="left")
+    # a record that was written again has several vectors here, all but one of them dead
+    counts = np.where(numbers >= 0, np.searchsorted(ascending, wanted, side="right") - first, 0)
+    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = order[np.repeat(first, counts) + within]
+    return Own(np.repeat(members.members, counts), places.astype(np.int64))
