@@ -255,8 +255,8 @@ def _model(name: str, found: Mapping[str, Any]) -> str:
         index = found["index"]
         words[-1] += (
             f" Through a `rabitq` index at its usual effort csls finds {index['found']:.3f} of its exact top 10"
-            f" (recall@10 {index['recall']:.3f}); for {index['certain']:.2f} of the queries its candidates are certain to"
-            " suffice."
+            f" (recall@10 {index['recall']:.3f}); for {index['certain']:.2f} of the queries its candidates are"
+            " certain to suffice."
         )
     return "\n\n".join([*words, "\n".join("| " + " | ".join(line) + " |" for line in lines)])
 
