@@ -42,6 +42,7 @@ from vecdb.types import CancelCheck, CheckReport, Commit, Progress
 if TYPE_CHECKING:
     from vecdb import registry as registries
     from vecdb.engine import automatic, encoding, housekeeping, inspection, tags, workshop
+    from vecdb.engine.corrections import keeping
     from vecdb.engine.migration.encoders import Encoder
     from vecdb.engine.migration.traffic import Traffic
     from vecdb.registry import PluginRegistry
@@ -53,6 +54,7 @@ else:  # what a first search does without
     housekeeping = LazyModule("vecdb.engine.housekeeping")
     automatic = LazyModule("vecdb.engine.automatic")
     encoding = LazyModule("vecdb.engine.encoding")
+    keeping = LazyModule("vecdb.engine.corrections.keeping")
     inspection = LazyModule("vecdb.engine.inspection")
     tags = LazyModule("vecdb.engine.tags")
     registries = LazyModule("vecdb.registry")
@@ -337,8 +339,9 @@ class Database(Reporting):
             self._keeper.look(entry, left.spaces)
 
     def _keep_indexes(self, key: tuple[int, str], cancel: CancelCheck | None, progress: Progress | None = None) -> int:
-        """Give the spaces of a collection their indexes, and bring these up to date."""
-        return automatic.keep_indexes(self._workshop(key, progress, cancel))
+        """Give the spaces of a collection their indexes, and bring these and the tables of corrections up to date."""
+        shop = self._workshop(key, progress, cancel)
+        return automatic.keep_indexes(shop) + keeping.keep_tables(shop.read, shop.maintain, key, cancel)
 
     def _keep_in_background(self, key: tuple[int, str], cancel: CancelCheck) -> int:
         """Do the same in a thread of its own; a writer that takes long does not hold up its end."""

@@ -73,9 +73,9 @@ def test_every_command_has_help_with_an_example_and_json(capsys, name):
 
 def test_the_commands_are_those_that_are_promised():
     assert set(COMMANDS) == {
-        "backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "delete", "demo",
-        "doctor", "export", "get", "import", "index", "info", "migrate", "optimize", "plan-upgrade", "plugins",
-        "search", "spaces", "tag", "transforms", "warmup",
+        "backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "corrections",
+        "delete", "demo", "doctor", "export", "fit-correction", "get", "import", "index", "info", "migrate",
+        "optimize", "plan-upgrade", "plugins", "search", "spaces", "tag", "transforms", "warmup",
     }  # fmt: skip
 
 

@@ -244,3 +244,55 @@ def test_an_answer_that_was_written_again_is_still_left_out(tmp_path):
         bank = BANK / np.linalg.norm(BANK, axis=1, keepdims=True)
         second = np.sort(bank @ bank.T, axis=1)[:, -2]
         assert [each[0].score for each in hits] == pytest.approx(1.0 - 0.5 * second, abs=1e-6)
+
+
+def test_optimize_stores_what_new_rows_got(tmp_path):
+    path = tmp_path / "kept.vecdb"
+    with vecdb.open(path, automatic=False) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("one", dim=DIM)
+        docs.upsert(range(100), {"one": rows(0, 100)})
+        docs.fit_correction("hubs", bank=BANK)
+        docs.fit_correction("other", "inverted-softmax", bank=BANK)
+        assert docs.optimize() >= 0 and [info.rows for info in docs.corrections] == [100, 100]
+        docs.upsert(range(100, 150), {"one": rows(1, 50)})
+        before = docs.search(rows(3, 4), correction="hubs")
+        assert [info.rows for info in docs.corrections] == [100, 100]
+        assert docs.optimize() >= 2
+        assert [info.rows for info in docs.corrections] == [150, 150]
+        db.optimize()
+        assert db.check().ok
+        docs.delete(list(range(120)))
+        db.compact(keep="nothing")
+        assert db.check().ok
+        left = docs.search(rows(3, 4), k=30, correction="hubs")
+    with vecdb.open(path, mode="r") as db:
+        docs = db.collection("docs")
+        again = docs.search(rows(3, 4), k=30, correction="hubs")
+        assert again.ids == left.ids and again.scores.tobytes() == left.scores.tobytes()
+        kept = [(id, score) for id, score in zip(before.ids[0], before.scores[0].tolist(), strict=True) if id >= 120]
+        assert all(dict(zip(again.ids[0], again.scores[0].tolist(), strict=True))[id] == score for id, score in kept)
+
+
+def test_optimize_can_be_cancelled_between_tables(docs):
+    docs.fit_correction("hubs", bank=BANK)
+    docs.upsert(range(200, 210), {"one": rows(1, 10)})
+    from vecdb.engine.corrections.keeping import keep_tables
+
+    with pytest.raises(vecdb.CancelledError):
+        keep_tables(docs.database._read, lambda step: True, docs._key, lambda: True)
+
+
+def test_a_table_that_another_process_stored_first_is_left_alone(docs):
+    docs.fit_correction("hubs", bank=BANK)
+    docs.upsert(range(200, 210), {"one": rows(1, 10)})
+    from vecdb.engine.corrections.keeping import keep_tables
+    from vecdb.engine.corrections.stored import put_table
+
+    steps = []
+    keep_tables(docs.database._read, lambda step: steps.append(step) or True, docs._key)
+    assert docs.optimize() >= 1 and docs.corrections[0].rows == 210
+    assert docs.database._opened().writer.maintain(steps[0], timeout=1.0) is False
+    gone = put_table(docs._key, 10**6, 0, (np.empty(0, np.uint64), np.empty((0, 1), np.float32)))
+    assert docs.database._opened().writer.maintain(gone, timeout=1.0) is False
+    assert docs.database.check().ok

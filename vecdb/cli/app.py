@@ -5,7 +5,19 @@ from __future__ import annotations
 import click
 
 import vecdb
-from vecdb.cli import about, health, indexing, judging, migrating, plugins, reading, transfer, upkeep, writing
+from vecdb.cli import (
+    about,
+    correcting,
+    health,
+    indexing,
+    judging,
+    migrating,
+    plugins,
+    reading,
+    transfer,
+    upkeep,
+    writing,
+)
 from vecdb.cli.codes import EXIT_CODES
 from vecdb.cli.commands import verbatim
 from vecdb.cli.foreign import OpenGroup
@@ -44,6 +56,6 @@ def cli(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for _module in (about, health, reading, writing, transfer, indexing, judging, migrating, upkeep, plugins):
+for _module in (about, health, reading, writing, transfer, indexing, judging, correcting, migrating, upkeep, plugins):
     for _command in _module.COMMANDS:
         cli.add_command(_command)

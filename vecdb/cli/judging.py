@@ -134,14 +134,17 @@ def plan_upgrade(
                 **given,
             )
         stored = [info.name for info in plan.apply()] if store else []
+        correcting = [info.name for info in plan.corrections]
     if path is not None:
         plan.report.save(path)
     if out.as_json:
-        out.document({**plan.report.as_dict(), "stored": stored})
+        out.document({**plan.report.as_dict(), "stored": stored, "corrections": correcting})
         return
     out.line(str(plan.report))
     for name in stored:
         out.line(f"stored transform {name}")
+    for name in correcting:
+        out.line(f"stored correction {name}")
 
 
 def _query_sets(given: dict[str, Any]) -> tuple[vecdb.QuerySet | None, vecdb.QuerySet | None]:

@@ -96,6 +96,7 @@ def _record(record: Record) -> dict[str, Any]:
 @click.option("--diversify", type=click.Choice(["mmr", "mixture"]), help="Choose hits that are unlike each other.")
 @click.option("--feedback", type=click.IntRange(min=1), help="Search again, moved towards so many of the best hits.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever index there is.")
+@click.option("--correction", metavar="NAME", help="Order hits by scores that this stored correction makes.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out this many of the best hits.")
 @click.option("--min-score", type=float, help="Leave out hits below this score.")
 @click.option("--normalise", is_flag=True, help="Divide each query by its norm (int8 files).")
