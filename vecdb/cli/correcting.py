@@ -59,12 +59,10 @@ def fit_correction(
     collection: str,
     name: str,
     bank: str,
-    kind: str,
-    space: str | None,
     params: Sequence[str],
-    seed: int,
     timeout: float,
     out: Output,
+    **options: Any,
 ) -> None:
     """Learn which records are near to every query.
 
@@ -74,7 +72,7 @@ def fit_correction(
     given = {key: _value(text) for key, text in pairs(params, "--param").items()}
     with opening.writing(database, timeout) as db:
         docs = db.collection(collection)
-        docs.fit_correction(name, kind, bank=read_vectors(bank), space=space, seed=seed, **given)
+        docs.fit_correction(name, bank=read_vectors(bank), **options, **given)
         _show(docs.corrections, out)
 
 
