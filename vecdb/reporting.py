@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from vecdb.errors import CancelledError
 from vecdb.lazy import LazyModule
 from vecdb.types import CancelCheck, Progress
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.health import report as reports
     from vecdb.health.report import CollectionHealth, HealthReport
+    from vecdb.health.values import SpaceHealth
 else:
     reports = LazyModule("vecdb.health.report")
 
@@ -62,23 +62,24 @@ class Reporting:
         database = cast("Database", self)
         names = database.collections() if collections is None else collections
         chosen = [database.collection(name) for name in ([names] if isinstance(names, str) else names)]
-        wishes: dict[str, Any] = {"sample": sample, "labels": labels, "seed": seed, "cancel": cancel}
+        facts = database.stats()
+        hold = database._opened().reader.hold()  # all spaces are looked at in one state, whatever is written meanwhile
+        seq = database.seq
+        wishes: dict[str, Any] = {"sample": sample, "labels": labels, "seed": seed, "as_of": seq, "cancel": cancel}
         total, done = sum(len(docs.spaces) for docs in chosen), 0
         found = []
         for docs in chosen:
             spaces = []
             for name in docs.spaces:
-                if cancel is not None and cancel():
-                    raise CancelledError("the report was told to stop")
                 spaces.append(docs.health(name, **wishes))
                 done += 1
                 if progress is not None:
                     progress(done, total)
-            found.append(_collection(docs, tuple(spaces)))
-        facts = database.stats()
+            found.append(_collection(docs, tuple(spaces), seq))
+        del hold
         sizes = {name: facts[name] for name in _SIZES}
-        return reports.HealthReport(str(database.path), database.seq, sizes, tuple(found))
+        return reports.HealthReport(str(database.path), seq, sizes, tuple(found))
 
 
-def _collection(docs: Collection, spaces: tuple[Any, ...]) -> CollectionHealth:
-    return reports.CollectionHealth(docs.name, len(docs), spaces, docs.transforms, docs.migrations)
+def _collection(docs: Collection, spaces: tuple[SpaceHealth, ...], seq: int) -> CollectionHealth:
+    return reports.CollectionHealth(docs.name, docs.count(as_of=seq), spaces, docs.transforms, docs.migrations)

@@ -87,6 +87,21 @@ def test_migrations_are_in_the_report(db):
     assert "migration 1 from a to b: backfilling, 50% done" in str(db.report()) + page_of(db.report())
 
 
+def test_all_spaces_are_looked_at_in_one_state(db):
+    docs = filled(db, 50)
+    filled(db, 50, name="later")
+
+    def write(done, total):
+        db.collection("later").upsert([f"new{done}"], {"a": vectors(1, seed=done)})
+        docs.delete([f"r{done}"])
+
+    seq = db.seq
+    report = db.report(progress=write)
+    assert report.seq == seq and [each.records for each in report.collections] == [50, 50]
+    assert [space.vectors for each in report.collections for space in each.spaces] == [50, 50]
+    assert {space.seq for each in report.collections for space in each.spaces} == {seq}
+
+
 def test_collections_can_be_chosen_and_it_can_be_stopped(db):
     filled(db, 30)
     filled(db, 30, name="more")
