@@ -82,4 +82,12 @@ class Reporting:
 
 
 def _collection(docs: Collection, spaces: tuple[SpaceHealth, ...], seq: int) -> CollectionHealth:
-    return reports.CollectionHealth(docs.name, docs.count(as_of=seq), spaces, docs.transforms, docs.migrations)
+    return reports.CollectionHealth(
+        docs.name,
+        docs.count(as_of=seq),
+        spaces,
+        docs.transforms,
+        docs.migrations,
+        docs.relevance_filters,
+        docs.corrections,
+    )

@@ -87,6 +87,20 @@ def test_migrations_are_in_the_report(db):
     assert "migration 1 from a to b: backfilling, 50% done" in str(db.report()) + page_of(db.report())
 
 
+def test_filters_and_corrections_are_in_the_report(db):
+    docs = filled(db, 300)
+    queries = vectors(60) + 0.1 * vectors(60, seed=7)
+    docs.fit_relevance("<i>shop</i>", "threshold", queries=queries, relevant_ids=[f"r{i}" for i in range(60)])
+    docs.fit_correction("plain", bank=vectors(40, seed=8))
+    report = db.report()
+    text, page = str(report), page_of(report)
+    assert "relevance filter <i>shop</i>: threshold in a, 60 queries" in text and "pr_auc" in text
+    assert "correction plain: csls in a, bank of 40 queries" in text
+    assert "<i>" not in page and "correction plain: csls" in page
+    loaded = json.loads(report.to_json())["collections"][0]
+    assert loaded["filters"][0]["kind"] == "threshold" and loaded["corrections"][0]["bank"] == 40
+
+
 def test_all_spaces_are_looked_at_in_one_state(db):
     docs = filled(db, 50)
     filled(db, 50, name="later")

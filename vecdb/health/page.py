@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vecdb.drawing.page import document, figure, listed, table
 from vecdb.drawing.words import safe
 from vecdb.health import pictures
-from vecdb.health.report import upgrades_of
+from vecdb.health.report import judges_of, upgrades_of
 from vecdb.health.texts import number, rows_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def _collection(found: CollectionHealth) -> Iterator[str]:
     upgrades = upgrades_of(found)
     if upgrades:
         yield "<h3>Upgrades</h3>" + listed(upgrades)
+    judges = judges_of(found)
+    if judges:
+        yield "<h3>Relevance filters and corrections</h3>" + listed(judges)
     for space in found.spaces:
         yield from _space(space)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from vecdb.health.values import SpaceHealth, plain
 from vecdb.types import MigrationStatus, TransformInfo
+from vecdb.verdicts import CorrectionInfo, FilterInfo
 
 __all__ = ["CollectionHealth", "HealthReport"]
 
@@ -27,6 +28,9 @@ class CollectionHealth:
         Ways between models, with what they were measured to be worth.
     migrations : tuple of MigrationStatus
         Changes of the model, under way and done.
+    filters : tuple of FilterInfo
+        Stored relevance filters, with what they were measured to be worth.
+    corrections : tuple of CorrectionInfo
     """
 
     name: str
@@ -34,6 +38,8 @@ class CollectionHealth:
     spaces: tuple[SpaceHealth, ...]
     transforms: tuple[TransformInfo, ...] = ()
     migrations: tuple[MigrationStatus, ...] = ()
+    filters: tuple[FilterInfo, ...] = ()
+    corrections: tuple[CorrectionInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class HealthReport:
             parts.append(f"\nCollection {each.name!r}: {each.records:,} records")
             parts += [str(space) for space in each.spaces]
             parts += [f"Upgrade: {line}" for line in upgrades_of(each)]
+            parts += [f"Judging hits: {line}" for line in judges_of(each)]
         return "\n".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,3 +109,27 @@ def _transform(each: TransformInfo) -> str:
     return (
         f"{each.name}: {way}, fitted on {each.pairs:,} pairs{worth}{'' if each.available else ', not available here'}"
     )
+
+
+def judges_of(found: CollectionHealth) -> list[str]:
+    """Return one sentence for each relevance filter and each correction."""
+    made = []
+    for each in found.filters:
+        worth = ", ".join(f"{name} {_measured(value)}" for name, value in each.report.items() if _measured(value))
+        state = f"; {each.reason}" if each.reason else ""
+        made.append(
+            f"relevance filter {each.name}: {each.kind} in {each.space}, {each.queries:,} queries. {worth}{state}"
+        )
+    return made + [
+        f"correction {each.name}: {each.kind} in {each.space}, bank of {each.bank:,} queries"
+        for each in found.corrections
+    ]
+
+
+def _measured(value: Any) -> str:
+    """Return a number with its interval; nothing for what is not measured, or is none."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("value"), float):
+        return ""
+    low, high = value.get("low"), value.get("high")
+    interval = f" [{low:.3f}, {high:.3f}]" if isinstance(low, float) and isinstance(high, float) else ""
+    return f"{value['value']:.3f}{interval}"
