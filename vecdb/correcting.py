@@ -60,7 +60,7 @@ class Correcting:
         Parameters
         ----------
         name : str
-        kind : {"csls", "inverted-softmax", "dbnorm", "mutual-proximity"}, default "csls"
+        kind : {"csls", "inverted-softmax", "dbnorm", "mutual-proximity", "fnorm"}, default "csls"
             docs/explanation/hubness.md says what each does to a score.
         bank : array_like of shape (b, dim)
             Queries like those to come, as the space's model embeds them: some hundreds, 20,000 at most. Documents are

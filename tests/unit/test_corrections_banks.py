@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecdb.contracts.params import settle_params
-from vecdb.corrections import KINDS, Banks, Own, columns_of, kind_named, reach_of
+from vecdb.corrections import KINDS, Banks, Own, columns_of, directed, image_of, kind_named, reach_of
 from vecdb.errors import UnknownNameError
 from vecdb.evaluation import csls_bias
 from vecdb.evaluation.judged import Judged
@@ -156,3 +156,20 @@ def test_an_empty_bank_changes_nothing_and_never_divides_by_zero():
 def test_unknown_kinds_are_named():
     with pytest.raises(UnknownNameError, match="csls"):
         kind_named("clsl")
+
+
+def test_an_image_has_the_rank_of_each_component_as_a_normal_number():
+    from statistics import NormalDist
+
+    rows, bank, gallery = made(11, n=30, b=21, g=21)
+    bank[:, 2] = 1.0
+    banks = Banks("dot", bank, gallery)
+    own = image_of(banks, directed(bank, "dot"), "queries")
+    places = (bank.argsort(axis=0).argsort(axis=0) + 0.5) / 21
+    expected = np.vectorize(NormalDist().inv_cdf)(places).astype(np.float32)
+    expected[:, 2] = 0.0
+    assert own == pytest.approx(expected, abs=1e-6)
+    others = image_of(banks, directed(rows, "dot"), "gallery")
+    order = np.concatenate([rows, gallery])[:, 1].argsort(kind="stable")
+    both = np.concatenate([others, image_of(banks, directed(gallery, "dot"), "gallery")])
+    assert (np.diff(both[order, 1]) >= 0).all()

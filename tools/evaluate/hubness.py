@@ -56,6 +56,7 @@ ARMS: Final = (
     Arm("dbnorm, dual", "dbnorm", {"banks": "dual", "dynamic": False}),
     Arm("dbnorm, dual, dynamic", "dbnorm", {"banks": "dual", "dynamic": True}),
     Arm("mutual-proximity", "mutual-proximity", {}),
+    Arm("fnorm", "fnorm", {}),
 )
 
 

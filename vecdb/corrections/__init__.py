@@ -6,7 +6,7 @@ engine's. Design: docs/explanation/hubness.md.
 """
 
 from vecdb.corrections.adjust import Adjustment
-from vecdb.corrections.banks import Banks, Own, columns_of, csls_of, reach_of
+from vecdb.corrections.banks import Banks, Own, columns_of, csls_of, directed, image_of, reach_of
 from vecdb.corrections.kinds import KINDS, Kind, kind_named
 from vecdb.corrections.scan import Corrected, search
 
@@ -19,6 +19,8 @@ __all__ = [
     "Own",
     "columns_of",
     "csls_of",
+    "directed",
+    "image_of",
     "kind_named",
     "reach_of",
     "search",

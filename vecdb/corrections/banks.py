@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from vecdb.corrections.kinds import Kind
 from vecdb.types import Metric
 
-__all__ = ["Banks", "Own", "columns_of", "csls_of", "reach_of"]
+__all__ = ["Banks", "Own", "columns_of", "csls_of", "directed", "image_of", "reach_of"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -33,6 +34,7 @@ _NARROW: Final = 1e-6
 _TINY: Final = 1e-30
 _LOWEST: Final = -1e300
 """Stands for minus infinity where a number is stored."""
+_NORMAL: Final = NormalDist()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,13 +186,13 @@ def columns_of(
 
     Returns
     -------
-    ndarray of float32, shape (n, kind.width(params))
+    ndarray of float32, shape (n, kind.width(params, d))
         "bias": what is added to the scores of the row, and for a dynamic kind 1 where it is activated. csls: minus half
         the mean score of its nearest bank queries. inverted-softmax: minus ``log(mean(exp(beta s))) / beta`` over the
         bank. dbnorm: the same of either bank, or the mean of both. "proximity": mean and deviation of its scores with
-        the query bank.
+        the query bank. "image": the row with every component normal, as `image_of` makes it of the gallery bank.
     """
-    out = np.zeros((len(rows), kind.width(params)), np.float32)
+    out = np.zeros((len(rows), kind.width(params, rows.shape[1])), np.float32)
     own, own_gallery = own or Own.none(), own_gallery or Own.none()
     for start in range(0, len(rows), _CHUNK):
         chunk = directed(rows[start : start + _CHUNK], banks.metric)
@@ -206,6 +208,8 @@ def _columns(
         table[left_out[side == "gallery"].within(start, start + len(rows))] = -np.inf
         return table
 
+    if kind.form == "image":
+        return image_of(banks, rows, "gallery")
     if kind.name == "csls":
         return csls_of(scores("queries"), int(params["neighbours"]))
     if kind.form == "proximity":
@@ -219,6 +223,34 @@ def _columns(
     found = [(table >= reach[side]).any(axis=1) for side, table in tables.items()]
     columns: F32 = np.column_stack([bias, np.any(found, axis=0)]).astype(np.float32)
     return columns
+
+
+def image_of(banks: Banks, rows: F64, side: str) -> F32:
+    """Return rows with each component in the place of a normal one of the same rank among those of a bank.
+
+    Parameters
+    ----------
+    banks : Banks
+    rows : ndarray of float64, shape (n, d)
+        As `directed` returns them.
+    side : {"queries", "gallery"}
+        Queries are ranked among queries, stored rows among stored rows: their components are distributed differently.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+        0 where a component is the same in the whole bank.
+    """
+    known = f"ranked {side}"
+    if known not in banks._derived:
+        ranked = np.sort(directed(banks.queries if side == "queries" else banks.gallery, banks.metric), axis=0)
+        places = (np.arange(len(ranked)) + 0.5) / len(ranked)
+        banks._derived[known] = ranked, np.array([_NORMAL.inv_cdf(place) for place in places.tolist()])
+    ranked, normal = banks._derived[known]
+    image = np.zeros(rows.shape, np.float32)
+    for column in np.flatnonzero(ranked[0] < ranked[-1]).tolist():
+        image[:, column] = np.interp(rows[:, column], ranked[:, column], normal)
+    return image
 
 
 def csls_of(table: F64, neighbours: int) -> F32:

@@ -14,7 +14,7 @@ from vecdb.errors import UnknownNameError
 
 __all__ = ["KINDS", "Kind", "kind_named"]
 
-Form = Literal["bias", "proximity"]
+Form = Literal["bias", "proximity", "image"]
 
 _NEIGHBOURS = Param("int", 10, "Nearest queries of the bank whose scores are averaged.", 1, 10_000)
 _TEMPERATURE = Param("float", 0.7, "Of the softmax over the bank, in deviations of the bank's scores.", 0.01, 100.0)
@@ -28,8 +28,9 @@ class Kind:
     Attributes
     ----------
     name : str
-    form : {"bias", "proximity"}
-        What is kept of each row: a bias that is added to its scores, or mean and deviation of the bank's scores.
+    form : {"bias", "proximity", "image"}
+        What is kept of each row: a bias that is added to its scores; mean and deviation of the bank's scores; or an
+        image of it that is compared with that of the query.
     params : mapping of str to Param
     source : str
         Where it was published.
@@ -40,8 +41,15 @@ class Kind:
     params: Mapping[str, Param]
     source: str
 
-    def width(self, params: Mapping[str, Any]) -> int:
-        """Return how many numbers are kept of each row: a bias, and whether it is activated; or two moments."""
+    @property
+    def stored(self) -> bool:
+        """Whether what is kept of rows goes into the file; images are as large as the vectors, and made anew."""
+        return self.form != "image"
+
+    def width(self, params: Mapping[str, Any], dim: int) -> int:
+        """Return how many numbers are kept of each row: a bias, and whether it is activated; two moments; an image."""
+        if self.form == "image":
+            return dim
         return 2 if self.form == "proximity" or self.dynamic(params) else 1
 
     def gallery(self, params: Mapping[str, Any]) -> int:
@@ -87,6 +95,12 @@ KINDS: Final[Mapping[str, Kind]] = {
             "proximity",
             {"gallery": _GALLERY},
             "Schnitzer et al., Local and global scaling reduce hubs in space, JMLR 2012, section 3.2 (Gaussian)",
+        ),
+        Kind(
+            "fnorm",
+            "image",
+            {"gallery": _GALLERY},
+            "Nielsen and Hansen, Hubness reduction improves Sentence-BERT semantic spaces, NLDL 2024 (f-norm)",
         ),
     )
 }

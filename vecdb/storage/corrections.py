@@ -30,7 +30,7 @@ ORDINALS: Final = "ordinals"
 ROWS: Final = "rows"
 _BLOBS: Final = (STATE,)
 _TABLE: Final = (ORDINALS, ROWS)
-MOST_COLUMNS: Final = 2
+MOST_COLUMNS: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ def fit(view: CollectionView, wished: Wish) -> Fitted:
         len(gallery),
         len(own.keys),
         wished.seed,
-        columns=wished.kind.width(wished.params),
+        columns=wished.kind.width(wished.params, wished.space.dim),
         created=time.time(),
         params=dict(wished.params),
         quality=dict(wished.quality),
@@ -163,6 +163,9 @@ def fit(view: CollectionView, wished: Wish) -> Fitted:
         banks = _with_reach(view, space_view, loaded)
         loaded = replace(loaded, banks=banks)
     state = state_of(banks, own, own_gallery)
+    if not wished.kind.stored:
+        nothing = np.empty(0, np.uint64), np.empty((0, entry.columns), np.float32)
+        return Fitted(replace(entry, digest=state_digest(state)), state, nothing)
     table = table_of(view, space_view, loaded, by_banks(view, space_view, loaded, banks))
     return Fitted(replace(entry, digest=state_digest(state)), state, (table.ordinals, table.rows))
 

@@ -54,7 +54,7 @@ def _due(read: Callable[[], AbstractContextManager[Snapshot]], collection: Colle
         view = CollectionView(snapshot, owner)
         loaded = load_correction(snapshot, owner, entry)
         space_view = view.space(loaded.space)
-        if not len(space_view):
+        if not len(space_view) or not loaded.kind.stored:
             return None
         table = table_of(view, space_view, loaded, by_banks(view, space_view, loaded, loaded.banks))
         if bool(np.isin(table.ordinals, read_table(snapshot.tx, entry)[0]).all()):

@@ -18,6 +18,7 @@ from vecdb import corrections, exact
 from vecdb.blocks import VectorBlocks
 from vecdb.corrections import Adjustment, Banks, Corrected
 from vecdb.engine import parts, search
+from vecdb.engine.corrections import images
 from vecdb.engine.corrections.folds import by_fold
 from vecdb.engine.corrections.stored import Loaded, find_correction, load_correction
 from vecdb.engine.corrections.tables import by_banks, table_of
@@ -129,8 +130,10 @@ class Corrector:
         registry: Callable[[], PluginRegistry],
     ) -> tuple[list[Corrected], Cost, tuple[str, ...]]:
         """Return the best `wanted` positions of each query with corrected and raw scores, cost, and notes."""
-        adjustment = self._adjustment(view, space_view, request.queries)
         wanted = min(wanted, max(1, allowed.count))
+        if self.loaded.kind.form == "image":
+            return images.find(self, view, space_view, request, allowed, wanted, registry)
+        adjustment = self._adjustment(view, space_view, request.queries)
         if view.entry.indexes and not request.exact and allowed.count:
             found = self._by_index(view, space_view, request, allowed, wanted, registry, adjustment)
             if found is not None:
@@ -156,11 +159,10 @@ class Corrector:
         registry: Callable[[], PluginRegistry],
         adjustment: Adjustment,
     ) -> tuple[list[Corrected], Cost, tuple[str, ...]] | None:
-        usable = parts.choose(view, request.space, registry())
-        if not usable.parts:
+        found = nominated_by_index(view, space_view, request, allowed, wanted, registry)
+        if found is None:
             return None
-        many = min(max(_MORE * wanted, _LEAST), allowed.count)
-        nominated, account, notes = search.find(view, space_view, request, allowed, many, registry)
+        nominated, account, notes, many = found
         answers = [adjustment.best(query, *found, wanted) for query, found in enumerate(nominated)]
         certain = self._certain(space_view, adjustment, allowed, nominated, answers, many)
         return answers, Cost(account, self.loaded.name, many, certain, len(answers)), notes
@@ -204,6 +206,22 @@ class Corrector:
             mean = float(scores.mean())
             moments[place] = mean, max(float(scores.std()), 1e-6 * (1.0 + abs(mean)))
         return moments
+
+
+def nominated_by_index(
+    view: CollectionView,
+    space_view: SpaceView,
+    request: search.SearchRequest,
+    allowed: search.Allowed,
+    wanted: int,
+    registry: Callable[[], PluginRegistry],
+) -> tuple[list[exact.Found], Any, tuple[str, ...], int] | None:
+    """Return the best candidates by raw score, cost, notes, and how many were asked for; None: there is no index."""
+    if not parts.choose(view, request.space, registry()).parts:
+        return None
+    many = min(max(_MORE * wanted, _LEAST), allowed.count)
+    nominated, account, notes = search.find(view, space_view, request, allowed, many, registry)
+    return nominated, account, notes, many
 
 
 def corrector(view: CollectionView, space: Space, name: str) -> Corrector:
