@@ -14,6 +14,7 @@ from vecdb.cli import (
     migrating,
     plugins,
     reading,
+    relevance,
     transfer,
     upkeep,
     writing,
@@ -56,6 +57,21 @@ def cli(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for _module in (about, health, reading, writing, transfer, indexing, judging, correcting, migrating, upkeep, plugins):
+_MODULES = (
+    about,
+    health,
+    reading,
+    writing,
+    transfer,
+    indexing,
+    judging,
+    correcting,
+    relevance,
+    migrating,
+    upkeep,
+    plugins,
+)
+
+for _module in _MODULES:
     for _command in _module.COMMANDS:
         cli.add_command(_command)

@@ -14,7 +14,7 @@ __all__ = ["OWN_COMMANDS", "Command"]
 OWN_COMMANDS = frozenset(
     {"backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "delete", "demo"}
     | {"doctor", "export", "get", "import", "index", "info", "migrate", "optimize", "plan-upgrade", "plugins"}
-    | {"report", "search", "spaces", "stats", "tag", "transforms", "warmup"}
+    | {"relevance", "report", "search", "spaces", "stats", "tag", "transforms", "warmup"}
 )
 """Commands that no plugin may provide: those of vecdb, and those it keeps for itself."""
 

@@ -6,7 +6,7 @@ together. Invariant: the same seed and clusters give the same resamples, whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,9 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.evaluation.intervals import Estimate
-from vecdb.evaluation.relevance import BINS, Curve, binned_error, brier_skill, equal_mass_bins, opis, opis_cuts
+from vecdb.evaluation.relevance import (
+    BINS,
+    Consistency,
+    Curve,
+    binned_error,
+    brier_skill,
+    equal_mass_bins,
+    opis_cuts,
+)
 
-__all__ = ["DEPTHS", "JudgedPool", "Measured", "compared", "estimated", "measurer"]
+__all__ = ["DEPTHS", "RESAMPLES", "Drawn", "JudgedPool", "Measured", "drawn", "measurer"]
 
 F32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -26,7 +34,7 @@ Measurer = Callable[[Floats | None], Measured]
 
 DEPTHS: Final = (1, 10)
 """How many hits a search asks for, where calibration is measured."""
-_RESAMPLES: Final = 200
+RESAMPLES: Final = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,14 +82,15 @@ def measurer(pool: JudgedPool, relevance: F32, threshold: float | None = None) -
     """
     rows = np.nonzero(pool.used)[0]
     values, labels = relevance[pool.used], pool.labels[pool.used]
-    curve, groups = Curve(values, labels), pool.groups[rows]
+    curve = Curve(values, labels)
     cuts = opis_cuts(values, labels) if labels.any() else np.zeros(1)
+    agree = Consistency(values, labels, rows.astype(np.int64), pool.groups, cuts)
     served = [(depth, *_served(pool, relevance, depth)) for depth in DEPTHS]
 
     def measure(weights: Floats | None) -> Measured:
         mass = None if weights is None else weights[rows]
         found = {"pr_auc": curve.area(mass), "precision_at_95": curve.at_recall(0.95, mass)[0]}
-        found["opis"] = opis(values, labels, groups, cuts, mass)
+        found["opis"] = agree(weights)
         for depth, owners, said, truth, bins in served:
             some = None if weights is None else weights[owners]
             found[f"ece_top{depth}"] = binned_error(said, truth, bins, some)
@@ -110,62 +119,53 @@ def _kept(values: F32, labels: npt.NDArray[np.bool_], threshold: float, weights:
     }
 
 
-def estimated(
-    measure: Measurer, clusters: Integers, *, seed: int = 0, resamples: int = _RESAMPLES, level: float = 0.95
-) -> dict[str, Estimate]:
-    """Return each number with the percentile interval of resampled clusters.
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Numbers by name, and the same over resampled clusters: two of them over the same clusters are drawn together."""
+
+    value: Measured
+    resamples: list[Measured]
+    queries: int
+
+    def estimates(self, level: float = 0.95) -> dict[str, Estimate]:
+        """Return each number with its percentile interval."""
+        tail = (1.0 - level) / 2.0
+        found = {}
+        for name, number in self.value.items():
+            known = np.array([each[name] for each in self.resamples])
+            known = known[~np.isnan(known)]
+            low, high = np.quantile(known, [tail, 1.0 - tail]) if len(known) else (np.nan, np.nan)
+            found[name] = Estimate(float(number), float(low), float(high), self.queries)
+        return found
+
+    def minus(self, other: Drawn) -> Drawn:
+        """Return the differences of what both have, over the same resamples."""
+        pairs = zip(self.resamples, other.resamples, strict=True)
+        return Drawn(_minus(self.value, other.value), [_minus(*pair) for pair in pairs], self.queries)
+
+
+def _minus(one: Measured, other: Measured) -> Measured:
+    return {name: number - other[name] for name, number in one.items() if name in other}
+
+
+def drawn(measure: Measurer, clusters: Integers, *, seed: int = 0, resamples: int = RESAMPLES) -> Drawn:
+    """Return what is measured, and measured of resamples.
 
     Parameters
     ----------
     measure : callable
         As `measurer` returns it.
     clusters : ndarray of int64, shape (q,)
+        Drawn whole, with replacement.
     seed, resamples : int
-    level : float, default 0.95
     """
-    return _intervals(
-        measure(None), [measure(weights) for weights in _weights(clusters, seed, resamples)], clusters, level
-    )
+    return Drawn(measure(None), [measure(weights) for weights in _weights(clusters, seed, resamples)], len(clusters))
 
 
-def compared(
-    one: Measurer,
-    other: Measurer,
-    clusters: Integers,
-    *,
-    seed: int = 0,
-    resamples: int = _RESAMPLES,
-    level: float = 0.95,
-) -> dict[str, Estimate]:
-    """Return the difference ``one - other`` of each number that both have; parameters as in `estimated`."""
-
-    def difference(weights: Floats | None) -> Measured:
-        first, second = one(weights), other(weights)
-        return {name: first[name] - second[name] for name in first if name in second}
-
-    return estimated(difference, clusters, seed=seed, resamples=resamples, level=level)
-
-
-def _weights(clusters: Integers, seed: int, resamples: int) -> list[Floats]:
-    """Return how often each query counts in each resample: clusters are drawn with replacement."""
+def _weights(clusters: Integers, seed: int, resamples: int) -> Iterator[Floats]:
+    """Yield how often each query counts in each resample."""
     numbers = np.unique(clusters, return_inverse=True)[1].reshape(-1)
     count = int(numbers.max(initial=-1)) + 1
-    if not count:
-        return []
     random = np.random.default_rng(seed)
-    return [
-        random.multinomial(count, np.full(count, 1.0 / count)).astype(np.float64)[numbers] for _ in range(resamples)
-    ]
-
-
-def _intervals(
-    value: Mapping[str, float], drawn: list[Measured], clusters: Integers, level: float
-) -> dict[str, Estimate]:
-    tail = (1.0 - level) / 2.0
-    found = {}
-    for name, number in value.items():
-        known = np.array([each[name] for each in drawn])
-        known = known[~np.isnan(known)]
-        low, high = np.quantile(known, [tail, 1.0 - tail]) if len(known) else (np.nan, np.nan)
-        found[name] = Estimate(float(number), float(low), float(high), len(clusters))
-    return found
+    for _ in range(resamples if count else 0):
+        yield random.multinomial(count, np.full(count, 1.0 / count)).astype(np.float64)[numbers]

@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 __all__ = [
     "BINS",
+    "Consistency",
     "Curve",
     "binned_error",
     "brier_skill",
     "calibration_error",
     "equal_mass_bins",
-    "opis",
     "opis_cuts",
     "pr_auc",
     "precision_at",
@@ -147,37 +147,52 @@ def brier_skill(probabilities: Values, labels: npt.NDArray[Any], weights: Floats
     return 1.0 - wrong / (rate * (1.0 - rate))
 
 
-def opis(
-    values: Values,
-    labels: npt.NDArray[Any],
-    groups: Integers,
-    cuts: Floats,
-    weights: Floats | None = None,
-) -> float:
-    """Return how much groups of queries disagree on what a threshold is worth (OPIS; Zhang et al., ICLR 2024).
+class Consistency:
+    """How much groups of queries disagree on what a threshold is worth, ready to be counted under any weights (OPIS).
 
     The utility of a threshold for a group is the harmonic mean of the share of its relevant candidates that pass and of
     the others that do not. Its variance between groups is averaged over thresholds: 0 where one threshold means the
-    same to all.
+    same to all (Zhang et al., Threshold-consistent margin loss, ICLR 2024, section 3).
 
     Parameters
     ----------
     values : ndarray, shape (n,)
     labels : ndarray of bool, shape (n,)
-    groups : ndarray of int64, shape (n,)
+    owners : ndarray of int64, shape (n,)
+        The query of each candidate.
+    groups : ndarray of int64, shape (q,)
+        The group of each query.
     cuts : ndarray of float64, shape (t,)
         Thresholds, rising; see `opis_cuts`.
-    weights : ndarray of float64, shape (n,), optional
-
-    Returns
-    -------
-    float
-        NaN with fewer than two groups that have candidates of both kinds.
     """
-    utilities = _utilities(values, np.asarray(labels, bool), groups, cuts, weights)
-    if len(utilities) < 2:
-        return float("nan")
-    return float(((utilities - utilities.mean(0)) ** 2).mean())
+
+    def __init__(
+        self, values: Values, labels: npt.NDArray[Any], owners: Integers, groups: Integers, cuts: Floats
+    ) -> None:
+        wanted, passes = np.asarray(labels, bool), np.searchsorted(cuts, values, side="right")
+        width = len(cuts) + 1
+        self._passing = []
+        for part in (wanted, ~wanted):
+            flat = np.bincount(owners[part] * width + passes[part], minlength=len(groups) * width)
+            table = flat.reshape(len(groups), width)[:, ::-1].cumsum(1)[:, ::-1]  # how many pass so many thresholds
+            self._passing.append(table.astype(np.float64))
+        numbers = np.unique(groups, return_inverse=True)[1].reshape(-1)
+        self._member = np.zeros((int(numbers.max(initial=-1)) + 1, len(groups)))
+        self._member[numbers, np.arange(len(groups))] = 1.0
+
+    def __call__(self, weights: Floats | None = None) -> float:
+        """Return the score, given how often each query counts (None: once).
+
+        NaN with fewer than two groups that have candidates of both kinds.
+        """
+        member = self._member if weights is None else self._member * weights
+        yes, no = (member @ table for table in self._passing)
+        known = (yes[:, 0] > 0) & (no[:, 0] > 0)
+        if np.count_nonzero(known) < 2:
+            return float("nan")
+        kept, left_out = yes[known, 1:] / yes[known, :1], 1.0 - no[known, 1:] / no[known, :1]
+        utility = 2.0 * kept * left_out / np.maximum(kept + left_out, 1e-12)
+        return float(((utility - utility.mean(0)) ** 2).mean())
 
 
 def opis_cuts(
@@ -190,24 +205,3 @@ def opis_cuts(
     wanted = np.asarray(labels, bool)
     found: Floats = np.quantile(values[wanted].astype(np.float64), 1.0 - np.linspace(recall[1], recall[0], steps))
     return found
-
-
-def _utilities(
-    values: Values, labels: npt.NDArray[np.bool_], groups: Integers, cuts: Floats, weights: Floats | None
-) -> Floats:
-    """Return the utility of each threshold for each group, shape (groups, cuts)."""
-    numbers = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    count = int(numbers.max(initial=-1)) + 1
-    mass = np.ones(len(values)) if weights is None else weights
-    passes = np.searchsorted(cuts, values, side="right")  # how many of the thresholds it passes
-    found = []
-    for wanted in (labels, ~labels):
-        table = np.zeros((count, len(cuts) + 1))
-        np.add.at(table, (numbers[wanted], passes[wanted]), mass[wanted])
-        found.append(table[:, ::-1].cumsum(1)[:, ::-1])
-    whole = [table[:, 0] for table in found]
-    known = (whole[0] > 0) & (whole[1] > 0)
-    kept, let_in = (table[known, 1:] / total[known, None] for table, total in zip(found, whole, strict=True))
-    left_out = 1.0 - let_in
-    both: Floats = 2.0 * kept * left_out / np.maximum(kept + left_out, 1e-12)
-    return both

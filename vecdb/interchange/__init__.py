@@ -11,6 +11,7 @@ from vecdb.interchange.exporting import FORMATS, ExportResult, export_data
 from vecdb.interchange.foreign import find_importer
 from vecdb.interchange.frames import to_arrow, to_pandas
 from vecdb.interchange.importing import from_table, import_data, inspect_source
+from vecdb.interchange.labelled import LabelledQueries, read_labelled
 from vecdb.interchange.queries import read_vectors
 from vecdb.interchange.run import ImportResult
 from vecdb.interchange.sources import SourceFacts
@@ -20,6 +21,7 @@ __all__ = [
     "FORMATS",
     "ExportResult",
     "ImportResult",
+    "LabelledQueries",
     "SourceFacts",
     "dumps",
     "export_data",
@@ -28,6 +30,7 @@ __all__ = [
     "import_data",
     "inspect_source",
     "loads",
+    "read_labelled",
     "read_vectors",
     "reads_itself",
     "to_arrow",

@@ -151,7 +151,7 @@ class AdapterType:
                 "What the networks read: the query, the scores of its ten best candidates, or both.",
                 choices=READS,
             ),
-            "axes": Param("int", 32, "Leading directions of the queries that are read.", 1, 4_096),
+            "axes": Param("int", 16, "Leading directions of the queries that are read.", 1, 4_096),
             "hidden": Param("int", 16, "Width of the hidden layer.", 1, 1_024),
             "networks": Param("int", 4, "How many are averaged; each stops early on another part.", 2, 32),
             "steps": Param("int", 400, "Steps of the descent, at most.", 1, 100_000),

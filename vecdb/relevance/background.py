@@ -33,6 +33,8 @@ _ROWS: Final = 100
 """Fewer random records say nothing of a tail."""
 _SURE: Final = 1e-12
 """The smallest number of random records that is expected to score as much."""
+_POOLED: Final = 20_000
+"""Scores that are kept of a background of all queries."""
 _SHAPES: Final = (-0.5, 0.5)
 
 
@@ -43,7 +45,7 @@ class Tail:
     Attributes
     ----------
     ordered : ndarray of float64, shape (q, n)
-        The scores, rising.
+        The scores, rising; one row may stand for all.
     start, shape, scale : ndarray of float64, shape (q,)
         Where the tail begins, and its two parameters.
     share : float
@@ -62,7 +64,8 @@ class Tail:
         shape = np.where(np.abs(self.shape) < 1e-6, 1e-6, self.shape)[:, None]
         tail = self.share * np.maximum(1.0 + shape * excess, 0.0) ** (-1.0 / shape)
         body = np.empty_like(tail)
-        for row, known in enumerate(self.ordered):
+        for row in range(len(scores)):
+            known = self.ordered[row % len(self.ordered)]
             body[row] = 1.0 - np.searchsorted(known, scores[row], side="left") / len(known)
         found: F64 = np.where(scores >= self.start[:, None], tail, np.maximum(body, self.share))
         return found
@@ -97,17 +100,22 @@ def pareto_tail(scores: F64, share: float) -> Tail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BackgroundFilter:
-    """Random records, and what being better than the best of them means."""
+    """Random records, and what being better than the best of them means.
+
+    `pooled` are scores of calibration queries on random records, where these are the background of every query.
+    """
 
     sample: F32
     metric: str
     share: float
     curve: PlattCurve | None
     threshold: float
+    pooled: F64 | None = None
 
     def expected(self, scores: F32, queries: F32, count: int) -> F64:
         """Return how many of `count` random records are expected to score at least as much, shape (q, m)."""
-        tail = pareto_tail(_scored(queries, self.sample, self.metric), self.share)
+        own = _scored(queries, self.sample, self.metric) if self.pooled is None else self.pooled[None]
+        tail = pareto_tail(own, self.share)
         there = np.where(np.isneginf(scores), 0.0, scores).astype(np.float64)
         return np.maximum(count * tail.above(there), _SURE)
 
@@ -128,6 +136,7 @@ class BackgroundFilter:
             "share": self.share,
             "curve": {} if self.curve is None else self.curve.state(),
             "threshold": self.threshold,
+            **({} if self.pooled is None else {"pooled": self.pooled}),
         }
 
 
@@ -154,6 +163,13 @@ class BackgroundType:
     )
     parameters: Mapping[str, Param] = field(
         default_factory=lambda: {
+            "of": Param(
+                "str",
+                "query",
+                "Whose scores on random records are the background: the query's own, or those of all calibration "
+                "queries together.",
+                choices=("query", "queries"),
+            ),
             "rows": Param("int", 1_000, "Random records that are scored for each query.", _ROWS, 100_000),
             "tail": Param("float", 0.1, "Share of them that is the tail.", 0.01, 0.5),
             "level": Param(
@@ -175,7 +191,9 @@ class BackgroundType:
                 needed=_ROWS,
             )
         some = np.sort(data.rng.permutation(found)[: params["rows"]])
-        plain = BackgroundFilter(np.array(data.sample[some]), data.space.metric, params["tail"], None, params["level"])
+        sample, metric = np.array(data.sample[some]), data.space.metric
+        pooled = _pooled(_scored(data.queries, sample, metric)) if params["of"] == "queries" else None
+        plain = BackgroundFilter(sample, metric, params["tail"], None, params["level"], pooled)
         return plain if _unlabelled(data, params["depth"]) else _calibrated(plain, data, params)
 
     def load(self, state: Mapping[str, Any]) -> BackgroundFilter:
@@ -187,7 +205,16 @@ class BackgroundType:
         made = load_curve(curve) if curve else None
         if made is not None and not isinstance(made, PlattCurve):
             raise CorruptionError("a background with another curve is stored", what="state", where="curve")
-        return BackgroundFilter(sample, metric, share, made, stored_threshold(state))
+        pooled = state_array(state, "pooled", np.float64, (None,)) if "pooled" in state else None
+        return BackgroundFilter(sample, metric, share, made, stored_threshold(state), pooled)
+
+
+def _pooled(scores: F64) -> F64:
+    """Return the scores of all queries on random records, rising; of many, those in equal steps of rank."""
+    ordered = np.sort(scores, axis=None)
+    if len(ordered) <= _POOLED:
+        return ordered
+    return np.asarray(ordered[np.linspace(0, len(ordered) - 1, _POOLED).round().astype(np.int64)], np.float64)
 
 
 def _unlabelled(data: RelevanceData, depth: int) -> bool:

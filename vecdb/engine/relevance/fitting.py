@@ -19,7 +19,7 @@ from vecdb.contracts.quiet import never, silent
 from vecdb.contracts.relevance import RelevanceFilter
 from vecdb.engine.relevance import border, material
 from vecdb.engine.view import CollectionView
-from vecdb.evaluation.pools import JudgedPool, estimated, measurer
+from vecdb.evaluation.pools import JudgedPool, drawn, measurer
 from vecdb.registry import Provided
 from vecdb.storage.relevance import Basis, FilterEntry, Judgements
 from vecdb.storage.relevancestore import FilterBlobs
@@ -151,8 +151,8 @@ def measured(provided: Provided, made: RelevanceFilter, data: Any, seed: int) ->
     pool = JudgedPool(data.scores, data.labels == 1, used, groups, groups)
     if not pool.labels[used].any() or pool.labels[used].all():
         return {}
-    of_filter = estimated(measurer(pool, said, made.threshold), groups, seed=seed)
-    of_scores = estimated(measurer(pool, data.scores), groups, seed=seed)
+    of_filter = drawn(measurer(pool, said, made.threshold), groups, seed=seed).estimates()
+    of_scores = drawn(measurer(pool, data.scores), groups, seed=seed).estimates()
     found = {name: _plain(each) for name, each in of_filter.items()}
     return {**found, "raw": {name: _plain(of_scores[name]) for name in _RAW}}
 
