@@ -30,8 +30,8 @@ def _fit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--labelled",
             type=_FILE,
             metavar="FILE",
-            help='Queries with their answers: lines of {"vector": [...], "relevant": IDS, "ignore": IDS, "group": ANY}, '
-            "or an .npz with arrays queries, relevant, ignore, group.",
+            help='Queries with answers: lines of {"vector": [...], "relevant": IDS, "ignore": IDS, "group": ANY}, or an '
+            ".npz with arrays queries, relevant, ignore, group.",
         ),
         click.option("--space", help="The space that the queries are of."),
         click.option("--pool", type=click.IntRange(min=1), default=100, show_default=True, help="Candidates of each."),
@@ -71,7 +71,8 @@ def relevance(
 ) -> None:
     """List, fit or drop relevance filters.
 
-    They say which hits are relevant, and drop the others from a search. A fit is measured on a quarter of the queries; intervals are in brackets. A stale filter was fitted on other scores.
+    They say which hits are relevant, and drop the others from a search. A fit is measured on a quarter of the queries;
+    intervals are in brackets. A stale filter was fitted on other scores.
     """
     wanted = [each for each in (name, refit, drop) if each is not None]
     if len(wanted) > 1:
