@@ -30,8 +30,8 @@ def _fit_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--labelled",
             type=_FILE,
             metavar="FILE",
-            help='Queries with answers: lines of {"vector": [...], "relevant": IDS, "ignore": IDS, "group": ANY}, or an '
-            ".npz with arrays queries, relevant, ignore, group.",
+            help='Queries with answers: lines of {"vector": [...], "relevant": IDS, "ignore": IDS, "group": ANY}, or '
+            "an .npz with arrays queries, relevant, ignore, group.",
         ),
         click.option("--space", help="The space that the queries are of."),
         click.option("--pool", type=click.IntRange(min=1), default=100, show_default=True, help="Candidates of each."),
