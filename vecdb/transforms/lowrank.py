@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from vecdb.contracts import Affine, FitData, Param, State, TransformCapabilities, state_array, state_value
-from vecdb.contracts.transform import Direction, Isometry
 from vecdb.errors import CorruptionError
 from vecdb.transforms.affine import AffineMap, Formula, load_affine, spectral_norm
+from vecdb.transforms.oneway import OneWay
 from vecdb.transforms.pairs import Rows32, Rows64, checked_rows
 from vecdb.transforms.procrustes import WIDTHS
 from vecdb.transforms.restore import MEAN
@@ -32,7 +32,7 @@ SHARE = 0.99
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LowRankMap:
+class LowRankMap(OneWay):
     """``f(x) = inner(x @ left)``: through r columns into the target.
 
     Attributes
@@ -51,23 +51,6 @@ class LowRankMap:
     def source_dim(self) -> int:
         return int(self.left.shape[0])
 
-    @property
-    def target_dim(self) -> int:
-        return self.inner.target_dim
-
-    @property
-    def direction(self) -> Direction:
-        return self.inner.direction
-
-    @property
-    def isometry(self) -> Isometry:
-        return "none"
-
-    @property
-    def fit(self) -> Mapping[str, Any]:
-        """What the fit says of itself."""
-        return self.inner.fit
-
     def _through(self, vectors: Rows32) -> Rows32:
         thin: Rows32 = checked_rows(vectors, self.source_dim) @ self.left
         return thin
@@ -83,15 +66,6 @@ class LowRankMap:
         form = self.inner.affine()
         scale = None if form.row_scale is None else self.row_scale
         return Affine(self.left.astype(np.float64) @ form.W, form.b, form.shift, scale)
-
-    def inverse(self) -> None:
-        return None
-
-    def companion(self) -> None:
-        return None
-
-    def uncertainty(self, vectors: Rows32) -> None:
-        return None
 
     def state(self) -> State:
         bound = -1.0 if self.lipschitz is None else self.lipschitz

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts import FitData, Param, State, TransformCapabilities, state_array
-from vecdb.contracts.transform import Direction, Isometry
 from vecdb.errors import CorruptionError
 from vecdb.transforms.adam import Adam, cosine_rate
 from vecdb.transforms.affine import AffineMap, Formula, load_affine, spectral_norm
 from vecdb.transforms.judge import best_of, judge_of
+from vecdb.transforms.oneway import OneWay
 from vecdb.transforms.pairs import Rows32, Rows64, checked_rows, go_on
 from vecdb.transforms.procrustes import WIDTHS
 from vecdb.transforms.restore import MEAN, Finish, Restore, finished
@@ -66,18 +66,18 @@ def gelu_slope(x: npt.NDArray[np.floating]) -> npt.NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MlpMap:
+class MlpMap(OneWay):
     """A linear map, a network beside it, and the length that residuals are brought to.
 
     Attributes
     ----------
-    base : AffineMap
+    inner : AffineMap
         The linear part; its `length`, where it has one, counts for the sum of both.
     mean, scale, W1, b1, W2 : ndarray of float32
         Of the network; `scale` is one over the deviation. W2 is zero where the linear map is better alone.
     """
 
-    base: AffineMap
+    inner: AffineMap
     mean: Rows32
     scale: Rows32
     W1: Rows32
@@ -86,34 +86,17 @@ class MlpMap:
 
     @property
     def source_dim(self) -> int:
-        return self.base.source_dim
-
-    @property
-    def target_dim(self) -> int:
-        return self.base.target_dim
-
-    @property
-    def direction(self) -> Direction:
-        return self.base.direction
-
-    @property
-    def isometry(self) -> Isometry:
-        return "none"
-
-    @property
-    def fit(self) -> Mapping[str, Any]:
-        """What the fit says of itself."""
-        return self.base.fit
+        return self.inner.source_dim
 
     @property
     def lipschitz(self) -> float | None:
-        if self.base.lipschitz is None or not self.W2.any():
-            return self.base.lipschitz
+        if self.inner.lipschitz is None or not self.W2.any():
+            return self.inner.lipschitz
         inside = spectral_norm((self.W1 * self.scale[:, None]).astype(np.float64))
-        return self.base.lipschitz + _SLOPE * inside * spectral_norm(self.W2.astype(np.float64))
+        return self.inner.lipschitz + _SLOPE * inside * spectral_norm(self.W2.astype(np.float64))
 
     def apply(self, vectors: Rows32) -> Rows32:
-        rows, base = checked_rows(vectors, self.source_dim), self.base
+        rows, base = checked_rows(vectors, self.source_dim), self.inner
         hidden = gelu((rows - self.mean) * self.scale @ self.W1 + self.b1)
         mapped: Rows32 = rows @ base.W + base.b + (hidden @ self.W2).astype(np.float32)
         if base.length:
@@ -124,18 +107,9 @@ class MlpMap:
     def affine(self) -> None:
         return None
 
-    def inverse(self) -> None:
-        return None
-
-    def companion(self) -> None:
-        return None
-
-    def uncertainty(self, vectors: Rows32) -> None:
-        return None
-
     def state(self) -> State:
         network = {name: getattr(self, name) for name in ("mean", "scale", "W1", "b1", "W2")}
-        return {"base": dict(self.base.state()), **network}
+        return {"base": dict(self.inner.state()), **network}
 
 
 @dataclass(frozen=True, slots=True)
