@@ -167,6 +167,8 @@ class _Group:
 
     def scan(self, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
         """Take every tile in; return (pairs looked at, completed)."""
+        if self.compiled and self.adjustment.form == "bias" and self.blocks.metric != "l2":
+            return self._scan_compiled(allowed, stop)
         scanned = 0
         for tile in tiles(self.blocks, self.plan.queries, allowed, *self._half()):
             if stop is not None and stop():
@@ -175,6 +177,31 @@ class _Group:
             with np.errstate(invalid="ignore", over="ignore", under="ignore"):
                 self._absorb(self._brackets(tile))
         return scanned, True
+
+    def _scan_compiled(self, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
+        """Do the same with pools that compiled code fills."""
+        from vecdb.corrections.compiled import CompiledPools, corrected_errors  # as in `_half`
+
+        plan, bias, count = self.plan, self.adjustment.table[:, 0], len(self.queries)
+        raw = None if self.adjustment.switch is None else CompiledPools(count, self.k, plan.errors.T, self._raw_best)
+        corrected = CompiledPools(count, self.k, corrected_errors(plan, bias, _ROUNDING), self._best)
+        scanned, complete = 0, True
+        for tile in tiles(self.blocks, plan.queries, allowed, *self._half(), by_row=True):
+            if stop is not None and stop():
+                complete = False
+                break
+            scanned += tile.products.size
+            with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+                if plan.form == "cosine":
+                    tile.products[:] *= tile.scales[:, None]
+                if raw is not None:
+                    raw.absorb(tile, tile.products)
+                tile.products[:] += bias[tile.positions][:, None]
+            corrected.absorb(tile, tile.products)
+        for pools, filled in ((self.pools, corrected), (self.raw_pools, raw)):
+            for pool, positions in zip(pools, filled.survivors() if filled is not None else [], strict=True):
+                pool.positions = positions
+        return scanned, complete
 
     def _half(self) -> tuple[Callable[..., F32], ...]:
         """Return the compiled conversion of float16 rows, where there is one."""
@@ -204,6 +231,8 @@ class _Group:
             self._add_bias(found)
             rejected = _below(self.pools, found)
         else:
+            for query in range(len(self.pools)):
+                self._raise_floor(query, found)
             rejected = np.stack([self._out_of_reach(query, found) for query in range(len(self.pools))])
         self._offer_all(self.pools, found, rejected, self._best)
 
@@ -229,6 +258,25 @@ class _Group:
         slack += np.float32(2.0**-120)
         found.lower += bias - slack
         found.upper += bias + slack
+
+    def _raise_floor(self, query: int, found: _Brackets) -> None:
+        """Find the floor that some good rows of a tile make, so that few others have their proximity computed.
+
+        Any k rows that may be returned make one: their least proximity. Those with the largest lesser factor are good.
+        """
+        lower, pool = found.lower[query], self.pools[query]
+        if found.excluded is not None:
+            lower = np.where(found.excluded, np.float32(-np.inf), lower)
+        if len(lower) < 4 * pool.k or float(pool.floor) > 0.0:
+            return
+        mean, deviation = self.adjustment.moments_of(query)
+        table = self.adjustment.table[found.positions]
+        factor = np.minimum((lower - table[:, 0]) / table[:, 1], (lower - np.float32(mean)) / np.float32(deviation))
+        factor = np.where(np.isnan(factor), np.float32(-np.inf), factor)
+        good = np.argpartition(-factor, pool.k - 1)[: pool.k]
+        if np.isfinite(factor[good]).all():
+            ends, _ = self._proximities(query, found.positions[good], lower[good], lower[good])
+            pool.floor = np.maximum(pool.floor, ends.min())
 
     def _out_of_reach(self, query: int, found: _Brackets) -> Bools:
         """Return which rows cannot be near enough: both factors of a proximity are at least the product."""
