@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vecdb.contracts.state import state_digest
 from vecdb.contracts.transform import Transform
 from vecdb.engine import transformborder as border
+from vecdb.engine.loaded import find_named, memory_of
 from vecdb.engine.names import check_name
 from vecdb.errors import (
     CorruptionError,
@@ -292,40 +293,11 @@ def set_quality(collection: Collection, name: str, quality: Mapping[str, Any]) -
 
 
 def find_transform(entry: CollectionEntry, name: object) -> TransformEntry:
-    """Return a stored transform by name.
-
-    Raises
-    ------
-    UnknownNameError
-    """
-    for transform in entry.transforms:
-        if transform.name == name:
-            return transform
-    known = [transform.name for transform in entry.transforms]
-    raise UnknownNameError(
-        f"collection {entry.name!r} has no transform {name!r}; it has {known}",
-        kind="transform",
-        name=name,
-        available=known,
-    )
+    """Return a stored transform by name; UnknownNameError if there is none."""
+    return find_named(entry.transforms, entry.name, "transform", name)
 
 
 # --- loading ----------------------------------------------------------------------------------------------
-
-
-class _Memory:
-    """What is loaded of the transforms of one opening of a file, by number."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[int, Loaded] = {}
-
-    def keep(self, sets: Container[int]) -> None:
-        """Let go of transforms that the catalog no longer names."""
-        for number in [number for number in self.loaded if number not in sets]:
-            self.loaded.pop(number, None)
-
-    def unmap(self) -> None:
-        """Nothing lies in the map: everything is a copy."""
 
 
 def load_transform(
@@ -343,9 +315,7 @@ def load_transform(
         What is stored is damaged.
     """
     provided = _provided(entry, registry)
-    memory = snapshot.state.loaded_indexes.get("transforms")
-    if memory is None:
-        memory = snapshot.state.loaded_indexes.setdefault("transforms", _Memory())
+    memory = memory_of(snapshot.state, "transforms")
     known: Loaded | None = memory.loaded.get(entry.set)
     if known is not None and known.provided.thing is provided.thing and known.entry == entry:
         return known

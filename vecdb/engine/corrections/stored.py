@@ -6,7 +6,7 @@ Invariant: banks are used only after their digest was compared. Corrections belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from vecdb.contracts.params import settle_stored
 from vecdb.contracts.state import state_array, state_digest
 from vecdb.corrections import Banks, Kind, kind_named
-from vecdb.errors import CorruptionError, ExistsError, ParameterError, StateError, UnknownNameError, VecdbError
+from vecdb.engine.loaded import find_named, memory_of
+from vecdb.errors import CorruptionError, ExistsError, ParameterError, StateError, VecdbError
 from vecdb.storage.blobs import stored_bytes_of
 from vecdb.storage.corrections import CorrectionEntry, read_correction_state, read_table
 from vecdb.storage.correctionstore import Table, remove_corrections, replace_table, store_correction
@@ -156,41 +157,11 @@ def put_table(collection: Collection, number: int, rows: int, table: Table) -> C
 
 
 def find_correction(entry: CollectionEntry, name: object) -> CorrectionEntry:
-    """Return a stored correction by name.
-
-    Raises
-    ------
-    UnknownNameError
-    """
-    for correction in entry.corrections:
-        if correction.name == name:
-            return correction
-    known = [correction.name for correction in entry.corrections]
-    raise UnknownNameError(
-        f"collection {entry.name!r} has no correction {name!r}; it has {known}",
-        hint="Fit one with fit_correction()." if not known else None,
-        kind="correction",
-        name=name,
-        available=known,
-    )
+    """Return a stored correction by name; UnknownNameError if there is none."""
+    return find_named(entry.corrections, entry.name, "correction", name, hint="Fit one with fit_correction().")
 
 
 # --- loading ----------------------------------------------------------------------------------------------
-
-
-class Memory:
-    """What is loaded of the corrections of one opening of a file, by number."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[int, Loaded] = {}
-
-    def keep(self, sets: Container[int]) -> None:
-        """Let go of corrections that the catalog no longer names."""
-        for number in [number for number in self.loaded if number not in sets]:
-            self.loaded.pop(number, None)
-
-    def unmap(self) -> None:
-        """Nothing lies in the map: everything is a copy."""
 
 
 def load_correction(snapshot: Snapshot, collection: CollectionEntry, entry: CorrectionEntry) -> Loaded:
@@ -203,9 +174,7 @@ def load_correction(snapshot: Snapshot, collection: CollectionEntry, entry: Corr
     CorruptionError
         What is stored is damaged.
     """
-    memory = snapshot.state.loaded_indexes.get("corrections")
-    if memory is None:
-        memory = snapshot.state.loaded_indexes.setdefault("corrections", Memory())
+    memory = memory_of(snapshot.state, "corrections")
     known: Loaded | None = memory.loaded.get(entry.set)
     if known is None:
         known = memory.loaded[entry.set] = _load(snapshot.tx, collection, entry)

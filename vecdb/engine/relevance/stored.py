@@ -7,12 +7,13 @@ its digest was compared. Bytes: docs/explanation/storage-design.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from vecdb.contracts.relevance import RelevanceFilter
 from vecdb.contracts.state import state_digest
+from vecdb.engine.loaded import find_named, memory_of
 from vecdb.engine.relevance import border
 from vecdb.engine.relevance.basis import basis_of, mismatch
 from vecdb.engine.view import CollectionView
@@ -142,40 +143,11 @@ def drop_filter(collection: Collection, name: object) -> Callable[[WriteTx], Non
 
 
 def find_filter(entry: CollectionEntry, name: object) -> FilterEntry:
-    """Return a stored filter by name.
-
-    Raises
-    ------
-    UnknownNameError
-    """
-    for each in entry.filters:
-        if each.name == name:
-            return each
-    known = [each.name for each in entry.filters]
-    raise UnknownNameError(
-        f"collection {entry.name!r} has no relevance filter {name!r}; it has {known}",
-        kind="relevance filter",
-        name=name,
-        available=known,
-    )
+    """Return a stored filter by name; UnknownNameError if there is none."""
+    return find_named(entry.filters, entry.name, "relevance filter", name)
 
 
 # --- loading ----------------------------------------------------------------------------------------------
-
-
-class _Memory:
-    """What is loaded of the filters of one opening of a file, by number."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[int, LoadedFilter] = {}
-
-    def keep(self, sets: Container[int]) -> None:
-        """Let go of filters that the catalog no longer names."""
-        for number in [number for number in self.loaded if number not in sets]:
-            self.loaded.pop(number, None)
-
-    def unmap(self) -> None:
-        """Nothing lies in the map: everything is a copy."""
 
 
 def load_filter(
@@ -193,9 +165,7 @@ def load_filter(
         What is stored is damaged.
     """
     provided = provided_for(entry, registry)
-    memory = snapshot.state.loaded_indexes.get("relevance")
-    if memory is None:
-        memory = snapshot.state.loaded_indexes.setdefault("relevance", _Memory())
+    memory = memory_of(snapshot.state, "relevance")
     known: LoadedFilter | None = memory.loaded.get(entry.set)
     if known is not None and known.provided.thing is provided.thing:
         return known
