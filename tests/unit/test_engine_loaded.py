@@ -23,7 +23,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(name):
 
 
 def test_where_there_is_none_the_hint_says_what_to_do():
-    with pytest.raises(UnknownNameError, match="Fit one."):
+    with pytest.raises(UnknownNameError, match="Fit one"):
         find_named([], "docs", "correction", "a", hint="Fit one.")
 
 
