@@ -320,6 +320,6 @@ class Searching:
     def _short(self, wished: lanes.Wish, query: npt.NDArray[Any]) -> Hits | None:
         with self._database._read() as snapshot:
             hits = lanes.answer(snapshot, wished, query, self._database._settings.recorder.note)
-        if hits is not None and self._number in self._database._traffic and hits.columns.origin != "native":
+        if hits is not None and self._number in self._database._traffic:
             self._database._traffic[self._number].note([hits])
         return hits

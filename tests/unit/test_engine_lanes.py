@@ -392,3 +392,51 @@ def test_hits_of_a_bridged_lane_count_as_traffic(bridged, taken, db):
     bridged.docs.search(bridged.old[0], space="old", k=4)
     bridged.docs.search(bridged.old[0], space="old", k=4)
     assert taken[-1] and counted.drain() == {}
+
+
+@pytest.mark.parametrize("indexed", [(), ("old",), ("old", "new")])
+@pytest.mark.parametrize("new", [40, 150, 290])
+def test_a_half_migrated_store_has_a_lane_with_the_same_list(db, taken, new, indexed):
+    from tests.unit.test_bridge_answers import World
+    from vecdb.engine.migration.traffic import Traffic
+
+    world = World(db, n=300, new=new, name="mixed")
+    world.fit()
+    docs = world.docs
+    for space in indexed:
+        docs.create_index(space, "flat")
+    for wishes in ({}, {"include": ()}, {"k": 40, "exact": True}):
+        long = [docs.search(query, space="new", explain=True, **wishes) for query in world.queries]
+        taken.clear()
+        counted = db._traffic[docs._number] = Traffic()
+        for query, expected in zip(world.queries, long, strict=True):
+            same(docs.search(query, space="new", **wishes), expected)
+        assert taken == [False] + [True] * 19
+        bridged = [hit.id for hits in long for hit in hits if hit.origin != "native"]
+        assert sum(counted.drain().values()) == len(bridged) > 0
+    batch = docs.search(world.queries, space="new")
+    for hits, query in zip(batch, world.queries, strict=True):
+        same(hits, docs.search(query, space="new"))
+    assert taken[-1]
+    world.have_new(range(300))
+    assert {hit.origin for hit in docs.search(world.queries[0], space="new")} == {"native"} and not taken[-1]
+
+
+def test_wishes_that_change_the_list_stay_out_of_the_lane(db, taken):
+    from tests.unit.test_bridge_answers import World
+
+    world = World(db, n=300, new=100, name="mixed")
+    world.fit()
+    docs, query = world.docs, world.queries[3]
+    plain = docs.search(query, space="new")
+    same(docs.search(query, space="new"), plain)
+    assert taken[-1]
+    taken.clear()
+    for unusual in ({"calibration": "rrf"}, {"prior": 0.5}, {"spaces": "native"}, {"spaces": ["new", "old"]}):
+        same(docs.search(query, space="new", **unusual), docs.search(query, space="new", **unusual))
+    assert taken == []
+    narrow = docs.search(query, space="new", where={"even": True})
+    same(docs.search(query, space="new", where={"even": True}), narrow)
+    assert all(int(hit.id[1:]) % 2 == 0 for hit in narrow) and taken == [False, False]
+    same(docs.search(query, space="new"), plain)
+    assert taken[-1]

@@ -27,7 +27,7 @@ from vecdb.kernels import loader
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.spaces import SpaceView
-from vecdb.types import Hits, Space
+from vecdb.types import HitColumns, Hits, Space
 
 if TYPE_CHECKING:
     from vecdb.blocks import VectorBlocks
@@ -94,6 +94,10 @@ def wish(of: tuple[Guard, int], numbers: tuple[Any, ...], include: Sequence[str]
     return None if text is None and where is not None else Wish(*of, space, k, exact, recall, effort, include, text)
 
 
+Find = Callable[[CollectionView, F32], "Found | None"]
+Note = Callable[[int, F32], None]
+
+
 class _Lane(NamedTuple):
     """What was settled.
 
@@ -103,24 +107,19 @@ class _Lane(NamedTuple):
         Of the query.
     changes : int
         Of the registry: a plugin that came or went may know another way.
-    way : VectorClass or None
-        How the query gets to the vectors of `request.space`, if they are of another space.
-    request : SearchRequest
-        The first one; of its queries nothing is used.
-    find : callable
-        ``find(view, queries)``: positions and canonical scores of one query, None if it has to go the long way.
+    usables : tuple of (int, Usable)
+        The indexes that are asked, by the number of their space.
+    columns : callable
+        ``columns(view, queries, note)``: the hits of one query, None if it has to go the long way.
     """
 
     entry: CollectionEntry
     asked: Space
-    changes: int
-    way: VectorClass | None
-    request: search.SearchRequest
-    space_view: SpaceView
     registry: PluginRegistry
-    usable: Usable | None
+    changes: int
+    usables: tuple[tuple[int, Usable], ...]
     warn: Warner | None
-    find: Callable[[CollectionView, F32], Found | None]
+    columns: Callable[[CollectionView, F32, Note], HitColumns | None]
 
 
 def keep(
@@ -129,25 +128,109 @@ def keep(
     """Remember what a search that was just answered has settled, if the next one can begin with its vector."""
     if view.is_past or not loader.loaded():
         return
-    asked, way = request.space, None
-    if view.entry.transforms:
-        known = bridged.alone(view, request, registry)
-        if known is None:
-            return
-        way, allowed = known
-        request = request._replace(space=way.space, allowed=allowed, origin=way.origin)
+    made = _through(view, request, registry) if view.entry.transforms else _direct(view, request, registry)
+    if made is None:
+        return
+    lanes: dict[Wish, _Lane] = view.snapshot.state.derived.setdefault("lanes", {})
+    if len(lanes) >= _MOST:
+        lanes.clear()
+    lanes[wished] = _Lane(view.entry, request.space, registry, registry.changes, made[0], warn, made[1])
+
+
+_Made = tuple[tuple[tuple[int, "Usable"], ...], Callable[[CollectionView, F32, Note], "HitColumns | None"]]
+
+
+def _direct(view: CollectionView, request: search.SearchRequest, registry: PluginRegistry) -> _Made | None:
+    """Return how the vectors of the query's own space answer."""
+    found = _seeker(view, request, registry)
+    if found is None:
+        return None
+    usables, space_view, find = found
+    return usables, partial(_of_one, request, space_view, find, None)
+
+
+def _through(view: CollectionView, request: search.SearchRequest, registry: PluginRegistry) -> _Made | None:
+    """Return how vectors answer, of which some may be reached through transforms."""
+    known = bridged.alone(view, request, registry)
+    if known is None:
+        return _mixed(view, request, registry)
+    way, allowed = known
+    found = _seeker(view, request._replace(space=way.space, allowed=allowed), registry)
+    if found is None:
+        return None
+    usables, space_view, find = found
+    shown = request._replace(space=way.space, origin=way.origin)
+    return usables, partial(_of_one, shown, space_view, find, None if way.direct else way)
+
+
+def _mixed(view: CollectionView, request: search.SearchRequest, registry: PluginRegistry) -> _Made | None:
+    several = bridged.several(view, request, registry)
+    if several is None:
+        return None
+    usables: list[tuple[int, Usable]] = []
+    finds = []
+    for (way, allowed), deep in zip(several.parts, several.depths(request.k), strict=True):
+        found = _seeker(view, request._replace(space=way.space, allowed=allowed, k=deep), registry)
+        if found is None:
+            return None
+        usables += found[0]
+        finds.append((way, found[2]))
+    return tuple(usables), partial(_of_several, request, several, tuple(finds), registry)
+
+
+def _of_one(
+    request: search.SearchRequest,
+    space_view: SpaceView,
+    find: Find,
+    way: VectorClass | None,
+    view: CollectionView,
+    queries: F32,
+    note: Note,
+) -> HitColumns | None:
+    mapped = queries if way is None else way.levels(queries)[-1]
+    found = find(view, mapped)
+    if found is None:
+        return None
+    if way is not None:
+        note(way.space.id, mapped)
+    return search.columns(view, space_view, request, [found])[0]
+
+
+def _of_several(
+    request: search.SearchRequest,
+    several: bridged.Several,
+    finds: tuple[tuple[VectorClass, Find], ...],
+    registry: PluginRegistry,
+    view: CollectionView,
+    queries: F32,
+    note: Note,
+) -> HitColumns | None:
+    answers = []
+    for way, find in finds:
+        levels = way.levels(queries)
+        found = find(view, levels[-1])
+        if found is None:
+            return None
+        answers.append((levels, found))
+    for (way, _), (levels, _) in zip(finds, answers, strict=True):
+        if way.walks:
+            note(way.space.id, levels[-1])
+    asked = request._replace(queries=queries)
+    return bridged.columns_of(view, asked, [several.merging(view, asked, registry, note).of_found(answers)])[0]
+
+
+def _seeker(
+    view: CollectionView, request: search.SearchRequest, registry: PluginRegistry
+) -> tuple[tuple[tuple[int, Usable], ...], SpaceView, Find] | None:
+    """Return what finds the best of the vectors of one space, and by which index."""
     space_view = view.space(request.space)
     allowed = search.allowed_for(view, space_view, request) if request.allowed is None else request.allowed
     by_index = view.entry.indexes and not request.exact
     usable = still_chosen(view.snapshot.state, registry, request.space.id) if by_index else None
     find = _finder(view, space_view, request, allowed, usable)
     if find is None:
-        return
-    lanes: dict[Wish, _Lane] = view.snapshot.state.derived.setdefault("lanes", {})
-    if len(lanes) >= _MOST:
-        lanes.clear()
-    way = None if way is None or way.direct else way
-    lanes[wished] = _Lane(view.entry, asked, registry.changes, way, request, space_view, registry, usable, warn, find)
+        return None
+    return () if usable is None else ((request.space.id, usable),), space_view, find
 
 
 def _finder(
@@ -156,7 +239,7 @@ def _finder(
     request: search.SearchRequest,
     allowed: search.Allowed,
     usable: Usable | None,
-) -> Callable[[CollectionView, F32], Found | None] | None:
+) -> Find | None:
     if allowed.parts is None or not allowed.count:
         return None
     if usable is not None and usable.parts:
@@ -166,7 +249,7 @@ def _finder(
             return partial(_by_route, space_view, route)
         if not _is_scanned(view, space_view, request, allowed, usable):
             return None
-    elif view.entry.indexes and not request.exact:
+    elif usable is None and view.entry.indexes and not request.exact:
         return None
     verify(view, space_view, allowed.mask, allowed.count)
     blocks = scan_order(view, space_view)
@@ -202,22 +285,17 @@ def answer(snapshot: Snapshot, wished: Wish, query: npt.NDArray[Any], note: Call
     lane = None if lanes is None else lanes.get(wished)
     if lane is None or not loader.ready():
         return None
-    entry, space, changes, way, request, space_view, registry, usable, warn, find = lane
-    if registry.changes != changes:
+    entry, space, registry, changes, usables, warn, find = lane
+    if registry.changes != changes or query.shape != (space.dim,) or not is_plain_query(query):
         return None
-    if usable is not None and still_chosen(snapshot.state, registry, request.space.id) is not usable:
-        return None
-    if query.shape != (space.dim,) or not is_plain_query(query):
-        return None
+    for number, usable in usables:
+        if still_chosen(snapshot.state, registry, number) is not usable:
+            return None
     queries = query.reshape(1, space.dim)
     view = CollectionView(snapshot, entry)
-    mapped = queries if way is None else way.levels(queries)[-1]
-    found = find(view, mapped)
-    if found is None:
+    columns = find(view, queries, note)
+    if columns is None:
         return None
     note(space.id, queries)
-    if way is not None:
-        note(way.space.id, mapped)
-    columns = search.columns(view, space_view, request, [found])
     said = () if warn is None else partial(search.Warnings(warn, queries).of, 0)
-    return Hits(columns[0], seq=view.seq, warnings=said)
+    return Hits(columns, seq=view.seq, warnings=said)

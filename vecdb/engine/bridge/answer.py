@@ -20,7 +20,8 @@ from vecdb.engine import search
 from vecdb.engine.bridge import folding, masks, scales
 from vecdb.engine.bridge.calibration import RANKED, Curve, Line, by_rank, evidence, expected
 from vecdb.engine.bridge.classes import Memory, Reach, VectorClass, memory_of, reach_of
-from vecdb.engine.bridge.columns import Ranked, columns_of
+from vecdb.engine.bridge.columns import Ranked
+from vecdb.engine.bridge.columns import columns_of as columns_of
 from vecdb.engine.view import CollectionView
 from vecdb.errors import SpaceMismatchError
 from vecdb.registry import PluginRegistry
@@ -111,7 +112,13 @@ def answer(
             key = view.number, asked.request.space.id
             memory_of(view).alone[key] = (_state(view, registry()), parts[0])
         return _one(view, asked.request, asked.asked, parts[0], warn, registry, asked.note)
-    return _Answer(view, asked, reach, parts, hidden, registry()).hits(warn)
+    made = _Answer(view, asked, reach, parts, hidden, registry())
+    usual = asked.among is None and asked.calibration is None and asked.prior == 0.0 and len(asked.asked) == 1
+    if len(parts) > 1 and not hidden and usual and _is_plain(view, asked.request):
+        key = view.number, asked.request.space.id
+        known = Several(reach, tuple((part.each, part.allowed) for part in parts), made.method(), made.heads())
+        memory_of(view).several[key] = (_state(view, registry()), known)
+    return made.hits(warn)
 
 
 def answer_again(
@@ -123,9 +130,14 @@ def answer_again(
 ) -> list[Hits] | None:
     """Return what `answer` would, if it is known that one class answers at this state; None: it has to be found out."""
     known = memory_of(view).alone.get((view.number, request.space.id)) if _is_plain(view, request) else None
-    if known is None or known[0] != _state(view, registry()):
-        return None
-    return _one(view, request, {request.space.name: request.queries}, known[1], warn, registry, note)
+    if known is not None and known[0] == _state(view, registry()):
+        return _one(view, request, {request.space.name: request.queries}, known[1], warn, registry, note)
+    found = several(view, request, registry())
+    return (
+        None
+        if found is None or request.correction is not None
+        else found.merging(view, request, registry(), note).hits(warn)
+    )
 
 
 def alone(
@@ -136,6 +148,65 @@ def alone(
     if known is None or known[0] != _state(view, registry):
         return None
     return known[1].each, known[1].allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How long the head of each class's list is that `lists` compares, and how far each is believed."""
+
+    sizes: tuple[int, ...]
+    trust: tuple[float, ...]
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> Heads:
+        """Return what classes with so many vectors that may answer are due."""
+        total = sum(counts)
+        sizes = tuple(expected(count, total) for count in counts)
+        return cls(sizes, tuple(evidence(counts[0], count, total) for count in counts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Several:
+    """The classes that answer plain searches of one state, none of them folded or out of reach, and by which method.
+
+    Attributes
+    ----------
+    reach : Reach
+    parts : tuple of (VectorClass, Allowed)
+    method : str
+    """
+
+    reach: Reach
+    parts: tuple[tuple[VectorClass, search.Allowed], ...]
+    method: str
+    heads: Heads
+
+    def merging(
+        self,
+        view: CollectionView,
+        request: search.SearchRequest,
+        registry: PluginRegistry,
+        note: Callable[[int, F32], None],
+    ) -> _Answer:
+        """Return what answers a request as these classes do."""
+        parts = [_Part(each, allowed) for each, allowed in self.parts]
+        asked = Bridged(request, {request.space.name: request.queries}, note=note)
+        return _Answer(view, asked, self.reach, parts, {}, registry, self)
+
+    def depths(self, wanted: int) -> list[int]:
+        """Return how many candidates of each class a list of `wanted` hits is made of."""
+        return (
+            [max(wanted, size) for size in self.heads.sizes] if self.method == "lists" else [wanted] * len(self.parts)
+        )
+
+
+def several(view: CollectionView, request: search.SearchRequest, registry: PluginRegistry) -> Several | None:
+    """Return the classes that answer a plain search at this state, if it is known that they are several."""
+    known = memory_of(view).several.get((view.number, request.space.id)) if _is_plain(view, request) else None
+    if known is None or known[0] != _state(view, registry):
+        return None
+    found: Several = known[1]
+    return found
 
 
 def _is_plain(view: CollectionView, request: search.SearchRequest) -> bool:
@@ -250,7 +321,10 @@ class _Answer:
         parts: list[_Part],
         hidden: Mapping[str, int],
         registry: PluginRegistry,
+        known: Several | None = None,
     ) -> None:
+        self._method = None if known is None else known.method
+        self._heads = None if known is None else known.heads
         self._began = time.perf_counter()
         self._view = view
         self._asked = asked
@@ -266,10 +340,9 @@ class _Answer:
     def merged(self) -> Merged:
         """Return the list of each query."""
         wanted = self._request.k + self._request.offset
-        method = self._method()
-        for part in self._parts:
-            deep = expected(part.allowed.count, self._total) if method == "lists" else 0
-            self._find(part, max(wanted, deep))
+        method = self.method()
+        for part, size in zip(self._parts, self.heads().sizes, strict=True):
+            self._find(part, max(wanted, size) if method == "lists" else wanted)
         search.check_cancelled(self._request)
         ranked = [self._merge(row, method, wanted) for row in range(len(self._request.queries))]
         return Merged(ranked, self._reason(), self._plan(method, ranked) if self._request.explain else None)
@@ -365,8 +438,25 @@ class _Answer:
 
     # --- calibrating ---
 
-    def _method(self) -> str:
+    def of_found(self, found: Sequence[tuple[list[F32], Found]]) -> Ranked:
+        """Return the list of one query, of whose candidates each class has found its own: levels, and the best."""
+        for part, (levels, best) in zip(self._parts, found, strict=True):
+            part.levels, part.found = levels, [best]
+        return self._merge(0, self.method(), self._request.k)
+
+    def method(self) -> str:
         """Return how scores are brought on one scale; "" where there is one class only."""
+        if self._method is None:
+            self._method = self._find_method()
+        return self._method
+
+    def heads(self) -> Heads:
+        """Return what `lists` compares."""
+        if self._heads is None:
+            self._heads = Heads.of([part.allowed.count for part in self._parts])
+        return self._heads
+
+    def _find_method(self) -> str:
         if len(self._parts) == 1:
             return ""
         method = scales.chosen_method(self._asked.calibration, [part.each for part in self._parts])
@@ -425,23 +515,20 @@ class _Answer:
 
         Small classes are shifted less: theirs says little, and the reference rows have spoken already.
         """
-        counts = [part.allowed.count for part in self._parts]
-        sizes = [expected(count, self._total) for count in counts]
-        heads = [each[:size].mean() if len(each) else 0.0 for each, size in zip(scores, sizes, strict=True)]
-        trust = [evidence(counts[0], count, self._total) for count in counts]
-        return [each + share * (heads[0] - head) for each, head, share in zip(scores, heads, trust, strict=True)]
+        known = self.heads()
+        heads = [_mean(each[:size]) if len(each) else 0.0 for each, size in zip(scores, known.sizes, strict=True)]
+        return [each + share * (heads[0] - head) for each, head, share in zip(scores, heads, known.trust, strict=True)]
 
     def _merge(self, row: int, method: str, wanted: int) -> Ranked:
         """Return the best of all classes for one query, offset and least score applied."""
-        scores, raws, rows, owners = self._calibrated(row, method), [], [], []
+        view, scores, rows = self._view, self._calibrated(row, method), []
         for number, part in enumerate(self._parts):
-            positions, raw = part.found[row]
             if self._asked.prior and method and part.each.direct:
                 scores[number] = scores[number] + self._asked.prior
-            raws.append(part.raws[row] if part.raws else raw)
-            rows.append(self._view.space(part.each.space).rows_at(self._view.tx, positions))
-            owners.append(np.full(len(raw), number))
-        score, raw, record, owner = (np.concatenate(each) for each in (scores, raws, rows, owners))
+            rows.append(view.space(part.each.space).rows_at(view.tx, part.found[row][0]))
+        score, record = np.concatenate(scores), np.concatenate(rows)
+        raw = np.concatenate([part.raws[row] if part.raws else part.found[row][1] for part in self._parts])
+        owner = np.repeat(np.arange(len(rows)), [len(each) for each in rows])
         second = owner if method in RANKED else -raw
         order = np.lexsort((record, second, -score))
         if self._request.min_score is not None:
@@ -493,6 +580,11 @@ class _Answer:
                 "seconds": time.perf_counter() - self._began,
             }
         )
+
+
+def _mean(scores: F64) -> float:
+    """Return ``scores.mean()``, the same bits without its checks."""
+    return float(np.add.reduce(scores) / len(scores))
 
 
 def _shares(classes: Sequence[Mapping[str, Any]]) -> dict[str, float]:

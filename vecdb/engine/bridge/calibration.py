@@ -76,7 +76,7 @@ def matched(cross: F64, native: F64) -> Line:
     cross, native : ndarray of float64, shape (r,)
         Scores of the same rows; of rows of one score the deviation is left as it is.
     """
-    means = cross.sum() / len(cross), native.sum() / len(native)
+    means = np.add.reduce(cross) / len(cross), np.add.reduce(native) / len(native)
     spreads = [math.sqrt(float(np.dot(left, left)) / len(left)) for left in (cross - means[0], native - means[1])]
     return _line(float(means[0]), spreads[0], float(means[1]), spreads[1])
 

@@ -126,12 +126,15 @@ class Memory:
     reaches: dict[Any, tuple[CollectionEntry, int, Reach]] = field(default_factory=dict)
     alone: dict[tuple[int, int], tuple[tuple[int, int], Any]] = field(default_factory=dict)
     """By collection and space: the only class that answers at a version of the file, and which of its vectors may."""
+    several: dict[tuple[int, int], tuple[tuple[int, int], Any]] = field(default_factory=dict)
+    """The same where several do."""
     tables: Tables = field(default_factory=Tables)
 
     def keep(self, sets: Container[int]) -> None:
         """Let go of everything that names a transform: the catalog changed."""
         self.reaches.clear()
         self.alone.clear()
+        self.several.clear()
 
     def unmap(self) -> None:
         """Stay: nothing lies in the map."""
