@@ -72,6 +72,7 @@ class Filtering:
         negatives: Any = "pool",
         pool: int = 100,
         groups: Sequence[Any] | None = None,
+        correction: str | None = None,
         params: Mapping[str, Any] | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -101,6 +102,8 @@ class Filtering:
             So many best candidates of each query are looked at, found by exact search, through bridges where there are.
         groups : sequence of hashables, optional
             Queries that belong together (one user, one source) are never split between fit and measurement.
+        correction : str, optional
+            Name of a stored score correction: the filter is for searches with it.
         params : mapping, optional
             Parameters of the kind; those left out have their defaults.
         seed : int, default 0
@@ -142,6 +145,7 @@ class Filtering:
             material.given_judgements(len(matrix), relevant_ids, ignore_ids, negatives, groups),
             check_count("pool", pool, 1),
             check_count("seed", seed, 0),
+            correction=0 if correction is None else stored.correction_named(entry, chosen, correction),
             progress=given.watched(progress, cancel)[0],
             cancel=given.watched(progress, cancel)[1],
         )
@@ -153,6 +157,7 @@ class Filtering:
         *,
         space: str | None = None,
         queries: Any = None,
+        correction: str | None = None,
         seed: int | None = None,
         progress: Progress | None = None,
         cancel: CancelCheck | None = None,
@@ -167,6 +172,9 @@ class Filtering:
         queries : array_like of shape (q, dim), or list of str, optional
             The stored queries as the model of `space` embeds them, in their order; needed for another space. They are
             stored in the place of the old ones.
+        correction : str, optional
+            Name of a stored score correction. Default: the one it was fitted with, as long as that is there; another
+            space needs one of its own.
         seed : int, optional
             Default: as before.
         progress, cancel : callable, optional
@@ -214,6 +222,7 @@ class Filtering:
             judged,
             known.pool,
             known.seed if seed is None else check_count("seed", seed, 0),
+            correction=self._correction_again(chosen, known, correction),
             progress=watched[0],
             cancel=watched[1],
         )
@@ -229,6 +238,13 @@ class Filtering:
         """
         self._database._write(stored.drop_filter(self._key, name))
 
+    def _correction_again(self, space: Space, known: relevances.FilterEntry, name: str | None) -> int:
+        entry = self._entry()
+        if name is not None:
+            return stored.correction_named(entry, space, name)
+        same = space.id == known.space and known.correction in {each.set for each in entry.corrections}
+        return known.correction if same else 0
+
     def _queries_for(self, space: Space, queries: Any) -> npt.NDArray[np.float32]:
         """Return calibration queries as vectors of a space."""
         if asking.is_text(queries):
@@ -240,9 +256,12 @@ class Filtering:
     def _fit_and_store(self, job: fitting.Job, known: relevances.FilterEntry | None = None) -> FilterInfo:
         """Make the pool by searching, fit, measure, store; return what became of it."""
         registry = self._database._registry
+        names = {each.set: each.name for each in self._entry().corrections}
 
         def ask(rows: npt.NDArray[np.float32], k: int) -> HitsBatch:
-            found: HitsBatch = cast("Searching", self).search(rows, k, space=job.space.name, exact=True, include=())
+            found: HitsBatch = cast("Searching", self).search(
+                rows, k, space=job.space.name, exact=True, include=(), correction=names.get(job.correction)
+            )
             return found
 
         with self._view() as view:

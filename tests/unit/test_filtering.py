@@ -240,3 +240,158 @@ def test_a_filter_sees_the_company_of_a_hit_whatever_was_asked_for(docs, world):
     least = float(plain.scores[2])
     some = docs.search(world[1][3], k=10, min_score=least, relevance="r")
     assert len(some) + some.dropped == 3
+
+
+def test_a_filter_is_for_the_correction_it_was_fitted_with(docs, world):
+    """Corrected scores are another scale: a filter of raw ones refuses them, and one of theirs refuses raw ones."""
+    docs.fit_correction("hubs", bank=world[1][60:])
+    fit(docs, world, "raw")
+    info = fit(docs, world, "corrected", correction="hubs")
+    assert info.correction == "hubs" and not info.stale
+    plain = docs.search(world[1][0], correction="hubs", k=5)
+    kept = docs.search(world[1][0], correction="hubs", k=5, relevance="corrected")
+    assert kept.ids == plain.ids[: len(kept)] and len(kept) + kept.dropped == 5
+    for name, correction in (("raw", "hubs"), ("corrected", None)):
+        with pytest.raises(errors.StaleError, match="it was fitted on scores"):
+            docs.search(world[1][0], correction=correction, relevance=name)
+    assert docs.refit_relevance("corrected").correction == "hubs"
+    docs.drop_correction("hubs")
+    assert [(each.name, each.stale) for each in docs.relevance_filters] == [("raw", False), ("corrected", True)]
+    assert docs.refit_relevance("corrected").correction is None
+    with pytest.raises(errors.UnknownNameError):
+        fit(docs, world, "other", correction="hubs")
+
+
+def test_another_process_sees_a_filter_and_one_without_its_plugin_says_so(docs, world):
+    from vecdb import PluginRegistry, hookimpl
+    from vecdb.relevance.scored import CalibratedType
+
+    class Acme:
+        @hookimpl
+        def vecdb_register_relevance_filters(self):
+            from dataclasses import replace
+
+            return [replace(CalibratedType(), name="acme.curve")]
+
+    path = docs.database.path
+    docs.database.close()
+    with vecdb.open(path, plugins=PluginRegistry([Acme()], entry_points=False)) as db:
+        fit(db.collection("docs"), world, kind="acme.curve")
+        assert db.collection("docs").search(world[1][0], relevance="r").dropped > 0
+    with vecdb.open(path, plugins=PluginRegistry(entry_points=False)) as db:
+        other = db.collection("docs")
+        with pytest.raises(errors.PluginMissingError):
+            other.search(world[1][0], relevance="r")
+        (info,) = other.relevance_filters
+        assert not info.available and "acme.curve" in info.reason and info.threshold is None
+        assert db.check().ok
+        other.drop_relevance("r")
+
+
+def test_a_filter_of_another_version_is_stale(docs, world):
+    from dataclasses import replace
+
+    from vecdb import PluginRegistry, hookimpl
+    from vecdb.relevance.scored import CalibratedType
+
+    def plugin(version):
+        class Acme:
+            @hookimpl
+            def vecdb_register_relevance_filters(self):
+                return [replace(CalibratedType(), name="acme.curve", version=version)]
+
+        return PluginRegistry([Acme()], entry_points=False)
+
+    path = docs.database.path
+    docs.database.close()
+    with vecdb.open(path, plugins=plugin(1)) as db:
+        fit(db.collection("docs"), world, kind="acme.curve")
+    with vecdb.open(path, plugins=plugin(2)) as db:
+        other = db.collection("docs")
+        assert other.relevance_filters[0].stale
+        with pytest.raises(errors.StaleError, match="version 1"):
+            other.search(world[1][0], relevance="r")
+        other.refit_relevance("r")
+        assert other.search(world[1][0], relevance="r").dropped > 0
+
+
+def test_a_plugin_that_breaks_its_contract_is_named_and_nothing_is_stored(docs, world):
+    from dataclasses import replace
+
+    from vecdb import PluginRegistry, hookimpl
+    from vecdb.relevance.scored import CalibratedFilter, CalibratedType
+
+    class Wild(CalibratedFilter):
+        def relevance(self, scores, queries, vectors, *, count):
+            return (2 * np.ones(scores.shape)).astype(np.float32)
+
+    class WildType(CalibratedType):
+        def fit(self, data, params):
+            made = super().fit(data, params)
+            return Wild(made.curve, made.threshold)
+
+        def load(self, state):
+            made = super().load(state)
+            return Wild(made.curve, made.threshold)
+
+    class Acme:
+        @hookimpl
+        def vecdb_register_relevance_filters(self):
+            return [replace(WildType(), name="acme.wild")]
+
+    path = docs.database.path
+    docs.database.close()
+    with vecdb.open(path, plugins=PluginRegistry([Acme()], entry_points=False)) as db:
+        with pytest.raises(errors.PluginContractError, match="not between 0 and 1"):
+            fit(db.collection("docs"), world, kind="acme.wild")
+        assert db.collection("docs").relevance_filters == ()
+
+
+def test_a_filter_survives_a_migration_that_is_finished_and_one_that_is_rolled_back(docs, world):
+    fit(docs, world)
+    ids = [f"r{row}" for row in range(COUNT)]
+    vectors = dict(zip(ids, world[2], strict=True))
+    docs.add_space("new", dim=DIM)
+
+    def encode(records):
+        return np.stack([vectors[record.id] for record in records])
+
+    for end in ("rollback", "finish"):
+        migration = docs.migrate("old", "new", encode, inputs="records", policy="random", canary=0.0, trust=True)
+        migration.run()
+        getattr(migration, end)()
+        assert docs.database.check().ok
+    left = {each.name: each.stale for each in docs.relevance_filters}
+    assert left in ({}, {"r": False}, {"r": True})
+    if left:
+        info = docs.refit_relevance("r", space="new", queries=world[3])
+        assert docs.search(world[3][0], space="new", relevance="r")[0].relevance >= info.threshold
+
+
+def test_damage_is_found_and_nothing_else_fails(docs, world):
+    """A byte of a stored filter that flips is found by `check`, and named by a search that needs it."""
+    fit(docs, world)
+    path = docs.database.path
+    docs.database.close()
+    data = bytearray(path.read_bytes())
+    needle = b"threshold"
+    place = data.find(needle)
+    assert place > 0
+    while place >= 0:
+        data[place] ^= 0x20
+        place = data.find(needle, place)
+    path.write_bytes(data)
+    with vecdb.open(path, mode="r") as db:
+        report = db.check()
+        assert not report.ok and any("filter" in problem or "blob" in problem for problem in report.problems)
+        other = db.collection("docs")
+        assert len(other.search(world[1][0])) == 10
+        with pytest.raises(errors.CorruptionError):
+            other.search(world[1][0], relevance="r")
+
+
+def test_texts_are_embedded_by_the_encoder_of_the_space(docs, world):
+    texts = {f"query {row}": world[1][row] for row in range(ASKED)}
+    docs.set_encoder("old", lambda some: np.stack([texts[text] for text in some]))
+    info = docs.fit_relevance("r", "threshold", queries=list(texts), relevant_ids=[f"r{row}" for row in range(ASKED)])
+    assert info.queries == ASKED and info.positives > 100

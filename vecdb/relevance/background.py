@@ -35,7 +35,7 @@ _SURE: Final = 1e-12
 """The smallest number of random records that is expected to score as much."""
 _POOLED: Final = 20_000
 """Scores that are kept of a background of all queries."""
-_SHAPES: Final = (-0.5, 0.5)
+_SHAPES: Final = (0.0, 0.5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

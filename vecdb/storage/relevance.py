@@ -144,7 +144,8 @@ def filter_from_plain(plain: Any) -> FilterEntry:
     named: dict[str, Any] = dict(zip(_NUMBERS, stored_numbers(numbers, "catalog", len(_NUMBERS)), strict=True))
     named |= dict(zip(_TEXTS, _typed(texts, str, len(_TEXTS)), strict=True))
     params, report = _typed(facts, dict, 2)
-    if type(created) is not float or not math.isfinite(created) or len(lines) > len(_BLOBS):
+    sound = type(created) is float and math.isfinite(created) and type(basis) is type(lines) is list
+    if not sound or len(lines) > len(_BLOBS):
         raise ValueError(f"an impossible relevance filter {named['name']!r}")
     known = tuple(BlobLine(_blob(blob), *stored_numbers([length], "catalog")) for blob, length in lines)
     classes = tuple(tuple(stored_numbers(each, "catalog")) for each in basis)

@@ -163,9 +163,12 @@ def _unsuited(
     if space.id != entry.space:
         return f"it was fitted for queries of space {loaded.space.name!r}, and this one is of {space.name!r}"
     if asked.correction != entry.correction:
-        told = {0: "without a correction"}
+        told = {
+            0: "without a correction",
+            **{each.set: f"with correction {each.name!r}" for each in view.entry.corrections},
+        }
         fitted, found = (
-            told.get(number, "with a correction of its own") for number in (entry.correction, asked.correction)
+            told.get(number, "with a correction that was dropped") for number in (entry.correction, asked.correction)
         )
         return f"it was fitted on scores {fitted}, and these are {found}"
     able: RelevanceCapabilities = loaded.provided.thing.capabilities

@@ -115,6 +115,25 @@ def _refuse_taken(current: CollectionEntry, name: str, replaces: int | None) -> 
             )
 
 
+def correction_named(entry: CollectionEntry, space: Space, name: str) -> int:
+    """Return the set of the score correction of this name.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of this name in the space.
+    """
+    known = {each.name: each.set for each in entry.corrections if each.space == space.id}
+    if name not in known:
+        raise UnknownNameError(
+            f"space {space.name!r} of collection {entry.name!r} has no correction {name!r}; it has {list(known)}",
+            kind="correction",
+            name=name,
+            available=list(known),
+        )
+    return known[name]
+
+
 def refuse_name(entry: CollectionEntry, name: str) -> None:
     """Refuse a name that a filter has already.
 
@@ -234,7 +253,7 @@ def describe(view: CollectionView, registry: PluginRegistry) -> tuple[FilterInfo
 def info_of(view: CollectionView, entry: FilterEntry, registry: PluginRegistry) -> FilterInfo:
     """Return one filter as people see it."""
     spaces = {space.id: space for space in view.entry.spaces.values()}
-    known = {each.set: each.name for each in getattr(view.entry, "corrections", ())}
+    known = {each.set: each.name for each in view.entry.corrections}
     stale_for, available, reason, threshold = _standing(view, spaces[entry.space], entry, registry)
     return FilterInfo(
         name=entry.name,
@@ -270,6 +289,8 @@ def _standing(
     except VecdbError as error:
         return False, False, error.message, None
     able: Any = loaded.provided.thing.capabilities
+    if entry.correction and entry.correction not in {each.set for each in view.entry.corrections}:
+        return True, True, "the correction that it was fitted with was dropped", loaded.filter.threshold
     reason = mismatch(view.entry, space, entry.basis, basis_of(view, space, registry), able)
     return reason is not None, True, reason, loaded.filter.threshold
 
