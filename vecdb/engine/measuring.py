@@ -25,6 +25,7 @@ from vecdb.engine.recall import as_stored
 from vecdb.engine.scanorder import scan_order
 from vecdb.engine.views import BuildView, PinnedView
 from vecdb.errors import CancelledError
+from vecdb.kernels import loader
 from vecdb.registry import Provided
 from vecdb.storage.measured import NOTHING, Measured, StoredCurve
 from vecdb.types import CancelCheck, Metric
@@ -48,6 +49,8 @@ _SOON: Final = 0.5
 """The ladder begins at the last effort whose recall is below this..."""
 _ENOUGH: Final = 0.998
 """...and ends with the first that reaches this: who asks for more is answered by a scan."""
+_PATIENCE: Final = 0.1
+"""Seconds between two looks whether measuring was cancelled, while kernels are compiled."""
 _NEIGHBOURS: Final = 100
 _LEAST_NEIGHBOURS: Final = 20
 
@@ -117,6 +120,7 @@ def measure(
     """
     if provided.thing.capabilities.exact or view.count < MEASURE_FROM:
         return NOTHING
+    _load_kernels(cancel)
     bench = _Bench(provided, index, view, cancel)
     curves: list[StoredCurve] = []
     told = border.effort_curve(provided, index)
@@ -131,6 +135,18 @@ def measure(
         curves += bench.curves("recorded", None, recorded[-QUERIES:])
     asked = 0 if recorded is None else len(recorded)
     return Measured(tuple(curves), round(1_000 * bench.dimension()), asked)
+
+
+def _load_kernels(cancel: CancelCheck | None) -> None:
+    """Wait for the compiled kernels, so that all of a curve is measured on the path that searches will take.
+
+    While they were still being loaded, an index could answer the first batch by numpy, which finds everything at any
+    effort: the ladder ended at its first step, and what was stored was a single point that no recall could be had from.
+    """
+    loader.request()
+    while not loader.wait(_PATIENCE) and loader.loading():
+        if cancel is not None and cancel():
+            raise CancelledError("measuring an index was cancelled")
 
 
 def _members(view: BuildView, seed: int) -> Positions:

@@ -152,6 +152,11 @@ def loaded() -> bool:
     return _loader.ready
 
 
+def loading() -> bool:
+    """Return whether a loading was requested and has not ended, well or badly."""
+    return _loader.thread is not None and not _loader.finished.is_set()
+
+
 def wait(timeout: float | None = None) -> bool:
     """Wait until a requested loading has ended, well or badly; return `ready`.
 
