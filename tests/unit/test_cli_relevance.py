@@ -107,3 +107,19 @@ def test_texts_stand_in_for_vectors(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"text": "one", "relevant": 3}\n\n{"text": "two"}\n')
     found = read_labelled(tmp_path / "q.jsonl")
     assert (found.queries, found.relevant) == (["one", "two"], [[3], []])
+
+
+def test_a_search_shows_relevance_and_says_how_many_it_left_out(world, capsys):
+    path, asked, folder = world
+    np.savez(folder / "q.npz", queries=asked, relevant=np.array([f"r{n}" for n in range(60)]))
+    run(capsys, "relevance", path, "docs", "--fit", "shop", "--kind", "calibrated", "--labelled", str(folder / "q.npz"))
+    vector = json.dumps(asked[0].tolist())
+    code, out, err = run(capsys, "search", path, "docs", "--vector", vector, "--relevance", "shop")
+    assert code == 0 and "relevance" in out and "not relevant" in out + err
+    _, out, _ = run(capsys, "search", path, "docs", "--vector", vector, "--relevance", "shop", "--json")
+    answer = json.loads(out)
+    assert answer["dropped"] + len(answer["hits"]) == 10
+    assert all(0 < hit["relevance"] <= 1 for hit in answer["hits"])
+    _, out, _ = run(capsys, "search", path, "docs", "--vector", vector, "--json")
+    assert "dropped" not in json.loads(out) and "relevance" not in json.loads(out)["hits"][0]
+    assert run(capsys, "search", path, "docs", "--vector", vector, "--relevance", "other")[0] == 3

@@ -395,3 +395,43 @@ def test_texts_are_embedded_by_the_encoder_of_the_space(docs, world):
     docs.set_encoder("old", lambda some: np.stack([texts[text] for text in some]))
     info = docs.fit_relevance("r", "threshold", queries=list(texts), relevant_ids=[f"r{row}" for row in range(ASKED)])
     assert info.queries == ASKED and info.positives > 100
+
+
+def test_a_backup_has_the_filters(docs, world, tmp_path):
+    fit(docs, world)
+    before = docs.search(world[1][:5], relevance="r").ids
+    docs.database.backup(tmp_path / "copy.vecdb")
+    with vecdb.open(tmp_path / "copy.vecdb", mode="r") as db:
+        assert db.collection("docs").search(world[1][:5], relevance="r").ids == before
+
+
+def test_a_filter_that_may_rescore_goes_on_beside_bridged_answers(docs, world):
+    """Its kind says so, native answers were there before, and reference rows bring the others to their scale."""
+    from dataclasses import replace
+
+    from vecdb import PluginRegistry, hookimpl
+    from vecdb.relevance.scored import SCORES_ALONE, CalibratedType
+
+    class Acme:
+        @hookimpl
+        def vecdb_register_relevance_filters(self):
+            return [replace(CalibratedType(), name="acme.on", capabilities=replace(SCORES_ALONE, transfer="rescore"))]
+
+    path = docs.database.path
+    docs.add_space("new", dim=DIM)
+    ids = [f"r{row}" for row in range(COUNT)]
+    docs.set_vectors("new", ids, world[2])
+    docs.database.close()
+    with vecdb.open(path, plugins=PluginRegistry([Acme()], entry_points=False)) as db:
+        other = db.collection("docs")
+        other.fit_relevance("on", "acme.on", space="new", queries=world[3], relevant_ids=ids[:ASKED])
+        other.fit_relevance("off", "calibrated", space="new", queries=world[3], relevant_ids=ids[:ASKED])
+        other.fit_transform("new", "old", "procrustes")
+        other.upsert(["s1", "s2"], {"old": world[0][:2]})
+        assert [each.stale for each in other.relevance_filters] == [False, True]
+        assert other.search(world[3][0], space="new", relevance="on").dropped > 0
+        with pytest.raises(errors.StaleError):
+            other.search(world[3][0], space="new", relevance="off")
+        assert other.search(world[3][0], space="new", spaces="native", relevance="off").dropped > 0
+        with pytest.raises(errors.StaleError, match="calibration"):
+            other.search(world[3][0], space="new", calibration="rrf", relevance="on")

@@ -97,6 +97,8 @@ def _record(record: Record) -> dict[str, Any]:
 @click.option("--feedback", type=click.IntRange(min=1), help="Search again, moved towards so many of the best hits.")
 @click.option("--exact", is_flag=True, help="Compare with every vector, whatever index there is.")
 @click.option("--correction", metavar="NAME", help="Order hits by scores that this stored correction makes.")
+@click.option("--relevance", metavar="NAME", help="Leave out hits that this stored filter calls not relevant.")
+@click.option("--allow-stale", is_flag=True, help="Use the filter even if it was fitted on other scores.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out this many of the best hits.")
 @click.option("--min-score", type=float, help="Leave out hits below this score.")
 @click.option("--normalise", is_flag=True, help="Divide each query by its norm (int8 files).")
@@ -163,8 +165,24 @@ def _table(hits: Hits, out: Output) -> None:
         (place, *([values[hit.id]] if values else []), str(hit.id), hit.score, *_description(hit))
         for place, hit in enumerate(hits, 1)
     ]
-    columns = ("", *(["group"] if values else []), "id", "score", "text", "metadata")
+    judged = any(hit.relevance is not None for hit in hits)
+    rows = (
+        [(*row[:-2], float(hit.relevance or 0.0), *row[-2:]) for row, hit in zip(rows, hits, strict=True)]
+        if judged
+        else rows
+    )
+    columns = (
+        "",
+        *(["group"] if values else []),
+        "id",
+        "score",
+        *(["relevance"] if judged else []),
+        "text",
+        "metadata",
+    )
     out.table(columns, rows, empty="no hits", clipped=("text", "metadata"))
+    if hits.dropped:
+        out.note(f"{hits.dropped} not relevant")
     for warning in (*hits.warnings, *([] if hits.complete else [f"incomplete: {hits.reason}"])):
         out.note(warning)
 
@@ -187,6 +205,8 @@ def _answer(hits: Hits) -> dict[str, Any]:
         "warnings": list(hits.warnings),
         "seq": hits.seq,
     }
+    if hits.dropped or any(hit.relevance is not None for hit in hits):
+        answer["dropped"] = hits.dropped
     if hits.groups is not None:
         answer["groups"] = [{"value": group.value, "ids": list(group.ids)} for group in hits.groups]
     if hits.plan is not None:
@@ -202,6 +222,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "space": hit.space,
         "text": hit.text,
         "metadata": hit.metadata,
+        **({} if hit.relevance is None else {"relevance": hit.relevance}),
     }
 
 

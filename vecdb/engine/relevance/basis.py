@@ -78,12 +78,14 @@ def mismatch(
     """Return why a filter that was fitted for one basis may not judge answers of another; None if it may.
 
     A filter whose kind may judge bridged scores once they are on the native scale (transfer "rescore") is not troubled
-    by bridged ones beside native ones, if native ones were there before.
+    by bridged ones beside native ones, if it was fitted on native ones and reference rows bring the others there.
     """
     if fitted == found:
         return None
     if able.transfer == "rescore" and fitted == native_basis(space) and (space.id,) in found:
-        return None
+        scaled = {each.set for each in entry.transforms if each.reference}
+        if all(scaled.issuperset(each[1:]) for each in found):
+            return None
     return f"it was fitted on {_told(entry, fitted)}, and {_told(entry, found)} answer now"
 
 
