@@ -59,12 +59,12 @@ def test_what_is_known_of_both_models_is_found(looked_at):
 
 def test_documents_in_random_order_do_not_drift_and_another_collection_does(looked_at):
     before, after, _ = looked_at
-    assert not [remark for remark in before["mini6"].remarks if "elsewhere" in remark]
+    assert not [remark for remark in before["mini6"].remarks if "order of age" in remark]
     others = DOCUMENTS, after.vectors
-    (remark,) = [remark for remark in after.remarks if "elsewhere" in remark]
+    assert [remark for remark in after.remarks if "order of age" in remark]
     worst = max(after.drift.windows, key=lambda window: window.coefficient)
     assert worst.stop == others[1] and worst.first >= others[0] - worst.stop // 10
-    assert worst.coefficient > 10 * after.drift.limit and f"{worst.stop:,}" in remark
+    assert worst.coefficient > 10 * after.drift.limit and after.drift.change is not None
 
 
 def test_a_sample_tells_of_the_whole(looked_at):

@@ -4,6 +4,7 @@ The constants were computed on the same points by scikit-learn 1.9.1 (silhouette
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.unit.test_health_measures import points
 from vecdb.evaluation import top_k
 from vecdb.evaluation.health.classes import classes, silhouettes
 from vecdb.evaluation.health.distributions import duplicates, histogram, norms, scores
-from vecdb.evaluation.health.drift import drift, energies
+from vecdb.evaluation.health.drift import drift, energies, steps_of, tables
 from vecdb.evaluation.health.evalrank import evalrank, ranks_among
 from vecdb.evaluation.health.plane import plane
 from vecdb.evaluation.health.versions import cka, overlaps, versions
@@ -221,12 +222,47 @@ def test_the_energy_distance_is_that_of_the_published_package():
     rows, numbers = clusters()
     numbers[0] = 0  # as it was given to the package
     away = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(-1)).astype(np.float32)
-    (found,) = energies(away, (numbers == 0).astype(np.float32)[:, None])
-    assert found == pytest.approx(ENERGY / BETWEEN, rel=1e-5)
+    groups = (numbers != 0).astype(np.int64)
+    sizes = np.bincount(groups)
+    (table,) = tables(away, [groups], 2)
+    for found in (*energies(table, sizes), *steps_of(table, sizes)):
+        assert found == pytest.approx(ENERGY / BETWEEN, rel=1e-5)
 
 
 def test_energies_of_points_that_are_all_alike_are_nothing():
-    assert energies(np.zeros((4, 4), np.float32), np.array([[1], [1], [0], [0]], np.float32)).tolist() == [0.0]
+    table = tables(np.zeros((4, 4), np.float32), [np.array([0, 0, 1, 1])], 2)[0]
+    assert energies(table, np.array([2, 2])).tolist() == [0.0, 0.0]
+
+
+@given(st.integers(0, 500), st.integers(2, 4))
+def test_energies_are_what_their_definition_says(seed, groups):
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((30, 3))
+    numbers = random.permutation(np.arange(30) % groups)
+    away = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(-1))
+
+    def plain(one, other):
+        between = away[np.ix_(one, other)].mean()
+        within = [away[np.ix_(each, each)].sum() / (len(each) * (len(each) - 1)) for each in (one, other)]
+        return (2 * between - sum(within)) / (2 * between)
+
+    own = [np.flatnonzero(numbers == place) for place in range(groups)]
+    rest = [np.flatnonzero(numbers != place) for place in range(groups)]
+    (table,) = tables(away.astype(np.float32), [numbers], groups)
+    sizes = np.bincount(numbers)
+    assert energies(table, sizes) == pytest.approx([plain(*each) for each in zip(own, rest, strict=True)], abs=1e-5)
+    expected = [plain(one, other) for one, other in pairwise(own)]
+    assert steps_of(table, sizes) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_step_says_when_things_changed():
+    rows = np.random.default_rng(0).standard_normal((1_000, 8))
+    rows[600:] += 1
+    found = drift(rows, ages(1_000), 1_000, "l2")
+    assert found.change == 6 and len(found.drifted) == 10  # all differ from the rest: half is old, half is new
+    assert max(found.steps) == found.steps[5] > 3 * found.step_limit > 0
+    still = drift(rows[:600], ages(600), 600, "l2")
+    assert still.change is None and not still.drifted
 
 
 def ages(n):
@@ -250,7 +286,7 @@ def test_a_window_that_lies_elsewhere_is_named(metric):
     worst = max(found.windows, key=lambda each: each.coefficient)
     assert (worst.first, worst.stop, worst.sampled) == (7_000, 8_000, 100)
     assert worst.p == pytest.approx(1 / 201) and worst.coefficient > found.limit > 0
-    assert found.shift[0] == 0 and max(found.shift) == found.shift[7]
+    assert found.change in (7, 8) and len(found.steps) == 9
     assert [each.stop for each in found.windows[:-1]] == [each.first for each in found.windows[1:]]
 
 
@@ -262,7 +298,7 @@ def test_drift_of_few_is_nothing_and_of_many_takes_a_part():
     assert sum(each.sampled for each in found.windows) == 2_000
     assert drift(rows, ages(5_000), 5_000, "l2") == found
     alike = drift(np.ones((100, 3)), ages(100), 100, "l2")
-    assert not alike.drifted and alike.shift == (0.0,) * 5
+    assert not alike.drifted and alike.steps == (0.0,) * 4
 
 
 # --- versions ---------------------------------------------------------------------------------------------

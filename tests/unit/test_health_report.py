@@ -175,7 +175,7 @@ def test_pictures_stay_in_their_frames(values, size):
     estimate = Estimate(value, low, high, 9)
     drawn(pictures.dimensions(Dimension(estimate, estimate, 5, tuple(sorted(values[:5]))), 16, values[5]))
     windows = tuple(Window(n * size, (n + 1) * size, 20, each, 0.5) for n, each in enumerate(values))
-    drawn(pictures.drifting(Drift(windows, values[1], (-values[2], values[3]), (0.0,) * 7)))
+    drawn(pictures.drifting(Drift(windows, values[1], (-values[2], values[3]), tuple(values[:6]), values[6])))
     drawn(pictures.mapped(plane(np.random.default_rng(size).standard_normal((9, 3)) * values[0])))
     drawn(pictures.lengths(norms(np.array(values)[:, None])))
     shares = np.array(values) / sum(values)

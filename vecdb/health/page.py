@@ -117,7 +117,9 @@ def _of_use(space: SpaceHealth) -> Iterator[str]:
     if curves is not None:
         yield figure(curves, "Recall against effort, as measured when indexes were built.")
     if space.drift is not None:
-        caption = "Drift over commits: each window of vectors against all others; grey is what chance gives a window."
+        caption = (
+            "Drift over commits: windows of vectors in order of age. Grey is what chance gives against all others."
+        )
         yield figure(pictures.drifting(space.drift), caption)
     common = pictures.neighbours(space.versions)
     if common is not None:

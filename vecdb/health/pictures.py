@@ -169,12 +169,12 @@ def recalls(indexes: Sequence[IndexHealth]) -> str | None:
 
 
 def drifting(found: Drift) -> str:
-    """Return the distance of each window from all others, with what chance gives."""
-    middles = [(window.first + window.stop) / 2 for window in found.windows]
+    """Return the distance of each window from all others and from the one before, with what chance gives."""
+    names = ("from all others", "from the one before")
     values = [window.coefficient for window in found.windows]
-    total = found.windows[-1].stop
-    top = max(*values, found.limit, 1e-4) * 1.15
-    frame = svg.Frame((0.0, float(total)), (min(0.0, *values, found.chance[0]) * 1.1, top), left=66)
+    lowest = min(0.0, *values, *found.steps, found.chance[0]) * 1.1
+    highest = 1.15 * max(*values, *found.steps, found.limit, found.step_limit, 1e-4)
+    frame = svg.Frame((0.0, float(found.windows[-1].stop)), (lowest, highest), left=66, top=svg.below(names))
     ticks = [0.0, *(float(window.stop) for window in found.windows)]
     kept = ticks[:: max(1, math.ceil(len(ticks) / 6))]
     parts = [svg.band(frame, *found.chance)]
@@ -182,12 +182,14 @@ def drifting(found: Drift) -> str:
     limit = frame.up(found.limit)
     parts.append(svg.rule((frame.left, limit), (svg.WIDTH - svg.RIGHT, limit), "line", 1.2, "4 3"))
     parts.append(svg.text(frame.left + 4, limit - 4, "limit of chance", "start"))
-    parts.append(svg.line(frame, list(zip(middles, values, strict=True)), 0))
-    for place, window in enumerate(found.windows):
-        series = 1 if window.coefficient > found.limit else 0
-        parts.append(svg.dots(frame, [(middles[place], window.coefficient)], series, 4))
+    middles = [(window.first + window.stop) / 2 for window in found.windows]
+    edges = [float(window.first) for window in found.windows[1:]]
+    for place, points in enumerate((zip(middles, values, strict=True), zip(edges, found.steps, strict=True))):
+        known = list(points)
+        parts += [svg.line(frame, known, place), svg.dots(frame, known, place, 3.6)]
     said = ", ".join(f"{value:.4f}" for value in values)
-    return svg.picture(frame, parts, f"Drift over windows from old to new: {said}; by chance below {found.limit:.4f}")
+    label = f"Drift over windows from old to new: {said}; by chance below {found.limit:.4f}"
+    return svg.picture(frame, parts + svg.legend(names), label)
 
 
 def _level(value: float) -> str:

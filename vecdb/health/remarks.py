@@ -68,11 +68,20 @@ def _indexes(health: SpaceHealth) -> Iterator[str]:
 
 
 def _drift(health: SpaceHealth) -> Iterator[str]:
-    if health.drift is None:
+    found = health.drift
+    if found is None:
         return
-    for window in health.drift.windows:
-        if window.coefficient > max(MOVED, health.drift.limit):
-            yield (
-                f"vectors {window.first + 1:,} to {window.stop:,} in order of age lie elsewhere than the others "
-                f"(energy coefficient {window.coefficient:.3f}, by chance up to {health.drift.limit:.3f})"
-            )
+    moved = [each for each in found.windows if each.coefficient > max(MOVED, found.limit)]
+    if found.change is not None and len(moved) > 1:
+        start = found.windows[found.change].first + 1
+        step = f"energy coefficient {max(found.steps):.3f}, by chance up to {found.step_limit:.3f}"
+        yield (
+            f"{len(moved)} of {len(found.windows)} windows differ from the others; the largest step ({step}) lies near "
+            f"vector {start:,} in order of age"
+        )
+        return
+    for window in moved:
+        yield (
+            f"vectors {window.first + 1:,} to {window.stop:,} in order of age lie elsewhere than the others "
+            f"(energy coefficient {window.coefficient:.3f}, by chance up to {found.limit:.3f})"
+        )

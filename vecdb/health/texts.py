@@ -99,6 +99,9 @@ def _drift(health: SpaceHealth) -> Iterator[Row]:
         worst = max(health.drift.windows, key=lambda each: each.coefficient)
         reading = f"window {worst.first + 1:,} to {worst.stop:,}; by chance up to {health.drift.limit:.4f}"
         yield "drift, largest of windows", f"{worst.coefficient:.4f}", reading
+        place = max(range(len(health.drift.steps)), key=health.drift.steps.__getitem__)
+        after = f"after vector {health.drift.windows[place].stop:,}; by chance up to {health.drift.step_limit:.4f}"
+        yield "drift, largest step", f"{health.drift.steps[place]:.4f}", after
     for each in health.versions:
         beside = f"of {each.k} in common, by chance {100 * each.overlap_by_chance:.1f} %; CKA {each.cka:.2f}"
         yield f"neighbours as in {each.other}", percent(each.overlap), beside + _same(each.cosine)

@@ -3,11 +3,13 @@
 The energy distance (Szekely and Rizzo, 2013) is 0 for two samples of one distribution and needs no bandwidth; divided
 by twice the mean distance between the samples it is the energy coefficient, from 0 to 1. What chance would give is
 found by dealing out the vectors to windows at random, many times; the limit is that of the largest coefficient over all
-windows, so that looking at many windows raises no alarm by itself.
+windows, so that looking at many windows raises no alarm by itself. A window that differs from all others says that
+something changed; the step from one window to the next says when.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 from vecdb.evaluation.ranking import scores_between
 from vecdb.types import Metric
 
-__all__ = ["Drift", "Window", "drift", "energies"]
+__all__ = ["Drift", "Window", "drift", "energies", "steps_of", "tables"]
 
 Rows = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int64]
@@ -67,19 +69,28 @@ class Drift:
         What the largest coefficient stays below in 95 % of random dealings.
     chance : tuple of (float, float)
         Between which 95 % of the coefficients of single windows lie by chance.
-    shift : tuple of float
-        For each window the distance of its mean from that of the first, by the mean distance of vectors to their mean.
+    steps : tuple of float
+        Energy coefficient of each window but the first against the one before it: where the change came.
+    step_limit : float
+        What the largest step stays below in 95 % of random dealings.
     """
 
     windows: tuple[Window, ...]
     limit: float
     chance: tuple[float, float]
-    shift: tuple[float, ...]
+    steps: tuple[float, ...]
+    step_limit: float
 
     @property
     def drifted(self) -> tuple[int, ...]:
         """Numbers of the windows above the limit, from 0."""
         return tuple(place for place, each in enumerate(self.windows) if each.coefficient > self.limit)
+
+    @property
+    def change(self) -> int | None:
+        """Number of the window before which the largest step lies; None if no step is above its limit."""
+        largest = max(range(len(self.steps)), key=lambda place: self.steps[place])
+        return largest + 1 if self.steps[largest] > self.step_limit else None
 
 
 def drift(
@@ -118,13 +129,17 @@ def drift(
     if len(np.unique(numbers)) < windows:
         return None
     away = _all_distances(points)
-    measured = energies(away, _member(numbers, windows))
-    chance = _by_chance(away, numbers, windows, seed)
+    measured = tables(away, [numbers], windows)[0]
+    dealt = _by_chance(away, numbers, windows, seed)
+    sizes = np.bincount(numbers, minlength=windows)
+    chance = np.stack([energies(each, sizes) for each in dealt])
+    steps = np.stack([steps_of(each, sizes) for each in dealt])
     return Drift(
-        tuple(_windows(numbers, windows, total, measured, chance)),
+        tuple(_windows(sizes, total, energies(measured, sizes), chance)),
         float(np.quantile(chance.max(axis=1), 0.95)),
         (float(np.quantile(chance, 0.025)), float(np.quantile(chance, 0.975))),
-        _shifts(points, numbers, windows),
+        tuple(steps_of(measured, sizes).tolist()),
+        float(np.quantile(steps.max(axis=1), 0.95)),
     )
 
 
@@ -135,64 +150,65 @@ def _all_distances(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(away)
 
 
-def _member(numbers: Integers, windows: int) -> npt.NDArray[np.float32]:
-    return np.asarray(numbers[:, None] == np.arange(windows), np.float32)
-
-
-def energies(away: npt.NDArray[np.float32], member: npt.NDArray[np.float32]) -> F64:
-    """Return the energy coefficient of each group against the rest.
+def tables(away: npt.NDArray[np.float32], dealings: Sequence[Integers], groups: int) -> F64:
+    """Return the sums of distances between groups, shape (dealings, groups, groups).
 
     Parameters
     ----------
     away : ndarray of float32, shape (n, n)
         Distances.
-    member : ndarray of float32, shape (n, g)
-        1 where a row belongs to the group.
-
-    Returns
-    -------
-    ndarray of float64, shape (g,)
-        ``(2 E|X-Y| - E|X-X'| - E|Y-Y'|) / (2 E|X-Y|)`` with unbiased means within groups; a little below 0 where
-        groups are alike, 0 where all distances are.
+    dealings : sequence of ndarray of int64, shape (n,)
+        The group of each row.
+    groups : int
     """
-    sums = away @ member
-    inside = np.einsum("ij,ij->j", sums.astype(np.float64), member)
-    reached = sums.sum(axis=0, dtype=np.float64)
-    everything = float(away.sum(dtype=np.float64))
-    size = member.sum(axis=0, dtype=np.float64)
-    rest = len(away) - size
-    between = (reached - inside) / (size * rest)
-    within = inside / np.maximum(size * (size - 1), 1)
-    without = (everything - 2 * reached + inside) / np.maximum(rest * (rest - 1), 1)
-    return np.asarray(
-        np.divide(2 * between - within - without, 2 * between, out=np.zeros(len(size)), where=between > 0)
-    )
+    members = [np.asarray(numbers[:, None] == np.arange(groups), np.float32) for numbers in dealings]
+    sums = (away @ np.concatenate(members, axis=1)).reshape(len(away), len(members), groups)
+    made = [member.T.astype(np.float64) @ sums[:, place] for place, member in enumerate(members)]
+    return np.stack(made)
+
+
+def energies(table: F64, sizes: Integers) -> F64:
+    """Return the energy coefficient of each group against all others, shape (g,).
+
+    ``(2 E|X-Y| - E|X-X'| - E|Y-Y'|) / (2 E|X-Y|)`` with unbiased means within groups: a little below 0 where groups are
+    alike, 0 where all distances are 0.
+
+    Parameters
+    ----------
+    table : ndarray of float64, shape (g, g)
+        As from `tables`.
+    sizes : ndarray of int64, shape (g,)
+    """
+    inside, reached = np.diagonal(table), table.sum(axis=1)
+    rest, left = sizes.sum() - sizes, table.sum() - 2 * reached + inside
+    return _coefficients((reached - inside) / (sizes * rest), _within(inside, sizes), _within(left, rest))
+
+
+def steps_of(table: F64, sizes: Integers) -> F64:
+    """Return the energy coefficient of each group against the one before it, shape (g - 1,)."""
+    within = _within(np.diagonal(table), sizes)
+    between = np.diagonal(table, 1) / (sizes[1:] * sizes[:-1])
+    return _coefficients(between, within[:-1], within[1:])
+
+
+def _within(sums: F64, sizes: Integers) -> F64:
+    return np.asarray(sums / np.maximum(sizes * (sizes - 1), 1))
+
+
+def _coefficients(between: F64, one: F64, other: F64) -> F64:
+    return np.divide(2 * between - one - other, 2 * between, out=np.zeros(len(between)), where=between > 0)
 
 
 def _by_chance(away: npt.NDArray[np.float32], numbers: Integers, windows: int, seed: int) -> F64:
-    """Return coefficients of windows dealt out at random, shape (permutations, windows)."""
+    """Return tables of windows dealt out at random, shape (permutations, windows, windows)."""
     random = np.random.default_rng(seed)
-    found = []
-    for _ in range(_PERMUTATIONS // _AT_ONCE):
-        dealt = [_member(random.permutation(numbers), windows) for _ in range(_AT_ONCE)]
-        found.append(energies(away, np.concatenate(dealt, axis=1)).reshape(_AT_ONCE, windows))
-    return np.concatenate(found)
+    parts = range(_PERMUTATIONS // _AT_ONCE)
+    dealt = ([random.permutation(numbers) for _ in range(_AT_ONCE)] for _ in parts)
+    return np.concatenate([tables(away, each, windows) for each in dealt])
 
 
-def _windows(numbers: Integers, windows: int, total: int, measured: F64, chance: F64) -> list[Window]:
-    cuts = [-(-place * total // windows) for place in range(windows + 1)]
-    sizes = np.bincount(numbers, minlength=windows).tolist()
-    above = 1 + (chance >= measured).sum(axis=0)
-    return [
-        Window(
-            cuts[place], cuts[place + 1], sizes[place], float(measured[place]), float(above[place] / (1 + len(chance)))
-        )
-        for place in range(windows)
-    ]
-
-
-def _shifts(points: npt.NDArray[np.float32], numbers: Integers, windows: int) -> tuple[float, ...]:
-    means = np.stack([points[numbers == place].mean(axis=0, dtype=np.float64) for place in range(windows)])
-    scale = float(np.linalg.norm(points - points.mean(axis=0), axis=1).mean())
-    moved = np.linalg.norm(means - means[0], axis=1)
-    return tuple((moved / scale if scale > 0 else np.zeros(windows)).tolist())
+def _windows(sizes: Integers, total: int, measured: F64, chance: F64) -> Iterator[Window]:
+    cuts = [-(-place * total // len(sizes)) for place in range(len(sizes) + 1)]
+    above = (1 + (chance >= measured).sum(axis=0)) / (1 + len(chance))
+    for place, size in enumerate(sizes.tolist()):
+        yield Window(cuts[place], cuts[place + 1], size, float(measured[place]), float(above[place]))
