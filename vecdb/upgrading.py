@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vecdb.contracts.transform import Transform
     from vecdb.database import Database
     from vecdb.engine import batch as batching
-    from vecdb.engine import fitting, given, mapping, operations, pairing
+    from vecdb.engine import fitting, given, mapping, operations, pairing, transformfiles
     from vecdb.engine import transforms as stored
     from vecdb.engine.batch import Batch
     from vecdb.engine.bridge.twostage import Made
@@ -40,6 +40,7 @@ else:
     mapping = LazyModule("vecdb.engine.mapping")
     pairing = LazyModule("vecdb.engine.pairing")
     stored = LazyModule("vecdb.engine.transforms")
+    transformfiles = LazyModule("vecdb.engine.transformfiles")
 
 __all__ = ["Upgrading"]
 
@@ -220,6 +221,44 @@ class Upgrading:
             rows = view.find_all(id_keys(made.ids))
             known = [None if row is None else view.record(row).version for row in rows]
         return [version == read for version, read in zip(known, made.versions, strict=True)]
+
+    def dump_transform(self, name: str) -> bytes:
+        """Return a stored transform as bytes that `load_transform` of another collection takes.
+
+        Their form is documented (``vecdb-transform/1``, docs/reference/interchange.md); the kind need not be installed.
+
+        Raises
+        ------
+        UnknownNameError, CorruptionError
+        """
+        with self._view() as view:
+            return transformfiles.dump(view, name)
+
+    def load_transform(self, data: bytes, *, name: str | None = None) -> TransformInfo:
+        """Store a transform that `dump_transform` returned, between the spaces of the same names.
+
+        What is there already under the same name changes nothing. Nothing in the bytes is executed.
+
+        Parameters
+        ----------
+        data : bytes
+        name : str, optional
+            Default: the name it had.
+
+        Raises
+        ------
+        CorruptionError
+            The bytes are damaged, or no transform.
+        SpaceMissingError, SpaceMismatchError
+            A space is not there, or of another model, width or metric.
+        ExistsError
+            The name is taken by another transform.
+        """
+        database = self._database
+        database._writable()
+        registry = database._registry
+        entry = database._write(transformfiles.restoring(self._key, self._entry(), data, name, registry))
+        return stored.info_of(entry, {space.id: space.name for space in self._entry().spaces.values()}, registry)
 
     def drop_transform(self, name: str) -> None:
         """Remove a transform and what it stored; its kind need not be installed.

@@ -166,12 +166,39 @@ def put_transform(collection: Collection, new: NewTransform) -> Callable[[WriteT
         quality=plain_facts("quality", new.quality),
         provenance=plain_facts("provenance", new.provenance),
     )
-    _refuse_large(entry)
     blobs = TransformBlobs(state, source, target, tuple(new.pairs))
+    return storing(collection, entry, blobs, (new.source, new.target), new.name)
+
+
+def storing(
+    collection: Collection,
+    entry: TransformEntry,
+    blobs: TransformBlobs,
+    spaces: tuple[Space, Space],
+    name: str | None,
+    *,
+    again: bool = False,
+) -> Callable[[WriteTx], TransformEntry]:
+    """Return the operation that stores a checked transform.
+
+    Parameters
+    ----------
+    name : str or None
+        None: the entry's own, with a number where that is taken.
+    again : bool
+        The entry's name is meant: what is stored under it already, between the same spaces, stays; another is refused.
+    """
+    if name is not None:
+        check_name("transform", name)
+        entry = replace(entry, name=name)
+    _refuse_large(entry)
 
     def operation(write: WriteTx) -> TransformEntry:
         current = entry_by_number(write.catalog, *collection)
-        for space in (new.source, new.target):
+        known = next((each for each in current.transforms if each.name == entry.name), None)
+        if again and known is not None and _is_same(known, entry):
+            return known
+        for space in spaces:
             if space.id not in {known.id for known in current.spaces.values()}:
                 raise StateError(f"space {space.name!r} was dropped while its transform was fitted")
         if len(current.transforms) >= MAX_TRANSFORMS:
@@ -181,12 +208,19 @@ def put_transform(collection: Collection, new: NewTransform) -> Callable[[WriteT
                 got=entry.name,
                 allowed=f"at most {MAX_TRANSFORMS} transforms",
             )
-        named = replace(entry, name=_free_name(current, entry.name, given=new.name is not None))
+        named = replace(entry, name=_free_name(current, entry.name, given=again or name is not None))
         stored = store_transform(write, current.name, named, blobs)
         write.note(f"{current.name}: store transform {stored.name}")
         return stored
 
     return operation
+
+
+def _is_same(known: TransformEntry, entry: TransformEntry) -> bool:
+    def of(each: TransformEntry) -> tuple[Any, ...]:
+        return each.digest, each.source, each.target, each.kind, each.version
+
+    return of(known) == of(entry)
 
 
 def _is_affine(provided: Provided, made: Transform) -> bool:

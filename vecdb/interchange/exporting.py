@@ -103,7 +103,8 @@ def export_data(
         Default: by the suffix of `target`; no known suffix means "directory".
 
         - "directory": ``vecdb-export/1``, loss-free: `import_data` brings back ids with their type, metadata, texts,
-          spaces, every vector bit, and the orders of records and of vectors (equal scores rank as they did).
+          spaces, every vector bit, and the orders of records and of vectors (equal scores rank as they did); and the
+          transforms that are stored now between the spaces that are written.
         - "jsonl": one object a line (gzip if the name ends in ``.gz``) with id, text, the metadata fields, and each
           space's vector as a list of numbers under the space's name.
         - "parquet", "arrow": columns id, text, one for each metadata field and one for each space (extra ``arrow``).

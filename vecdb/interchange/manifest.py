@@ -9,6 +9,8 @@
       SPACE.npy            (n, dim), little-endian, the space's stored element type, every bit as stored, the vector
                            that was stored first in the first row
       SPACE.rows.npy       (n,) int64: the line of records.jsonl.gz, from 0, that vector i belongs to
+      transform-N.bin      a stored transform between two of the spaces, as `Collection.dump_transform` returns it; the
+                           manifest has its name ("transforms": [{"name": ..., "file": ...}], only where there are any)
 
 Ids keep their type: a JSON string or a JSON number. Floats that JSON has no word for are written as described in
 `vecdb.interchange.codec`. Vectors stand in the order of their age, by which equal scores rank: the order of their
@@ -67,6 +69,7 @@ class Manifest:
         Lines of ``records.jsonl.gz``.
     spaces : tuple of SpaceFiles
     files : mapping of str to (size, SHA-256 in hex)
+    transforms : tuple of (name, file)
     """
 
     collection: str
@@ -74,6 +77,7 @@ class Manifest:
     records: int
     spaces: tuple[SpaceFiles, ...]
     files: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    transforms: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> str:
         spaces = [
@@ -88,6 +92,11 @@ class Manifest:
             "seq": self.seq,
             "records": self.records,
             "spaces": spaces,
+            **(
+                {"transforms": [{"name": name, "file": file} for name, file in self.transforms]}
+                if self.transforms
+                else {}
+            ),
             "files": files,
         }
         return dumps(content, indent=2) + "\n"
@@ -157,6 +166,7 @@ def _parse(found: Any, path: str) -> Manifest:
             records=_count(found["records"]),
             spaces=tuple(_space(item) for item in _typed(found["spaces"], list)),
             files={_plain(name): _file(item) for name, item in _typed(found["files"], dict).items()},
+            transforms=tuple(_transform(item) for item in _typed(found.get("transforms", []), list)),
         )
         _check_complete(manifest)
     except (KeyError, TypeError, ValueError) as error:
@@ -201,8 +211,13 @@ def _space(item: Any) -> SpaceFiles:
     return SpaceFiles(Space(dim=dim, **texts), _count(item["count"]), _plain(item["vectors"]), _plain(item["rows"]))
 
 
+def _transform(item: Any) -> tuple[str, str]:
+    return _typed(item["name"], str), _plain(item["file"])
+
+
 def _check_complete(manifest: Manifest) -> None:
     needed = {RECORDS, *(name for item in manifest.spaces for name in (item.vectors, item.rows))}
+    needed |= {file for _, file in manifest.transforms}
     missing = needed - set(manifest.files)
     if missing:
         raise ValueError(f"{', '.join(sorted(missing))} is not listed in 'files'")

@@ -111,8 +111,22 @@ def write_directory(plan: Plan, path: str) -> Written:
         for name, writer in writers.items():
             writer.finish(plan.collection.vector_order(name, as_of=plan.seq), ids)
     counts = {name: writer.count for name, writer in writers.items()}
-    _write_manifest(plan, path, len(ids), counts, files)
+    _write_manifest(plan, path, len(ids), counts, files, _write_transforms(plan, path))
     return len(ids), counts
+
+
+def _write_transforms(plan: Plan, path: str) -> list[tuple[str, str]]:
+    """Write the transforms that are stored now between exported spaces; return their names and files."""
+    written = []
+    for number, each in enumerate(plan.collection.transforms, 1):
+        if each.source in plan.spaces and each.target in plan.spaces:
+            file = f"transform-{number}.bin"
+            with open(os.path.join(path, file), "xb") as stream:
+                stream.write(plan.collection.dump_transform(each.name))
+                stream.flush()
+                os.fsync(stream.fileno())
+            written.append((each.name, file))
+    return written
 
 
 def _write_records(plan: Plan, path: str, writers: Mapping[str, _SpaceWriter]) -> list[Id]:
@@ -129,15 +143,21 @@ def _write_records(plan: Plan, path: str, writers: Mapping[str, _SpaceWriter]) -
 
 
 def _write_manifest(
-    plan: Plan, path: str, records: int, counts: dict[str, int], files: dict[str, tuple[str, str]]
+    plan: Plan,
+    path: str,
+    records: int,
+    counts: dict[str, int],
+    files: dict[str, tuple[str, str]],
+    transforms: list[tuple[str, str]],
 ) -> None:
-    names = [RECORDS, *(file for pair in files.values() for file in pair)]
+    names = [RECORDS, *(file for pair in files.values() for file in pair), *(file for _, file in transforms)]
     manifest = Manifest(
         collection=plan.collection.name,
         seq=plan.seq,
         records=records,
         spaces=tuple(SpaceFiles(space, counts[name], *files[name]) for name, space in plan.spaces.items()),
         files={name: digest_file(os.path.join(path, name)) for name in names},
+        transforms=tuple(transforms),
     )
     with open(os.path.join(path, MANIFEST), "x", encoding="utf-8") as stream:
         stream.write(manifest.to_json())

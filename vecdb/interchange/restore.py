@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.errors import ExistsError, SourceError
+from vecdb.errors import CorruptionError, ExistsError, SourceError
 from vecdb.interchange.chunks import Chunk, Limits
 from vecdb.interchange.codec import loads, place
 from vecdb.interchange.exportvectors import SpaceRows
 from vecdb.interchange.idspool import IdSpool
-from vecdb.interchange.lines import fingerprint_file, real_lines
+from vecdb.interchange.lines import fingerprint_file, reading, real_lines
 from vecdb.interchange.manifest import MANIFEST, RECORDS, Manifest, digest_file, read_manifest
 from vecdb.interchange.sources import SourceFacts, Sources
 from vecdb.types import Space
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportRecords", "export_facts", "is_export", "open_export", "verify_export"]
 
+MAX_TRANSFORM = 1 << 30
 _OBJECT_COST = 4
 _IDENTITY = ("dim", "metric", "dtype", "model", "revision", "role")
 
@@ -50,6 +51,8 @@ def open_export(collection: Collection, directory: str) -> Sources:
         for item in manifest.spaces:
             if item.space.name not in known:
                 _add_space(collection, item.space)
+        for name, file in manifest.transforms:
+            _add_transform(collection, name, os.path.join(directory, file))
     except BaseException:
         records.close()
         raise
@@ -106,6 +109,19 @@ def _check_same(given: Space, there: Space, collection: str) -> None:
 def _add_space(collection: Collection, space: Space) -> None:
     identity = {key: getattr(space, key) for key in _IDENTITY}
     collection.add_space(space.name, **identity)
+
+
+def _add_transform(collection: Collection, name: str, path: str) -> None:
+    """Store a transform of an export, unless it is there already."""
+    size = os.path.getsize(path)
+    if size > MAX_TRANSFORM:
+        raise SourceError(f"{path} has {size:,} bytes, a transform at most {MAX_TRANSFORM:,}.", path=path)
+    with reading(path), open(path, "rb") as stream:
+        data = stream.read(MAX_TRANSFORM + 1)
+    try:
+        collection.load_transform(data, name=name)
+    except CorruptionError as error:
+        raise SourceError(f"{path}: {error.message}", hint="export the collection again.", path=path) from error
 
 
 class ExportRecords:
