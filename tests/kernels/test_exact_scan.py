@@ -13,8 +13,9 @@ from tests.kernels.oracle import DTYPES, METRICS, brackets, cut, exact_keys, har
 from vecdb.blocks import VectorBlocks
 from vecdb.kernels import loader, reference
 from vecdb.kernels import nominate as module
+from vecdb.kernels._pools import kth_largest
 from vecdb.kernels.bounds import FORM_CODES, plan_scan
-from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, kth_largest, scan_blocks, scan_listed
+from vecdb.kernels.exact_scan import HALF, STRIP, absorb_tile, scan_blocks, scan_listed
 from vecdb.kernels.nominate import best
 
 seeds = st.integers(0, 2**32 - 1)

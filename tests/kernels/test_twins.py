@@ -134,6 +134,19 @@ def scan_blocks(kernel, twin, metric, dtype):
     agree(keys, allowed, rounding(keys, plan, np.concatenate(blocks.scales)), pool[0], pool[1], pool[2][0])
 
 
+def scan_biased(kernel, twin, metric, dtype):
+    metric = "dot" if metric == "l2" else metric  # distances are not its business
+    rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
+    allowed, bias = frozen(rng.random(N) < 0.8), frozen(rng.standard_normal(N).astype(np.float32))
+    wider = frozen(error + np.array([0, 4 * 2.0**-24 * float(np.abs(bias).max() + 100)], np.float32))
+    pool, settled = fresh_pool(), frozen(np.array([head[0], N, K]))
+    strip = np.empty(STRIP + 2 * D, dtype=np.float32)
+    assert kernel(settled, *head[1:], allowed, bias, wider, *pool, strip) == 0
+    keys = twin(plan.form, queries[0], rows, bias)
+    slack = rounding(keys, plan, np.concatenate(blocks.scales)) + 2.0**-20 * (1.0 + np.abs(keys))
+    agree(keys, allowed, slack, pool[0], pool[1], pool[2][0])
+
+
 def scan_listed(kernel, twin, metric, dtype):
     rng, rows, blocks, queries, plan, head, error = planned(metric, dtype)
     wanted = frozen(np.flatnonzero(rng.random(N) < 0.3))
@@ -359,6 +372,7 @@ CASES = {
     "canonical.rank_nominated": rank_nominated,
     "canonical.rank_pools": rank_pools,
     "exact_scan.absorb_tile": absorb_tile,
+    "exact_scan.scan_biased": scan_biased,
     "exact_scan.scan_blocks": scan_blocks,
     "exact_scan.scan_listed": scan_listed,
     "graph_assign.nearest_leaders": graph_cases.nearest_leaders,

@@ -13,14 +13,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecdb.blocks import VectorBlocks
 from vecdb.kernels.bounds import FORM_CODES, ScanPlan
-from vecdb.kernels.exact_scan import absorb_tile, first_trigger
+from vecdb.kernels.exact_scan import FORMS, STRIP, absorb_tile, first_trigger, scan_biased
 from vecdb.scan_numpy import Tile
 
 __all__ = ["CompiledPools", "corrected_errors"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Settled = Callable[[int, I64], tuple[I64, F32, F32]]
 
 _EVERY_ROW: Final = np.empty(0, np.bool_)
@@ -46,7 +48,7 @@ class CompiledPools:
         self.errors = np.ascontiguousarray(errors, np.float32)
         self.bounds = np.empty((queries, 3, capacity), np.float32)
         self.positions = np.empty((queries, capacity), np.int64)
-        self.states = np.zeros((queries, 2), np.int64)
+        self.states = np.zeros((queries, 3), np.int64)
         self.states[:, 1] = first_trigger(k)
         self.floors = np.full(queries, -np.inf, np.float32)
         self.resume = np.zeros(2, np.int64)
@@ -59,13 +61,33 @@ class CompiledPools:
         while (query := absorb_tile(*head, *tail)) >= 0:
             self._settle(query)
 
+    def scan(
+        self, query: int, blocks: VectorBlocks, plan: ScanPlan, bias: F32, allowed: Bools | None, end: int
+    ) -> None:
+        """Scan positions up to `end` for one query, from where it stopped; `plan` is direct, `bias` has shape (n,)."""
+        form = FORM_CODES[plan.form] + FORMS * blocks.kind
+        settled = np.array([form, end, self.k], np.int64)
+        rows = _EVERY_ROW if allowed is None else allowed
+        head: Any = (
+            settled,
+            plan.queries[query],
+            blocks.any_table,
+            rows,
+            bias,
+            np.ascontiguousarray(self.errors[:, query]),
+        )
+        pool = (self.bounds[query], self.positions[query], self.states[query], self.floors[query : query + 1])
+        tail: Any = (*pool, np.empty(STRIP + 2 * blocks.dim, np.float32))
+        while scan_biased(*head, *tail):
+            self._settle(query)
+
     def _settle(self, query: int) -> None:
         crowd = self.positions[query, : self.states[query, 0]].copy()
         positions, scores, _ = self.settled(query, crowd)
         count = len(positions)
         self.bounds[query, :2, :count] = scores
         self.positions[query, :count] = positions
-        self.states[query] = count, first_trigger(self.k)
+        self.states[query, :2] = count, first_trigger(self.k)
         if count == self.k:
             self.floors[query] = max(self.floors[query], scores.min())
 

@@ -38,6 +38,9 @@ Corrected: TypeAlias = tuple[I64, F32, F32]
 """Positions, corrected and canonical scores of one query, best first."""
 
 _GROUP: Final = 256
+_FEW: Final = 2
+"""Queries that are scanned one by one, where their best raw scores are not needed beside."""
+_STOP_BYTES: Final = 64 << 20
 _SETTLE_ABOVE: Final = 1 << 14
 _ROUNDING: Final = 4 * 2.0**-24
 """Of the sums of a score and a bias, in a bracket and in the end: two roundings of each, relative to their sizes."""
@@ -168,6 +171,9 @@ class _Group:
     def scan(self, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
         """Take every tile in; return (pairs looked at, completed)."""
         if self.compiled and self.adjustment.form == "bias" and self.blocks.metric != "l2":
+            few = len(self.queries) <= _FEW and not self.raw_pools
+            if few and (allowed is None or 4 * int(np.count_nonzero(allowed)) >= len(allowed)):
+                return self._scan_in_place(allowed, stop)
             return self._scan_compiled(allowed, stop)
         scanned = 0
         for tile in tiles(self.blocks, self.plan.queries, allowed, *self._half()):
@@ -177,6 +183,29 @@ class _Group:
             with np.errstate(invalid="ignore", over="ignore", under="ignore"):
                 self._absorb(self._brackets(tile))
         return scanned, True
+
+    def _scan_in_place(self, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
+        """Scan the rows where they lie, query by query, in stretches between questions to `stop`."""
+        from vecdb.corrections.compiled import CompiledPools, corrected_errors  # as in `_half`
+
+        blocks, table, count = self.blocks, self.adjustment.table, len(self.queries)
+        plan = plan_scan(blocks.metric, self.queries, direct=True)
+        bias = np.ascontiguousarray(table[:, 0])
+        mask = None if allowed is None else np.ascontiguousarray(allowed)
+        pools = CompiledPools(count, self.k, corrected_errors(plan, bias, _ROUNDING), self._best)
+        step = max(1, blocks.count if stop is None else _STOP_BYTES // blocks.row_bytes)
+        scanned, complete = 0, True
+        for query in range(count):
+            for start in range(0, blocks.count if complete else 0, step):
+                if stop is not None and stop():
+                    complete = False
+                    break
+                end = min(start + step, blocks.count)
+                pools.scan(query, blocks, plan, bias, mask, end)
+                scanned += end - start
+        for pool, positions in zip(self.pools, pools.survivors(), strict=True):
+            pool.positions = positions
+        return scanned, complete
 
     def _scan_compiled(self, allowed: Bools | None, stop: Stop | None) -> tuple[int, bool]:
         """Do the same with pools that compiled code fills."""
@@ -198,9 +227,10 @@ class _Group:
                     raw.absorb(tile, tile.products)
                 tile.products[:] += bias[tile.positions][:, None]
             corrected.absorb(tile, tile.products)
-        for pools, filled in ((self.pools, corrected), (self.raw_pools, raw)):
-            for pool, positions in zip(pools, filled.survivors() if filled is not None else [], strict=True):
-                pool.positions = positions
+        for pool, positions in zip(self.pools, corrected.survivors(), strict=True):
+            pool.positions = positions
+        for pool, positions in zip(self.raw_pools, raw.survivors() if raw is not None else [], strict=True):
+            pool.positions = positions
         return scanned, complete
 
     def _half(self) -> tuple[Callable[..., F32], ...]:

@@ -1,7 +1,8 @@
 """Exact scans, compiled: every row that could be among the best k of one query, or of a batch.
 
 Ladder: `scan_blocks` (kernel, one query, all rows through the address table), `scan_listed` (kernel, one query, given
-rows), `absorb_tile` (kernel, a batch: takes the products of a tile in) <- `vecdb.kernels.nominate` (entry). Each keeps
+rows), `absorb_tile` (kernel, a batch: takes the products of a tile in) <- `vecdb.kernels.nominate` (entry);
+`scan_biased` (kernel, one query, all rows, each score with a bias) <- `vecdb.corrections.compiled` (entry). Each keeps
 per query a bounded pool of rows as (lower bound, upper bound, position) and a floor, the k-th largest lower bound so
 far; a row whose upper bound is below the floor is dropped. The proof that no winner is dropped is in
 vecdb/kernels/bounds.py. A pool that stays crowded after thinning out (thousands of ties) is handed back to Python,
@@ -21,9 +22,20 @@ from vecdb.kernels import reference
 from vecdb.kernels._int8 import dequantise, int8_size, multiply_codes
 from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import helper, kernel, read, write
+from vecdb.kernels._pools import drop_the_beaten, first_trigger, is_crowded, offer, thin_out_if_due
 from vecdb.kernels.bounds import FORM_CODES
 
-__all__ = ["FORMS", "HALF", "INT8", "STRIP", "absorb_tile", "first_trigger", "scan_blocks", "scan_listed"]
+__all__ = [
+    "FORMS",
+    "HALF",
+    "INT8",
+    "STRIP",
+    "absorb_tile",
+    "first_trigger",
+    "scan_biased",
+    "scan_blocks",
+    "scan_listed",
+]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -46,88 +58,6 @@ _PIECE = 192  # components asked for and summed at a time: more requests at once
 _ROWS_AHEAD = 4  # of a list; rows of another block are asked for at a wrong address, which is harmless
 _LANES = 128  # queries whose bounds for one row of a batch are compared at a time,
 _FEW_LANES = 8  # and those that are then looked at singly, if any of them may be reached
-_SMALL_POOL = 8
-
-
-def first_trigger(k: int) -> int:
-    """Return the count at which a fresh or settled pool for the best k is thinned out first."""
-    return 2 * k + _SMALL_POOL
-
-
-@helper
-def kth_largest(values: F32, count: int, k: int) -> np.float32:
-    """Return the k-th largest of ``values[:count]``, which is reordered (Hoare's selection)."""
-    low, high, wanted = 0, count - 1, k - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        left, right = low, high
-        while left <= right:
-            while values[left] > pivot:
-                left += 1
-            while values[right] < pivot:
-                right -= 1
-            if left <= right:
-                values[left], values[right] = values[right], values[left]
-                left += 1
-                right -= 1
-        if wanted <= right:
-            high = right
-        elif wanted >= left:
-            low = left
-        else:
-            break
-    return np.float32(values[wanted])
-
-
-@helper
-def _thin_out(k: int, bounds: F32, positions: I64, count: int, floor: np.float32) -> tuple[int, np.float32]:
-    """Raise the floor to the k-th largest lower bound and drop what is below it; return (count, floor)."""
-    if count < k:
-        return count, floor
-    for place in range(count):
-        bounds[2, place] = bounds[0, place]
-    floor = max(floor, kth_largest(bounds[2], count, k))
-    kept = 0
-    for place in range(count):
-        if not (bounds[1, place] < floor):  # NaN is kept: nothing is known about such a row
-            bounds[0, kept] = bounds[0, place]
-            bounds[1, kept] = bounds[1, place]
-            positions[kept] = positions[place]
-            kept += 1
-    return kept, floor
-
-
-@helper
-def _thin_out_if_due(k: int, bounds: F32, positions: I64, state: I64, floor: np.float32) -> np.float32:
-    """Thin a pool out that has reached its trigger, and set the next one; return the new floor."""
-    if state[0] < state[1]:
-        return floor
-    count, floor = _thin_out(k, bounds, positions, state[0], floor)
-    state[0] = count
-    state[1] = max(2 * count, 2 * k + _SMALL_POOL)
-    return floor
-
-
-@helper
-def _offer(
-    k: int, bounds: F32, positions: I64, state: I64, floor: np.float32, middle: np.float32, error: np.float32, row: int
-) -> np.float32:
-    """Put a row into the pool, thin the pool out when it reaches its trigger; return the new floor."""
-    count = state[0]
-    lower = middle - error
-    bounds[0, count] = lower if lower == lower else np.float32(-np.inf)
-    bounds[1, count] = middle + error
-    positions[count] = row
-    state[0] = count + 1
-    return _thin_out_if_due(k, bounds, positions, state, floor)
-
-
-@helper
-def _drop_the_beaten(k: int, bounds: F32, positions: I64, state: I64, floor: np.float32) -> np.float32:
-    """Thin out once more where a stretch ends, so that only rows are left which may be among the best k so far."""
-    count, floor = _thin_out(k, bounds, positions, state[0], floor)
-    state[0] = count
-    return floor
 
 
 @helper
@@ -346,19 +276,25 @@ def _any_allowed(allowed: Bools) -> bool:
 
 
 @helper
-def _is_crowded(state: I64, positions: I64) -> bool:
-    """Whether thinning out left so many rows that the next trigger lies beyond the pool: the caller settles it."""
-    crowded: bool = state[1] > positions.shape[0]
-    return crowded
-
-
-@helper
 def _none_reaches(values: F32, scales: F32, weights: tuple[np.float32, ...], floor: np.float32) -> bool:
     """Whether every upper bound of a strip is below the floor: counted, not searched, so that it is vectorised."""
     below = 0
     for j in range(values.shape[0]):
         middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
         below += 1 if middle + doubt < floor else 0
+    nothing: bool = below == values.shape[0]
+    return nothing
+
+
+@helper
+def _none_biased_reaches(
+    values: F32, scales: F32, bias: F32, weights: tuple[np.float32, ...], floor: np.float32
+) -> bool:
+    """`_none_reaches`, with a bias added to each score."""
+    below = 0
+    for j in range(values.shape[0]):
+        middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
+        below += 1 if middle + bias[j] + doubt < floor else 0
     nothing: bool = below == values.shape[0]
     return nothing
 
@@ -449,14 +385,82 @@ def scan_blocks(
                     middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
                     if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[position + j]):
                         continue
-                    lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position + j)
-                    if _is_crowded(state, positions):
+                    lowest = offer(k, bounds, positions, state, lowest, middle, doubt, position + j)
+                    if is_crowded(state, positions):
                         floor[0] = lowest
                         state[2] = position + j + 1
                         return 1
             position += rows
         block += 1
-    floor[0] = _drop_the_beaten(k, bounds, positions, state, lowest)
+    floor[0] = drop_the_beaten(k, bounds, positions, state, lowest)
+    state[2] = position
+    return 0
+
+
+@kernel(
+    (
+        read(types.int64),
+        read(types.float32),
+        read(types.int64, 2),
+        read(types.boolean),
+        read(types.float32),
+        _ERROR,
+        *_POOL,
+        write(types.float32),
+    ),
+    twin=reference.scan_biased,
+)
+def scan_biased(
+    plan: I64,
+    query: F32,
+    table: I64,
+    allowed: Bools,
+    bias: F32,
+    error: F32,
+    bounds: F32,
+    positions: I64,
+    state: I64,
+    floor: F32,
+    strip: F32,
+) -> int:
+    """Scan as `scan_blocks` does, with a bias added to the score of each row; not for distances.
+
+    plan (3,): form, end and k as there; bias (n,); error (2,), widened by what adding a bias rounds; the rest as there.
+    """
+    form, end, k = plan[0], plan[1], plan[2]
+    size = _size(form, query.shape[0])
+    query = _prepared(form, query, strip)
+    position: int = state[2]
+    block = 0
+    while block + 2 < table.shape[0] and table[block + 1, 2] <= position:
+        block += 1
+    weights, lowest = _weights(form, error[0], error[1]), floor[0]
+    while position < end:
+        first = table[block, 2]
+        last = min(table[block + 1, 2], end)
+        all_scales = floats_at(table[block, 1], last - first)
+        while position < last:
+            rows = min(last - position, STRIP)
+            if allowed.shape[0] and not _any_allowed(allowed[position : position + rows]):
+                position += rows
+                continue
+            values, added = strip[:rows], bias[position : position + rows]
+            _measure(form, table[block, 0] + (position - first) * size, rows, query, _AHEAD, values, strip)
+            scales = all_scales[position - first : position - first + rows]
+            if not _none_biased_reaches(values, scales, added, weights, lowest):
+                for j in range(rows):
+                    middle, doubt = _middle_and_doubt(values[j], scales[j], weights)
+                    middle += added[j]
+                    if (middle + doubt < lowest) or (allowed.shape[0] and not allowed[position + j]):
+                        continue
+                    lowest = offer(k, bounds, positions, state, lowest, middle, doubt, position + j)
+                    if is_crowded(state, positions):
+                        floor[0] = lowest
+                        state[2] = position + j + 1
+                        return 1
+            position += rows
+        block += 1
+    floor[0] = drop_the_beaten(k, bounds, positions, state, lowest)
     state[2] = position
     return 0
 
@@ -504,12 +508,12 @@ def scan_listed(
         scale = strip[0] if form % FORMS == _DIRECT else floats_at(table[block, 1], row + 1)[row]
         middle, doubt = _middle_and_doubt(strip[0], scale, weights)
         if not (middle + doubt < lowest):
-            lowest = _offer(k, bounds, positions, state, lowest, middle, doubt, position)
-            if _is_crowded(state, positions):
+            lowest = offer(k, bounds, positions, state, lowest, middle, doubt, position)
+            if is_crowded(state, positions):
                 floor[0] = lowest
                 state[2] = place + 1
                 return 1
-    floor[0] = _drop_the_beaten(k, bounds, positions, state, lowest)
+    floor[0] = drop_the_beaten(k, bounds, positions, state, lowest)
     state[2] = end
     return 0
 
@@ -569,7 +573,7 @@ def absorb_tile(
                     doubt = errors[0, query] * scales[row] + errors[1, query]
                     if middle + doubt < floors[query]:
                         continue
-                    count = states[query, 0]  # as `_offer`, without a slice of every array for each row
+                    count = states[query, 0]  # as `offer`, without a slice of every array for each row
                     bounds[query, 0, count] = middle - doubt if middle - doubt == middle - doubt else -np.inf
                     bounds[query, 1, count] = middle + doubt
                     positions[query, count] = places[row]
@@ -577,12 +581,12 @@ def absorb_tile(
                     if count + 1 < states[query, 1]:
                         continue
                     pool = (bounds[query], positions[query], states[query], floors[query])
-                    floors[query] = _thin_out_if_due(k, *pool)
-                    if _is_crowded(states[query], positions[query]):
+                    floors[query] = thin_out_if_due(k, *pool)
+                    if is_crowded(states[query], positions[query]):
                         resume[0], resume[1] = row, query + 1
                         return query
             start = stop
     for query in range(queries):
-        floors[query] = _drop_the_beaten(k, bounds[query], positions[query], states[query], floors[query])
+        floors[query] = drop_the_beaten(k, bounds[query], positions[query], states[query], floors[query])
     resume[0], resume[1] = 0, 0
     return -1

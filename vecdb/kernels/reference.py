@@ -21,6 +21,7 @@ __all__ = [
     "kth_largest",
     "nominated",
     "rank_pools",
+    "scan_biased",
     "scan_blocks",
     "scan_listed",
     "widen",
@@ -92,6 +93,11 @@ def _keys(form: str, query: F64, rows: F64) -> F64:
 def scan_blocks(form: str, query: npt.NDArray[Any], rows: npt.NDArray[Any]) -> F64:
     """Exact keys (n,) that a scan of all rows (n, d) brackets."""
     return _keys(form, query.astype(np.float64), rows.astype(np.float64))
+
+
+def scan_biased(form: str, query: npt.NDArray[Any], rows: npt.NDArray[Any], bias: npt.NDArray[np.float32]) -> F64:
+    """Exact keys (n,) of rows (n, d), each with its bias (n,), that a scan brackets."""
+    return np.asarray(scan_blocks(form, query, rows) + bias.astype(np.float64))
 
 
 def scan_listed(form: str, query: npt.NDArray[Any], rows: npt.NDArray[Any], wanted: npt.NDArray[np.int64]) -> F64:
