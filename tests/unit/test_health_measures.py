@@ -247,3 +247,19 @@ def test_hubness_takes_neighbours_as_the_package_ranks_them(metric):
     found, _ = top_k(rows, rows, 10, metric, leave_out=np.arange(len(rows)))
     assert not (found == np.arange(len(rows))[:, None]).any()
     assert hubness(found, len(rows), itself=True).queries == 400
+
+
+def test_intervals_hold_what_other_samples_give():
+    """Counted over 30 samples; docs/explanation/health.md says where intervals are too narrow."""
+    found = []
+    for seed in range(30):
+        rows = np.random.default_rng(seed).standard_normal((300, 5))
+        order, distances = nearest(rows, 10)
+        looked = dimensions.dimension(distances, seed=seed)
+        hubs = hubness(order, 300, itself=True, seed=seed)
+        spread = isotropy(rows, seed=seed).score, cosines(rows).mean
+        found.append((looked.mle, looked.two_nn, hubs.skewness, hubs.antihubs, *spread))
+    for each in zip(*found, strict=True):
+        middle = np.mean([estimate.value for estimate in each])
+        held = sum(estimate.low <= middle <= estimate.high for estimate in each)
+        assert held >= 23, (middle, held)
