@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ _RANKED: Final = 1_000
 """Hits that are looked through for the answer; a reciprocal rank beyond is below .001 and counts as 0."""
 _BATCH: Final = 64
 _ROUNDS: Final = 5
-_SINGLES: Final = 32
+_SINGLES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def measured(
     corpus: Corpus, name: str, banks: Sequence[int], found: dict[str, Any], keep: Callable[[str], None]
 ) -> None:
     """Measure every arm with every bank on one model; `found` takes the rows."""
-    if all(f"{arm.name} {bank}" in found.get("arms", {}) for arm in ARMS for bank in banks) and "raw" in found:
+    if _is_complete(found, banks):
         return
     model = corpus.model(name)
     asked, train = asked_of(corpus, model), np.array([split == "train" for split in corpus.splits])
@@ -143,28 +144,44 @@ def measured(
         docs.upsert(range(len(model.docs)), {name: model.docs}, trust=True)
         raw = _ranking(docs, asked, exact=True)
         found["raw"] = {**_told(raw, raw, asked, len(docs)), "rows": len(docs), "queries": len(asked.queries)}
-        for bank in banks:
-            for arm in ARMS:
-                if f"{arm.name} {bank}" in found.setdefault("arms", {}):
-                    continue
-                found["arms"][f"{arm.name} {bank}"] = _arm(docs, arm, model.queries[train][:bank], asked, raw)
+        rows = found.setdefault("arms", {})
+        for bank, arm in product(banks, ARMS):
+            row = rows.setdefault(f"{arm.name} {bank}", {"arm": arm.name, "bank": bank})
+            if "recall" not in row or "batch_rate" not in row:
+                _fill(docs, arm, (model.queries[train][:bank], asked), raw, row)
                 keep(f"{corpus.name}, {name}: {arm.name}, bank of {bank}")
         for bank in banks:
-            found.setdefault("numpy", {})[str(bank)] = reference(model.docs, model.queries[train][:bank], asked)
-        found["index"] = _by_index(docs, model.queries[train][: max(banks)], asked)
+            known = found.setdefault("numpy", {})
+            known[str(bank)] = known.get(str(bank)) or reference(model.docs, model.queries[train][:bank], asked)
+        if found.get("index", {}).get("bank") != max(banks):
+            found["index"] = {"bank": max(banks), **_by_index(docs, model.queries[train][: max(banks)], asked)}
         keep(f"{corpus.name}, {name}: through an index")
 
 
-def _arm(
-    docs: vecdb.Collection, arm: Arm, bank: npt.NDArray[np.float32], asked: Asked, raw: _Ranking
-) -> dict[str, Any]:
+def _is_complete(found: Mapping[str, Any], banks: Sequence[int]) -> bool:
+    rows = [found.get("arms", {}).get(f"{arm.name} {bank}", {}) for arm in ARMS for bank in banks]
+    return found.get("index", {}).get("bank") == max(banks) and all(
+        "recall" in row and "batch_rate" in row for row in rows
+    )
+
+
+def _fill(
+    docs: vecdb.Collection,
+    arm: Arm,
+    given: tuple[npt.NDArray[np.float32], Asked],
+    raw: _Ranking,
+    row: dict[str, Any],
+) -> None:
+    """Measure what a row does not say yet: what the correction is worth, and how quick it is."""
+    bank, asked = given
     began = time.perf_counter()
     docs.fit_correction(arm.name, arm.kind, bank=bank, **arm.params)
-    fitted = time.perf_counter() - began
-    told = _told(_ranking(docs, asked, exact=True, correction=arm.name), raw, asked, len(docs))
-    speed = _speed(docs, asked, arm.name)
+    row.setdefault("fit_seconds", time.perf_counter() - began)
+    if "recall" not in row:
+        row |= _told(_ranking(docs, asked, exact=True, correction=arm.name), raw, asked, len(docs))
+    if "batch_rate" not in row:
+        row |= _speed(docs, asked, arm.name)
     docs.drop_correction(arm.name)
-    return {"arm": arm.name, "bank": len(bank), **told, **speed, "fit_seconds": fitted}
 
 
 def _told(ranking: _Ranking, raw: _Ranking, asked: Asked, rows: int) -> dict[str, Any]:
