@@ -200,9 +200,9 @@ class Filtering:
             old = next(each for each in view.entry.spaces.values() if each.id == known.space)
             chosen = old if space is None else find_space(view.entry, space)
             judged = relevances.read_judgements(view.tx, known)
-            kept = relevances.read_filter_queries(view.tx, known, old.dim)
+            kept = relevances.read_filter_queries(view.tx, known)
         matrix = kept if queries is None else self._queries_for(chosen, queries)
-        if (queries is None and chosen.id != old.id) or len(matrix) != known.queries:
+        if (queries is None and chosen.id != known.asked) or len(matrix) != known.queries:
             raise ParameterError(
                 f"relevance filter {name!r} has {known.queries} calibration queries, and needs all of them as vectors "
                 f"of space {chosen.name!r}, got {'none' if queries is None else len(matrix)}",

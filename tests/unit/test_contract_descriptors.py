@@ -127,6 +127,9 @@ def test_abilities_of_a_transform_are_known_values(changes, words):
         ({"requires": frozenset({"pairs"})}, "capabilities.requires"),
         ({"monotone": None}, "capabilities.monotone"),
         ({"transfer": "rescore", "scope": "query"}, "needs the scope 'score'"),
+        ({"depth": -1}, "capabilities.depth"),
+        ({"depth": True}, "capabilities.depth"),
+        ({"depth": 1_001}, "capabilities.depth"),
     ],
 )
 def test_abilities_of_a_relevance_filter_are_known_values(changes, words):

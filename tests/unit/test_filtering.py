@@ -361,11 +361,17 @@ def test_a_filter_survives_a_migration_that_is_finished_and_one_that_is_rolled_b
         migration.run()
         getattr(migration, end)()
         assert docs.database.check().ok
-    left = {each.name: each.stale for each in docs.relevance_filters}
-    assert left in ({}, {"r": False}, {"r": True})
-    if left:
-        info = docs.refit_relevance("r", space="new", queries=world[3])
-        assert docs.search(world[3][0], space="new", relevance="r")[0].relevance >= info.threshold
+        known = {each.name: (each.space, each.stale) for each in docs.relevance_filters}
+        assert known == {"r": ("old", False) if end == "rollback" else ("new", True)}
+    assert list(docs.spaces) == ["new"]
+    with pytest.raises(errors.StaleError, match="a space that was dropped"):
+        docs.search(world[3][0], relevance="r")
+    with pytest.raises(errors.ParameterError, match="calibration queries"):
+        docs.refit_relevance("r")  # its queries are the old model's
+    info = docs.refit_relevance("r", queries=world[3])
+    assert (info.space, info.revision, info.stale) == ("new", 2, False)
+    assert docs.search(world[3][0], relevance="r")[0].relevance >= info.threshold
+    assert docs.refit_relevance("r").revision == 3 and docs.database.check().ok
 
 
 def test_damage_is_found_and_nothing_else_fails(docs, world):

@@ -93,12 +93,13 @@ def test_queries_and_judgements_come_back_and_wrong_counts_are_refused(tmp_path)
         docs.fit_relevance("r", "threshold", queries=rows[:50], relevant_ids=relevant, ignore_ids=[["x"]] * 50)
         with db._read() as snapshot:
             entry = snapshot.state.catalog.collections["docs"].filters[0]
-            assert np.array_equal(read_filter_queries(snapshot.tx, entry, 4), rows[:50])
+            assert (entry.asked, entry.width) == (entry.space, 4)
+            assert np.array_equal(read_filter_queries(snapshot.tx, entry), rows[:50])
             judged = read_judgements(snapshot.tx, entry)
             assert judged.relevant == tuple(map(tuple, relevant)) and judged.ignore == (("x",),) * 50
             assert judged.negatives is None and len(judged.groups) == 50
             with pytest.raises(CorruptionError):
-                read_filter_queries(snapshot.tx, entry, 5)
+                read_filter_queries(snapshot.tx, replace(entry, width=5))
             with pytest.raises(CorruptionError):
                 read_judgements(snapshot.tx, replace(entry, queries=51))
             with pytest.raises(CorruptionError):

@@ -57,6 +57,9 @@ class FilterEntry:
         Calibration queries, relevant records in their pools, and those that no pool holds.
     correction : int
         Set of the score correction that the scores were made with, 0 for none.
+    asked, width : int
+        The space that the calibration queries are vectors of, and their width. A migration that is finished leaves a
+        filter to the new space; its queries are still those of the old one, which is gone.
     owner : str
         The distribution that provided the type when it was fitted; for messages only.
     digest : str
@@ -83,6 +86,8 @@ class FilterEntry:
     positives: int = 0
     missed: int = 0
     correction: int = 0
+    asked: int = 0
+    width: int = 0
     owner: str = ""
     digest: str = ""
     created: float = 0.0
@@ -127,6 +132,8 @@ _NUMBERS: Final = (
     "positives",
     "missed",
     "correction",
+    "asked",
+    "width",
 )
 _TEXTS: Final = ("name", "kind", "owner", "digest")
 
@@ -177,17 +184,17 @@ def read_filter_state(tx: Tx, entry: FilterEntry) -> dict[str, Any]:
     return unpack_state(_read(tx, entry, STATE), f"state of relevance filter {entry.name!r}")
 
 
-def read_filter_queries(tx: Tx, entry: FilterEntry, dim: int) -> F32:
-    """Return the calibration queries, shape (q, dim).
+def read_filter_queries(tx: Tx, entry: FilterEntry) -> F32:
+    """Return the calibration queries, shape (q, width).
 
     Raises
     ------
     CorruptionError
     """
     data = _read(tx, entry, QUERIES)
-    if len(data) != 4 * dim * entry.queries:
+    if len(data) != 4 * entry.width * entry.queries:
         raise _damaged(entry, "calibration queries of a wrong length")
-    rows = np.frombuffer(data, "<f4").reshape(entry.queries, dim).astype(np.float32, copy=False)
+    rows = np.frombuffer(data, "<f4").reshape(entry.queries, entry.width).astype(np.float32, copy=False)
     if not np.isfinite(rows).all():
         raise _damaged(entry, "calibration queries that are not finite")
     return rows

@@ -195,8 +195,11 @@ class WriteTx:
         grown = self._catalog.with_collection(replace(entry, spaces={**entry.spaces, space.name: space}))
         self.catalog = replace(grown, next_space=space.id + 1)
 
-    def drop_space(self, entry: CollectionEntry, space: Space) -> None:
-        """Remove a space with what belongs to it; references in records go when these are next written."""
+    def drop_space(self, entry: CollectionEntry, space: Space, *, heir: int | None = None) -> None:
+        """Remove a space with what belongs to it; references in records go when these are next written.
+
+        Relevance filters go to the space `heir`, if there is one: their judgements are worth more than their state.
+        """
         pending = self.pending(entry)
         self._drop_space_data(space)
         pending.spaces.pop(space.id, None)
@@ -206,12 +209,13 @@ class WriteTx:
         left = {name: other for name, other in entry.spaces.items() if other.id != space.id}
         indexes = tuple(index for index in entry.indexes if index.space != space.id)
         gone = {each.set for each in entry.transforms if space.id in (each.source, each.target)}
-        gone |= {each.set for each in entry.filters if each.space == space.id}
+        kept = tuple(replace(each, space=heir or 0) if each.space == space.id else each for each in entry.filters)
+        gone |= {each.set for each in kept if not each.space}
         gone |= {number for each in entry.corrections if each.space == space.id for number in each.sets}
         for number in gone:
             drop_blobs(self.tx, number)
         transforms = tuple(each for each in entry.transforms if each.set not in gone)
-        filters = tuple(each for each in entry.filters if each.set not in gone)
+        filters = tuple(each for each in kept if each.set not in gone)
         corrections = tuple(each for each in entry.corrections if each.set not in gone)
         declined = entry.declined - {space.id}
         self.catalog = self._catalog.with_collection(

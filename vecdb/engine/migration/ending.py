@@ -54,7 +54,8 @@ def finish(collection: Key, number: int, reader: Reader, *, leave_missing: bool)
                 f"{migration.names[1]!r}",
                 hint="run() embeds those that wait; see status().failures; finish(leave_missing=True) leaves them so.",
             )
-        write.drop_space(view.entry, space_numbered(view, migration.source))
+        heir = migration.aim or migration.target
+        write.drop_space(view.entry, space_numbered(view, migration.source), heir=heir)
         _end(write, collection, migration, FINISHED)
         visit("migrate.finished")
 

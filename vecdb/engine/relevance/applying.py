@@ -138,7 +138,7 @@ def judge_for(view: CollectionView, request: SearchRequest, name: str, asked: As
     reason = _unsuited(view, request.space, loaded, asked, registry)
     if reason is not None and not asked.allow_stale:
         raise stale(entry, reason)
-    if request.space.dim != loaded.space.dim and loaded.provided.thing.capabilities.scope != "score":
+    if request.space.dim != entry.width and loaded.provided.thing.capabilities.scope != "score":
         raise stale(entry, f"queries of space {request.space.name!r} have another width")  # it cannot read them at all
     queries = np.array(directed(request.queries, request.space.metric))
     window, least = slice(None), -np.inf

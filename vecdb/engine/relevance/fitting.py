@@ -120,6 +120,8 @@ def fit_filter(job: Job, pool: material.Pool, view: CollectionView, count: int) 
         positives=0 if pool.labels is None else int(np.count_nonzero(pool.labels == 1)),
         missed=len(pool.missed),
         correction=job.correction,
+        asked=job.space.id,
+        width=job.space.dim,
         owner=job.provided.distribution or job.provided.plugin,
         digest=digest,
         created=time.time(),

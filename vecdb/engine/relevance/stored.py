@@ -186,7 +186,7 @@ def load_filter(
     provided = provided_for(entry, registry)
     memory = memory_of(snapshot.state, "relevance")
     known: LoadedFilter | None = memory.loaded.get(entry.set)
-    if known is not None and known.provided.thing is provided.thing:
+    if known is not None and known.provided.thing is provided.thing and known.entry == entry:
         return known
     made = _load(snapshot.tx, collection, entry, provided)
     memory.loaded[entry.set] = made
@@ -297,11 +297,10 @@ def _standing(
 
 def problems(tx: Tx, collection: CollectionEntry, entry: FilterEntry, registry: PluginRegistry | None) -> Iterator[str]:
     """Yield what is wrong with a stored filter, for `check`; without a registry its kind is not asked."""
-    dims = {space.id: space.dim for space in collection.spaces.values()}
-    if entry.space not in dims:
+    if entry.space not in {space.id for space in collection.spaces.values()}:
         yield "belongs to a space that is not there"
         return
-    read_filter_queries(tx, entry, dims[entry.space])
+    read_filter_queries(tx, entry)
     read_judgements(tx, entry)
     if state_digest(read_filter_state(tx, entry)) != entry.digest:
         yield "does not hold the state that was stored"
