@@ -164,7 +164,7 @@ def test_small_scans_stay_where_they_are(monkeypatch):
 @given(counts=st.lists(st.integers(1, 1_000), min_size=1, max_size=30), threads=st.integers(2, 9))
 def test_stretches_cover_every_block_once(counts, threads):
     blocks = blocks_of("l2", counts, dim=1)
-    cuts = scanning._stretches(blocks, threads)
+    cuts = scanning.stretches(blocks, threads)
     assert [block for start, end in cuts for block in range(start, end)] == list(range(len(counts)))
     assert len(cuts) <= threads
 

@@ -26,7 +26,7 @@ Stop = Callable[[], bool]
 
 LEAST: Final = 4 << 20
 """Components a thread is given at least: a millisecond of scanning, against a tenth for handing it over."""
-_MANY: Final = 8
+MANY: Final = 8
 """Queries for each thread from which they are divided rather than the rows: products of matrices like them many."""
 
 
@@ -54,7 +54,7 @@ def scan(
     wanted = min(threads, rows * blocks.dim * len(queries) // LEAST)
     if wanted < 2 or not loader.ready():  # the path without kernels is numpy's, which has threads of its own
         return exact.search(blocks, queries, k, allowed=allowed, stop=stop)
-    if len(queries) >= _MANY * wanted:
+    if len(queries) >= MANY * wanted:
         return _by_query(blocks, queries, k, allowed, stop, wanted)
     return _by_row(blocks, queries, k, allowed, stop, wanted)
 
@@ -68,24 +68,24 @@ def _by_query(
         for start, end in pairwise(cuts)
     ]
     done = share(work)
-    return [found for part, _ in done for found in part], _together([facts for _, facts in done])
+    return [found for part, _ in done for found in part], together([facts for _, facts in done])
 
 
 def _by_row(
     blocks: VectorBlocks, queries: F32, k: int, allowed: Bools | None, stop: Stop | None, threads: int
 ) -> tuple[list[Found], ScanFacts]:
     work, firsts = [], []
-    for start, end in _stretches(blocks, threads):
+    for start, end in stretches(blocks, threads):
         first, last = int(blocks.starts[start]), int(blocks.starts[end])
         mask = None if allowed is None else allowed[first:last]
         firsts.append(first)
         work.append(partial(exact.search, blocks.slice(start, end), queries, k, allowed=mask, stop=stop))
     done = share(work)
     found = [_best([part[row] for part, _ in done], firsts, k) for row in range(len(queries))]
-    return found, _together([facts for _, facts in done])
+    return found, together([facts for _, facts in done])
 
 
-def _stretches(blocks: VectorBlocks, threads: int) -> list[tuple[int, int]]:
+def stretches(blocks: VectorBlocks, threads: int) -> list[tuple[int, int]]:
     """Return ranges of blocks, each with about as many rows; fewer than `threads` where there are few blocks."""
     shares = np.arange(1, threads)[:, None] * (blocks.count / threads)
     cuts = [0, *np.abs(blocks.starts - shares).argmin(axis=1).tolist(), len(blocks)]
@@ -99,7 +99,8 @@ def _best(parts: list[Found], firsts: list[int], k: int) -> Found:
     return positions[order], scores[order]
 
 
-def _together(facts: list[ScanFacts]) -> ScanFacts:
+def together(facts: list[ScanFacts]) -> ScanFacts:
+    """Return what several parts of a scan did, as one."""
     return ScanFacts(
         facts[0].path,
         sum(each.rows_scanned for each in facts),

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb import corrections, exact
+from vecdb import exact
 from vecdb.blocks import VectorBlocks
 from vecdb.corrections import Adjustment, Banks, Corrected
 from vecdb.engine import parts, search
-from vecdb.engine.corrections import images
+from vecdb.engine.corrections import images, sharing
 from vecdb.engine.corrections.folds import by_fold
 from vecdb.engine.corrections.stored import Loaded, find_correction, load_correction
 from vecdb.engine.corrections.tables import by_banks, table_of
@@ -139,13 +139,15 @@ class Corrector:
             if found is not None:
                 return found
         verify(view, space_view, allowed.mask, allowed.count)
-        answers, facts = corrections.search(
+        answers, facts = sharing.scan(
             scan_order(view, space_view),
             request.queries,
             wanted,
             adjustment,
             allowed=allowed.mask,
+            matches=allowed.count,
             stop=search.stopper(request),
+            threads=1 if request.cancel is not None else request.threads,
         )
         return answers, Cost(facts, self.loaded.name), ()
 
