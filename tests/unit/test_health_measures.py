@@ -92,11 +92,11 @@ def test_the_interval_of_isoscore_holds_what_other_samples_give():
     whole_set = np.random.default_rng(1).standard_normal((20_000, 16)) * np.linspace(1, 3, 16)
     truth = isotropy(whole_set).score.value
     held = 0
-    for seed in range(40):
-        sample = whole_set[np.random.default_rng(seed).choice(20_000, 800, replace=False)]
+    for seed in range(20):
+        sample = whole_set[np.random.default_rng(seed).choice(20_000, 2_000, replace=False)]
         found = isotropy(sample, seed=seed).score
         held += found.low <= truth <= found.high
-    assert held >= 32  # of 40: a jackknife of ten groups at 95 %
+    assert held >= 16  # of 20: a jackknife of ten groups at 95 %
 
 
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 6))
