@@ -75,7 +75,8 @@ def test_the_commands_are_those_that_are_promised():
     assert set(COMMANDS) == {
         "backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "corrections",
         "delete", "demo", "doctor", "export", "fit-correction", "get", "import", "index", "info", "migrate",
-        "optimize", "plan-upgrade", "plugins", "relevance", "report", "search", "spaces", "stats", "tag", "transforms", "warmup",
+        "optimize", "plan-upgrade", "plugins", "relevance", "report", "search", "spaces", "stats", "tag",
+        "transforms", "warmup",
     }  # fmt: skip
 
 
