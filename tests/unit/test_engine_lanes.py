@@ -440,3 +440,18 @@ def test_wishes_that_change_the_list_stay_out_of_the_lane(db, taken):
     assert all(int(hit.id[1:]) % 2 == 0 for hit in narrow) and taken == [False, False]
     same(docs.search(query, space="new"), plain)
     assert taken[-1]
+
+
+@pytest.mark.parametrize(("kind", "direction"), [("bt2", "query"), ("ridge", "gallery"), ("relative", "query")])
+def test_vectors_that_are_mapped_on_the_fly_have_no_lane(db, taken, kind, direction):
+    """A lane scans stored vectors with the mapped query: of a joint space that query has another width."""
+    from tests.unit.test_bridge_answers import World
+
+    world = World(db, n=300, new=100, name="folded")
+    ends = ("new", "old", world.new, world.old) if direction == "query" else ("old", "new", world.old, world.new)
+    world.docs.fit_transform(ends[0], ends[1], kind, pairs=(ends[2], ends[3]), direction=direction, name="up")
+    long = [world.docs.search(query, space="new", explain=True) for query in world.queries]
+    for query, expected in zip(world.queries, long, strict=True):
+        for _ in range(2):
+            same(world.docs.search(query, space="new"), expected)
+    assert not any(taken) and {hit.origin for hits in long for hit in hits} == {"native", "bridged:up"}

@@ -165,7 +165,7 @@ def _through(view: CollectionView, request: search.SearchRequest, registry: Plug
 
 def _mixed(view: CollectionView, request: search.SearchRequest, registry: PluginRegistry) -> _Made | None:
     several = bridged.several(view, request, registry)
-    if several is None:
+    if several is None or any(way.fold is not None for way, _ in several.parts):
         return None
     usables: list[tuple[int, Usable]] = []
     finds = []

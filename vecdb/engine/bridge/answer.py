@@ -167,7 +167,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Several:
-    """The classes that answer plain searches of one state, none of them folded or out of reach, and by which method.
+    """The classes that answer plain searches of one state, none of them out of reach, and by which method.
 
     Attributes
     ----------
