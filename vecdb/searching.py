@@ -172,7 +172,7 @@ class Searching:
             Let a filter judge scores that it was not fitted on.
         correction : str, optional
             Name of a stored correction (`fit_correction`): hits are ordered by corrected scores, `raw_score` is the
-            score without, `distance` the distance.
+            score without, `distance` the distance; `min_score` is compared with the corrected score.
 
         Returns
         -------

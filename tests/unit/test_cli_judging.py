@@ -53,6 +53,8 @@ def test_a_plan_is_printed_written_and_applied(run, path, tmp_path):
     assert code == 0 and found["decision"] == "bridge" and len(found["stored"]) == 2
     names = {each["name"] for each in json.loads(run("transforms", path, "docs", "--json")[1])["transforms"]}
     assert names == set(found["stored"])
+    corrected = json.loads(run("corrections", path, "docs", "--json")[1])["corrections"]
+    assert [each["name"] for each in corrected] == found["corrections"]
 
 
 def test_answers_may_stand_one_a_line_and_pairs_in_files(run, path):

@@ -137,6 +137,18 @@ def test_a_plan_stores_the_corrections_that_were_better_and_searches_use_them(tm
         assert db.check().ok
 
 
+def test_staying_corrected_stores_no_map(tmp_path):
+    with vecdb.open(tmp_path / "plan.vecdb", automatic=False) as db:
+        docs = MADE.collection(db)
+        plan = docs.plan_upgrade("old", "new", pairs=MADE.pairs(300), queries=MADE.queries, **QUICK)
+        assert plan.apply(maps=False) == () and docs.transforms == ()
+        assert {info.space for info in plan.corrections} <= {"old"}
+        found = plan.report.findings
+        assert bool(plan.corrections) == (
+            found.staying_corrected.of(found.metric).value > found.staying.of(found.metric).value
+        )
+
+
 def test_stored_corrections_of_a_plan_have_names_of_their_own_and_a_bank_that_was_given(tmp_path):
     from vecdb.upgrade import correct
     from vecdb.upgrade.findings import Worth

@@ -27,7 +27,7 @@ KIND = "csls"
 
 
 def store_corrections(
-    collection: Collection, material: Material, findings: Findings, asked: Sequence[QuerySet]
+    collection: Collection, material: Material, findings: Findings, asked: Sequence[QuerySet], *, bridge: bool = True
 ) -> tuple[CorrectionInfo, ...]:
     """Store the corrections that were better than none.
 
@@ -38,6 +38,8 @@ def store_corrections(
     findings : Findings
     asked : sequence of QuerySet
         The bank, where there is one, then the queries; the first with vectors of a space serves it.
+    bridge : bool, default True
+        Whether that of the best map is stored, too.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def store_corrections(
         (material.target, best.plain, best.corrected, "new"),
     )
     infos = []
-    for space, plain, corrected, side in ways:
+    for space, plain, corrected, side in ways[: 2 if bridge else 1]:
         given = next((each for each in asked if getattr(each, side) is not None), None)
         if given is not None and _is_better(corrected, plain, findings.metric):
             assert corrected is not None  # it would not be better

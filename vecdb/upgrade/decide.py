@@ -114,7 +114,7 @@ def _stay(found: Findings, rule: str, why: str) -> Verdict:
         return Verdict(
             "stay, corrected",
             rule,
-            f"{why}; correcting hubs alone is worth {found.correction} times staying as it is",
+            f"{why}; correcting hubs alone is worth {found.correction} times staying as it is (apply stores it)",
             provisional=False,
         )
     return Verdict("stay", rule, why, provisional=False)

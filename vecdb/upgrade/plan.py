@@ -77,13 +77,19 @@ class UpgradePlan:
         return self.report.decision
 
     def apply(
-        self, *, progress: Progress | None = None, cancel: CancelCheck | None = None
+        self, *, maps: bool = True, progress: Progress | None = None, cancel: CancelCheck | None = None
     ) -> tuple[TransformInfo, ...]:
         """Fit the best map of queries and the best map of stored vectors on all pairs, and store them.
 
         Queries of the new space are answered over the old vectors from then on. It does so whatever the decision was.
         Where correcting hubs was better than not, for staying or for the best map, the correction is stored, too, with
         the bank of the plan (without one, with its queries): `corrections` then says by which names it is asked for.
+
+        Parameters
+        ----------
+        maps : bool, default True
+            False stores the correction for staying alone.
+        progress, cancel : callable, optional
 
         Returns
         -------
@@ -98,12 +104,13 @@ class UpgradePlan:
         """
         self._collection._database._writable()
         report, stop = given.watched(progress, cancel)
-        chosen = _one_for_each_role(self._outcome.findings)
+        chosen = _one_for_each_role(self._outcome.findings) if maps else []
         infos = []
         for number, found in enumerate(chosen):
             report(number, len(chosen))
             infos.append(self._collection._put_transform(self._fitted(found, stop)))
-        self.corrections = store_corrections(self._collection, self._material, self._outcome.findings, self._asked)
+        findings = self._outcome.findings
+        self.corrections = store_corrections(self._collection, self._material, findings, self._asked, bridge=maps)
         report(len(chosen), len(chosen))
         return tuple(infos)
 

@@ -66,7 +66,8 @@ def table_of(view: CollectionView, space_view: SpaceView, loaded: Loaded, comput
     if known is None and not key:
         known = Table(-1, *read_table(view.tx, loaded.entry))
     made = _completed(view, space_view, loaded, compute, known)
-    loaded.derived[place] = made
+    if known is None or made.epoch != known.epoch or len(made.rows) > len(known.rows):
+        loaded.derived[place] = made  # what a reader that began earlier needs less of is kept whole
     return made
 
 
