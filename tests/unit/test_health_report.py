@@ -194,6 +194,18 @@ def test_k_occurrences_can_be_drawn(seed, rows, k, skew):
     drawn(pictures.occurrences(hubness(found, rows)))
 
 
+def test_the_axis_of_drift_names_the_commits_that_are_known():
+    windows = [Window(0, 20, 20, 0.1, 0.5), Window(20, 40, 20, 0.1, 0.5)]
+    said = {
+        (): "oldest first</text>",
+        (3,): "oldest first, commit 3</text>",
+        (3, 5): "oldest first, commits 3 to 5</text>",
+    }
+    for seqs, words in said.items():
+        known = [replace(each, seq=(min(seqs), max(seqs)) if seqs else None) for each in windows]
+        assert words in pictures.drifting(Drift(tuple(known), 0.2, (-0.1, 0.1), (0.1,), 0.2))
+
+
 def test_curves_that_say_little_can_be_drawn():
     one = Curve(10, 50, "members", ((16, 1.0),))
     drawn(pictures.recalls([IndexHealth("rabitq", None, 10, (one,))]))

@@ -197,8 +197,9 @@ def _level(value: float) -> str:
 
 
 def _commits(found: Drift) -> str:
-    known = [window.seq for window in found.windows if window.seq is not None]
-    log = f", commits {known[0][0]} to {known[-1][1]} known" if known else ""
+    known = [seq for window in found.windows if window.seq is not None for seq in window.seq]
+    first, last = (min(known), max(known)) if known else (0, 0)
+    log = "" if not known else f", commit {last}" if first == last else f", commits {first} to {last}"
     return f"vectors, oldest first{log}"
 
 
