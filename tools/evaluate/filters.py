@@ -41,6 +41,7 @@ BASE = ("raw score", "calibrated, Platt")
 """What every arm is compared with."""
 _RESAMPLES = 400
 _SPLITS = 20
+_JUDGED = frozenset({"rest", "test", "foreign"})
 _OUTLIERS = ("knn", "mahalanobis", "projection")
 
 
@@ -201,10 +202,15 @@ def _raw_row(pools: Mapping[str, Part], foreign: Part) -> dict[str, Any]:
 
 def _by_best(word: str, made: Any, model: Model, pools: Mapping[str, Part], foreign: Part) -> dict[str, Any]:
     """Judge queries by their best hit: a threshold that 95 % of training queries pass."""
-    best = {
-        name: made.relevance(part.scores, part.queries, None, count=len(model.docs)).max(1)
-        for name, part in (("rest", pools["rest"]), ("test", pools["test"]), ("foreign", foreign))
-    }
+
+    def judge(part: Part) -> npt.NDArray[Any]:
+        if hasattr(made, "expected"):  # a probability of chance that is next to none is 1 in float32
+            found = -np.log(made.expected(part.scores, part.queries, len(model.docs)))
+        else:
+            found = made.relevance(part.scores, part.queries, None, count=len(model.docs))
+        return np.asarray(found.max(1))
+
+    best = {name: judge(part) for name, part in (("foreign", foreign), *pools.items()) if name in _JUDGED}
     cut = np.quantile(best["rest"], 0.05)
     return _rates(word, best["test"] >= cut, best["foreign"] < cut)
 

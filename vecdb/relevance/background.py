@@ -31,7 +31,7 @@ F64 = npt.NDArray[np.float64]
 
 _ROWS: Final = 100
 """Fewer random records say nothing of a tail."""
-_SURE: Final = 1e-12
+_SURE: Final = 1e-300
 """The smallest number of random records that is expected to score as much."""
 _POOLED: Final = 20_000
 """Scores that are kept of a background of all queries."""
