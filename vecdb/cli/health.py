@@ -54,7 +54,7 @@ def _pairs(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 def stats(
     database: str, collection: str | None, *, health: bool, space: str | None, as_of: Any, out: Output, **wishes: Any
 ) -> None:
-    """Count records and vectors; with --health, measure how good the spaces are.
+    """Count records and vectors, or measure spaces.
 
     Measures of health come from a random sample, with 95 % intervals in brackets.
     """
@@ -117,7 +117,7 @@ def _show_counts(found: dict[str, dict[str, Any]], out: Output) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the samples.")
 @json_option
 def report(database: str, collections: Sequence[str], *, path: str | None, out: Output, **wishes: Any) -> None:
-    """Report on the health of all spaces, as one HTML page with pictures.
+    """Report on all spaces as one HTML page.
 
     The page is complete in itself: no script, nothing is loaded from anywhere. Nothing is written to the database.
     """

@@ -12,8 +12,21 @@ from typing import Any, Protocol, runtime_checkable
 __all__ = ["OWN_COMMANDS", "Command"]
 
 OWN_COMMANDS = frozenset(
-    {"backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "delete", "demo"}
-    | {"doctor", "export", "get", "import", "index", "info", "migrate", "optimize", "plan-upgrade", "plugins"}
+    {"backup", "check", "check-plugin", "collections", "commits", "compact", "compat-matrix", "corrections", "delete"}
+    | {
+        "demo",
+        "doctor",
+        "export",
+        "fit-correction",
+        "get",
+        "import",
+        "index",
+        "info",
+        "migrate",
+        "optimize",
+        "plan-upgrade",
+        "plugins",
+    }
     | {"relevance", "report", "search", "spaces", "stats", "tag", "transforms", "warmup"}
 )
 """Commands that no plugin may provide: those of vecdb, and those it keeps for itself."""
