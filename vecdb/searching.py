@@ -243,7 +243,7 @@ class Searching:
             else:
                 hits = self._hits(view, request, others, ways, warn)
                 if wished is not None and asked_for.single:
-                    lanes.keep(view, wished, request, warn, self._database._registry)
+                    self._remember(view, wished, request, warn)
             meant = others, spaces, calibration, twice is not None, allow_stale, None if explored else asked
             judge = None if relevance is None else self._judge(view, request, relevance, meant)
         if twice is not None:
@@ -315,11 +315,15 @@ class Searching:
         """Return what this search is remembered by, None for one that is not."""
         if type(q) is not np.ndarray or not loader.loaded() or not lanes.are_usual(given, numbers):
             return None
-        return lanes.wish((self._database._guard, self._number), asked, include, where)
+        return lanes.wish(self._number, asked, include, where)
+
+    def _remember(self, view: CollectionView, wished: lanes.Wish, request: SearchRequest, warn: Warner | None) -> None:
+        guard, registry = self._database._guard, self._database._registry
+        lanes.keep(view, guard, wished, request, warn=warn, registry=registry)
 
     def _short(self, wished: lanes.Wish, query: npt.NDArray[Any]) -> Hits | None:
         with self._database._read() as snapshot:
-            hits = lanes.answer(snapshot, wished, query, self._database._settings.recorder.note)
+            hits = lanes.answer(snapshot, self._database._guard, wished, query, self._database._settings.recorder.note)
         if hits is not None and self._number in self._database._traffic:
             self._database._traffic[self._number].note([hits])
         return hits

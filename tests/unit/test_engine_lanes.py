@@ -1,6 +1,7 @@
 """The lane of the commonest search: when it is taken, that its answer is the long way's, and what ends it."""
 
 import ast
+import gc
 import inspect
 import json
 import textwrap
@@ -131,13 +132,13 @@ def test_unusual_arguments(given, numbers, usual):
     ],
 )
 def test_values_of_other_types_are_for_the_long_way(numbers):
-    assert wish((object(), 1), numbers, (), None) is None
+    assert wish(1, numbers, (), None) is None
 
 
 def test_a_condition_that_has_no_text_is_for_the_long_way():
-    assert wish((object(), 1), (None, 3, False, None, None), (), {"n": np.int64(2)}) is None
-    assert wish((object(), 1), (None, 3, False, None, None), ["text"], None) is None
-    assert wish((object(), 1), (None, 3, False, None, None), (), {"n": 2}).where == '{"n": 2}'
+    assert wish(1, (None, 3, False, None, None), (), {"n": np.int64(2)}) is None
+    assert wish(1, (None, 3, False, None, None), ["text"], None) is None
+    assert wish(1, (None, 3, False, None, None), (), {"n": 2}).where == '{"n": 2}'
 
 
 # --- answers ---
@@ -291,7 +292,31 @@ def test_the_lanes_of_a_state_are_bounded(docs, monkeypatch):
     for k in range(1, 12):
         docs.search(QUERIES[0], k=k)
     with docs.database._read() as snapshot:
-        assert 1 <= len(snapshot.state.derived["lanes"]) <= 4
+        assert 1 <= len(snapshot.state.derived["lanes"][docs.database._guard]) <= 4
+
+
+def test_the_lanes_of_a_handle_go_with_it(db, docs, taken):
+    docs.search(QUERIES[0])
+    with vecdb.open(db.path) as other:
+        for _ in range(2):
+            other.collection("docs").search(QUERIES[0])
+        with docs.database._read() as snapshot:
+            assert len(snapshot.state.derived["lanes"]) == 2
+    del other
+    gc.collect()
+    with docs.database._read() as snapshot:
+        assert len(snapshot.state.derived["lanes"]) == 1
+    docs.search(QUERIES[0])
+    assert taken == [False, False, True, True]
+
+
+def test_an_older_state_keeps_nothing(db, docs):
+    docs.search(QUERIES[0])
+    with docs.database._read() as snapshot:
+        before = snapshot.state
+    docs.set_metadata(["r1"], [{"n": 7}])
+    docs.search(QUERIES[0])
+    assert before.derived == {}
 
 
 def test_the_past_has_no_lane(docs, taken, monkeypatch):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +50,8 @@ _MOST: Final = 64
 
 
 class Wish(NamedTuple):
-    """What a lane is for; `of` is the guard of the opened database, the others are arguments of the search."""
+    """What a lane is for: a collection, and arguments of the search."""
 
-    of: Guard
     collection: int
     space: str | None
     k: int
@@ -71,13 +71,13 @@ def are_usual(given: tuple[object, ...], numbers: tuple[Any, ...]) -> bool:
     return set(map(type, given)) == _UNASKED and set(map(type, numbers)) <= _FLAGS and not any(numbers)
 
 
-def wish(of: tuple[Guard, int], numbers: tuple[Any, ...], include: Sequence[str], where: Any) -> Wish | None:
+def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], where: Any) -> Wish | None:
     """Return what a search is remembered by, None if it is not: values of other types go the long way.
 
     Parameters
     ----------
-    of : tuple
-        The guard of the opened database, and the number of the collection.
+    collection : int
+        Its number.
     numbers : tuple
         Of the arguments space, k, exact, recall and effort.
     include, where
@@ -91,7 +91,9 @@ def wish(of: tuple[Guard, int], numbers: tuple[Any, ...], include: Sequence[str]
     if not (effort is None or type(effort) is int):
         return None
     text = None if where is None else known_as(where)
-    return None if text is None and where is not None else Wish(*of, space, k, exact, recall, effort, include, text)
+    return (
+        None if text is None and where is not None else Wish(collection, space, k, exact, recall, effort, include, text)
+    )
 
 
 Find = Callable[[CollectionView, F32], "Found | None"]
@@ -122,8 +124,18 @@ class _Lane(NamedTuple):
     columns: Callable[[CollectionView, F32, Note], HitColumns | None]
 
 
+_Lanes = WeakKeyDictionary["Guard", dict[Wish, _Lane]]
+"""By the guard of an opened database: with that, lanes are let go of, and with them its plugins."""
+
+
 def keep(
-    view: CollectionView, wished: Wish, request: search.SearchRequest, warn: Warner | None, registry: PluginRegistry
+    view: CollectionView,
+    guard: Guard,
+    wished: Wish,
+    request: search.SearchRequest,
+    *,
+    warn: Warner | None,
+    registry: PluginRegistry,
 ) -> None:
     """Remember what a search that was just answered has settled, if the next one can begin with its vector."""
     if view.is_past or not loader.loaded():
@@ -131,7 +143,9 @@ def keep(
     made = _through(view, request, registry) if view.entry.transforms else _direct(view, request, registry)
     if made is None:
         return
-    lanes: dict[Wish, _Lane] = view.snapshot.state.derived.setdefault("lanes", {})
+    derived = view.snapshot.state.derived
+    known: _Lanes = derived["lanes"] if "lanes" in derived else derived.setdefault("lanes", WeakKeyDictionary())
+    lanes = known.setdefault(guard, {})
     if len(lanes) >= _MOST:
         lanes.clear()
     lanes[wished] = _Lane(view.entry, request.space, registry, registry.changes, made[0], warn, made[1])
@@ -279,9 +293,12 @@ def _by_scan(
     return found[0]
 
 
-def answer(snapshot: Snapshot, wished: Wish, query: npt.NDArray[Any], note: Callable[[int, F32], None]) -> Hits | None:
+def answer(
+    snapshot: Snapshot, guard: Guard, wished: Wish, query: npt.NDArray[Any], note: Callable[[int, F32], None]
+) -> Hits | None:
     """Return the hits of one query, None if there is no lane for it at this state."""
-    lanes: dict[Wish, _Lane] | None = snapshot.state.derived.get("lanes")
+    known: _Lanes | None = snapshot.state.derived.get("lanes")
+    lanes = None if known is None else known.get(guard)
     lane = None if lanes is None else lanes.get(wished)
     if lane is None or not loader.ready():
         return None

@@ -397,6 +397,7 @@ class Reader:
             if newer:
                 if current is not None:
                     current.cut_chain()
+                    current.derived = {}  # the newer state remembers the older one, but not what was made of it
                 self._caches.state, self._caches.stored = state, bytes(stored or b"")
                 self._keep_named(state)
             return state
