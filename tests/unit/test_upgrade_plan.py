@@ -260,7 +260,7 @@ def test_a_report_is_text_json_and_a_page(db: vecdb.Database, tmp_path: Path) ->
     reader = _Reader()
     reader.feed(page)
     assert reader.open == [] and reader.tags.count("svg") == 5
-    assert "<b>docs" not in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "<b>docs" not in page and "://" not in page.replace("http://www.w3.org/2000/svg", "")
     for suffix in ("html", "json", "txt"):
         plan.report.save(tmp_path / f"r.{suffix}")
     assert (tmp_path / "r.txt").read_text("utf-8").startswith("Upgrade of")
