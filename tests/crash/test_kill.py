@@ -13,7 +13,7 @@ from vecdb.testing.processes import Child
 from vecdb.testing.workload import Workload
 
 MIGRATING = {name for name in NAMES if name.startswith("migrate.")}
-ELSEWHERE = {"create.half", "index.stored", "transform.stored", "correction.stored"} | MIGRATING
+ELSEWHERE = {"create.half", "index.stored", "transform.stored", "correction.stored", "relevance.stored"} | MIGRATING
 """Failpoints with tests of their own: below, and in files beside this one."""
 OFTEN = ("write.begin", "write.applied", "commit.before", "commit.after")
 

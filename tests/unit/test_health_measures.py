@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vecdb.evaluation import top_k
 from vecdb.evaluation.health import dimension as dimensions
+from vecdb.evaluation.health import hubs
 from vecdb.evaluation.health.hubs import floor_of, hubness
 from vecdb.evaluation.health.isotropy import cosines, isotropy
 from vecdb.evaluation.health.recall import recall_of_scores
@@ -256,10 +257,60 @@ def test_intervals_hold_what_other_samples_give():
         rows = np.random.default_rng(seed).standard_normal((300, 5))
         order, distances = nearest(rows, 10)
         looked = dimensions.dimension(distances, seed=seed)
-        hubs = hubness(order, 300, itself=True, seed=seed)
+        hubs = hubness(order, 300, itself=True)
         spread = isotropy(rows, seed=seed).score, cosines(rows).mean
         found.append((looked.mle, looked.two_nn, hubs.skewness, hubs.antihubs, *spread))
     for each in zip(*found, strict=True):
         middle = np.mean([estimate.value for estimate in each])
         held = sum(estimate.low <= middle <= estimate.high for estimate in each)
         assert held >= 23, (middle, held)
+
+
+# --- how sure a skewness is -------------------------------------------------------------------------------
+
+
+def plain_skewness(values):
+    away = np.array(values, np.float64) - np.mean(values)
+    spread = math.sqrt(np.mean(away**2))
+    return float(np.mean(away**3)) / spread**3 if spread > 0 else 0.0
+
+
+@given(st.lists(st.integers(0, 50), min_size=3, max_size=40))
+def test_leaving_each_count_out_is_counting_the_others(counts):
+    without = hubs._left_out(np.array(counts))
+    for place, found in enumerate(without.tolist()):
+        rest = counts[:place] + counts[place + 1 :]
+        assert found == pytest.approx(plain_skewness(rest), rel=1e-6, abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=3, max_size=60))
+def test_the_interval_of_a_skewness_holds_it_and_is_finite(counts):
+    found = hubs._sure(np.array(counts))
+    assert found.low <= found.value <= found.high and math.isfinite(found.low) and math.isfinite(found.high)
+    assert found.value == pytest.approx(plain_skewness(counts), rel=1e-9, abs=1e-9) and found.queries == len(counts)
+    assert hubs._sure(np.array(counts[::-1])).high == pytest.approx(found.high, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 7])
+def test_counts_that_are_all_the_same_are_surely_not_skewed(level):
+    found = hubs._sure(np.full(20, level))
+    assert (found.low, found.value, found.high) == (0, 0, 0)
+
+
+def test_the_interval_of_a_skewness_narrows_with_more_rows():
+    drawn = np.random.default_rng(0).poisson(2.0, 6_400)
+    wide, narrow = hubs._sure(drawn[:400]), hubs._sure(drawn)
+    assert 3 < (wide.high - wide.low) / (narrow.high - narrow.low) < 6
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(20, 300), (50, 400)])
+def test_the_skewness_of_another_sample_with_other_hubs_lies_within(columns, rows):
+    """Percentiles of resampled rows, which it was before, held in 27 and 29 of 40."""
+    found = []
+    for seed in range(40):
+        drawn = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
+        order, _ = top_k(drawn, drawn, 10, "l2", leave_out=np.arange(rows))
+        found.append(hubness(order, rows, itself=True).skewness)
+    middle = np.mean([each.value for each in found])
+    assert middle > 1.5
+    assert sum(each.low <= middle <= each.high for each in found) >= 36

@@ -48,7 +48,15 @@ def test_queries_of_one_answer_or_one_group_belong_together():
         ("ignore_ids", {"ignore": [["a"]]}),
         ("negatives", {"negatives": "others"}),
         ("negatives", {"negatives": [["a"]]}),
+        ("relevant_ids[1]", {"relevant": ["a", {"b": "high"}]}),
+        ("relevant_ids[0]", {"relevant": [{"a": None}, "b"]}),
+        ("relevant_ids[0]", {"relevant": [{"a": float("nan")}, "b"]}),
         ("groups", {"groups": [1]}),
+        ("groups", {"groups": 2}),
+        ("groups", {"groups": "ab"}),
+        ("groups", {"groups": {1: "a", 2: "b"}}),
+        ("groups", {"groups": (group for group in (1, 2))}),
+        ("groups[1]", {"groups": ["a", ["b"]]}),
     ],
 )
 def test_what_is_no_judgement_is_refused_by_name(name, wishes):

@@ -129,7 +129,7 @@ class _Checkup:
             isotropy=isotropy(self.points, seed=seed),
             cosines=cosines(sample.rows) if some else None,
             dimension=dimension(self._distances(), seed=seed),
-            hubness=hubness(self.found, len(self.points), itself=True, seed=seed),
+            hubness=hubness(self.found, len(self.points), itself=True),
             duplicates=self._duplicates() if some else None,
             norms=norms(sample.rows),
             scores=scores(sample.rows, self.asked.scores, space.metric, k=self.wishes.k, seed=seed),

@@ -26,6 +26,7 @@ NAMES: Final = (
     "index.stored",
     "transform.stored",
     "correction.stored",
+    "relevance.stored",
     "compact.copied",
     "compact.before-rename",
     "compact.after-rename",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.storage.blobs import BlobData, drop_blobs, write_blobs
+from vecdb.storage.failpoints import visit
 from vecdb.storage.idkeys import id_key
 from vecdb.storage.relevance import JUDGED, QUERIES, STATE, FilterEntry, Judgements
 from vecdb.storage.states import pack_state
@@ -49,6 +50,7 @@ def store_filter(write: WriteTx, collection: str, entry: FilterEntry, blobs: Fil
     """Store a filter in this commit, in the place of one of the same name; return its entry, with its number."""
     number = write.take_set()
     lines = write_blobs(write.tx, number, blobs.blobs())
+    visit("relevance.stored")
     stored = replace(entry, set=number, lines=lines)
     owner = write.catalog.collections[collection]
     remove_filters(write, collection, [known for known in owner.filters if known.name == entry.name])

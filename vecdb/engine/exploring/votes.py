@@ -56,7 +56,8 @@ def share(hits: int, trials: int) -> Share:
     rate, square = hits / trials, _Z * _Z / trials
     middle = (rate + square / 2) / (1 + square)
     half = _Z * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials)) / (1 + square)
-    return Share(rate, max(0.0, middle - half), min(1.0, middle + half), trials)
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Share(rate, min(rate, low), max(rate, high), trials)  # rounding may put an end beside the share
 
 
 def brier(prediction: Prediction, truth: Any) -> float:

@@ -111,7 +111,7 @@ def _ids(name: str, entry: Any, place: int) -> tuple[Id, ...]:
     if entry is None:
         return ()
     if isinstance(entry, Mapping):
-        entry = [id for id, grade in entry.items() if grade > 0]
+        entry = [id for id, grade in entry.items() if _grade(f"{name}[{place}]", id, grade) > 0]
     if isinstance(entry, (str, int, np.integer)) and not isinstance(entry, bool):
         entry = [entry]
     if isinstance(entry, bytes) or not isinstance(entry, (list, tuple, set, frozenset, np.ndarray)):
@@ -123,17 +123,43 @@ def _ids(name: str, entry: Any, place: int) -> tuple[Id, ...]:
     return plain
 
 
+def _grade(where: str, id: Any, grade: Any) -> float:
+    """Return a grade as a number; NaN is none."""
+    if not isinstance(grade, (int, float, np.number, np.bool_)) or grade != grade:
+        raise ParameterError(
+            f"{where} gives {id!r} the grade {grade!r}, expected a number; above 0 is relevant", name=where, got=grade
+        )
+    return float(grade)
+
+
 def _groups(count: int, relevant: Sequence[Sequence[Id]] | None, groups: Sequence[Any] | None) -> Any:
     """Return groups as numbers: those given, and queries that have the same first answer."""
-    if groups is not None and len(groups) != count:
-        raise ParameterError(
-            f"groups has {len(groups)} entries, expected one for each of {count} queries",
-            name="groups",
-            got=len(groups),
-            allowed=count,
-        )
+    if groups is not None:
+        _refuse_groups(groups, count)
     answers = [None] * count if relevant is None else [str(each[:1]) if each else None for each in relevant]
     return joined(answers) if groups is None else joined(list(groups), answers)
+
+
+def _refuse_groups(groups: Any, count: int) -> None:
+    """Refuse what is not one hashable key for each query."""
+    known = not isinstance(groups, (str, bytes, Mapping)) and hasattr(groups, "__len__") and hasattr(groups, "__iter__")
+    if not known or len(groups) != count:
+        size = len(groups) if known else type(groups).__name__
+        raise ParameterError(
+            f"groups has {size} entries, expected one for each of {count} queries",
+            name="groups",
+            got=size,
+            allowed=count,
+        )
+    for place, key in enumerate(groups.tolist() if isinstance(groups, np.ndarray) else groups):
+        try:
+            hash(key)
+        except TypeError:
+            raise ParameterError(
+                f"groups[{place}] is {key!r}, expected a number, a text, or another value that can be hashed",
+                name=f"groups[{place}]",
+                got=key,
+            ) from None
 
 
 # --- the pool ---------------------------------------------------------------------------------------------
