@@ -1,4 +1,4 @@
-"""What a look at a space reads and asks: samples, neighbours and facts of records against plain numpy, also of before."""
+"""What a look at a space reads and asks: samples, neighbours and facts of records, against plain numpy."""
 
 from __future__ import annotations
 
