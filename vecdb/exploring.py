@@ -229,7 +229,7 @@ class Exploring:
         """
         path = checking.check_field("field", field)
         other = None if apart is None else checking.check_field("apart", apart)
-        count = check_count("sample", sample, 1)
+        count, seed = check_count("sample", sample, 1), check_count("seed", seed, 0)
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             named = queries.choose_space(view.entry, space)
             chosen = labels.sample_of(
@@ -313,6 +313,7 @@ class Exploring:
         check_number("alpha", alpha, 1e-6, 1 - 1e-6)
         check_number("min_confidence", min_confidence, 0.0, 1.0)
         check_number("holdout", holdout, 0.0, 0.999)
+        seed = check_count("seed", seed, 0)
         search.check_tuning(recall, None, None)
         if write and as_of is not None:
             raise ParameterError("labels of a past state cannot be written", name="write", got=True, allowed=False)

@@ -18,6 +18,7 @@ from vecdb.errors import (
     NonFiniteError,
     ParameterError,
     SpaceMissingError,
+    WhereError,
     ZeroVectorError,
 )
 from vecdb.kernels import loader
@@ -106,14 +107,18 @@ def _names_before_the_lane():
 @pytest.mark.parametrize(
     ("given", "numbers", "usual"),
     [
-        ((None, None), (0, False, 0.0), True),
-        ((None, 0), (0,), False),
-        ((None, np.ones(3)), (0,), False),
-        ((None,), (1, False), False),
-        ((None,), (0, True), False),
-        ((None,), (0.5,), False),
-        ((None,), (np.zeros(3),), False),
-        ((None,), ("",), False),
+        ((None, None), (0, False, False, 0.0, False), True),
+        ((None, None), (0, False, False, 0, False), True),
+        ((None, 0), (0, False, False, 0.0, False), False),
+        ((None, np.ones(3)), (0, False, False, 0.0, False), False),
+        ((None,), (1, False, False, 0.0, False), False),
+        ((None,), (0, True, False, 0.0, False), False),
+        ((None,), (0, False, False, 0.5, False), False),
+        ((None,), (np.zeros(3), False, False, 0.0, False), False),
+        ((None,), ("", False, False, 0.0, False), False),
+        ((None,), (False, False, False, 0.0, False), False),
+        ((None,), (0.0, False, False, 0.0, False), False),
+        ((None,), (0, False, False, False, False), False),
     ],
 )
 def test_unusual_arguments(given, numbers, usual):
@@ -138,7 +143,23 @@ def test_values_of_other_types_are_for_the_long_way(numbers):
 def test_a_condition_that_has_no_text_is_for_the_long_way():
     assert wish(1, (None, 3, False, None, None), (), {"n": np.int64(2)}) is None
     assert wish(1, (None, 3, False, None, None), ["text"], None) is None
+    assert wish(1, (None, 3, False, None, None), (), {1: 2}) is None
     assert wish(1, (None, 3, False, None, None), (), {"n": 2}).where == '{"n": 2}'
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"where": {1: 1}}, {"where": {True: 1}}, {"include": (["text"],)}, {"offset": 0.0}, {"offset": False}],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_beside_a_lane_for_what_looks_alike(docs, taken, asked):
+    docs.set_metadata(["r0", "r1"], [{"1": 1, "true": 1}] * 2)
+    for where in (None, {"1": 1}, {"true": 1}):
+        for _ in range(2):
+            docs.search(QUERIES[0], where=where)
+        assert taken[-1]
+    with pytest.raises((ParameterError, WhereError)):
+        docs.search(QUERIES[0], **asked)
 
 
 # --- answers ---

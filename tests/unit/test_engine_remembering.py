@@ -61,6 +61,11 @@ def test_what_json_cannot_write_is_not_remembered():
     assert known_as({"a": b"x"}) is None
 
 
+@pytest.mark.parametrize("where", [{1: 2}, {True: 2}, {None: 2}, {"$or": [{"a": 1}, {1: 2}]}, {"a": {1.5: 2}}])
+def test_names_that_json_would_make_strings_of_are_not_remembered(where):
+    assert known_as(where) is None
+
+
 def test_a_long_condition_is_not_remembered():
     assert known_as({"a": {"$in": list(range(2_000))}}) is None
 

@@ -242,6 +242,9 @@ def test_a_classifier_is_measured_by_leaving_records_out(store):
     assert found.accuracy.low < found.accuracy.value < found.accuracy.high
     fewer = store.docs.measure_classifier("deep.group", k=5, sample=40, seed=3)
     assert fewer.accuracy.trials == 40 and fewer == store.docs.measure_classifier("deep.group", k=5, sample=40, seed=3)
+    for seed in (-1, 1.5, "x"):
+        with pytest.raises(ParameterError):
+            store.docs.measure_classifier("deep.group", sample=40, seed=seed)
 
 
 def test_near_copies_of_one_source_do_not_vouch_for_each_other(db):
@@ -399,6 +402,8 @@ def test_spreads_that_make_no_sense_are_refused(db, tmp_path):
         {"k": 0},
         {"min_confidence": 2},
         {"holdout": 1.0},
+        {"holdout": 0.5, "seed": -1},
+        {"seed": "x"},
         {"recall": 2.0},
         {"write": True, "as_of": 1},
         {"field": ""},

@@ -63,12 +63,14 @@ class Wish(NamedTuple):
 
 
 _UNASKED: Final = {type(None)}
-_FLAGS: Final = {int, bool, float}
+_TEXTS: Final = {str}
+_USUAL: Final = ((int, bool, bool, float, bool), (int, bool, bool, int, bool))
+"""Types of offset, explain, allow_large, prior and writeback: the long way refuses an offset of 0.0 or False."""
 
 
 def are_usual(given: tuple[object, ...], numbers: tuple[Any, ...]) -> bool:
     """Whether all arguments that a lane cannot have are as they are by default: None, and zero or false."""
-    return set(map(type, given)) == _UNASKED and set(map(type, numbers)) <= _FLAGS and not any(numbers)
+    return set(map(type, given)) == _UNASKED and tuple(map(type, numbers)) in _USUAL and not any(numbers)
 
 
 def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], where: Any) -> Wish | None:
@@ -85,6 +87,8 @@ def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], wher
     """
     space, k, exact, recall, effort = numbers
     if type(k) is not int or type(exact) is not bool or type(include) is not tuple:
+        return None
+    if not set(map(type, include)) <= _TEXTS:
         return None
     if not (space is None or type(space) is str) or not (recall is None or type(recall) is float):
         return None

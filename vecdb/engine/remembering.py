@@ -54,15 +54,23 @@ def _size(found: Allowed) -> int:
 
 
 def known_as(where: Mapping[str, Any]) -> str | None:
-    """Return what a checked condition is remembered by, None if it is not: too long, or with values of other types.
+    """Return what a condition is remembered by, None if it is not: too long, or with names or values of other types.
 
-    Equal text is an equal condition: numbers of different types, ``true`` and strings are written differently.
+    Equal text is an equal condition: numbers of different types, ``true`` and strings are written differently. JSON
+    would write the names 1 and "1" alike, and only the second is one of a field.
     """
     try:
         text = json.dumps(where)
+        return text if len(text) <= _LONGEST and _has_names(where) else None
     except (TypeError, ValueError, RecursionError):
         return None
-    return text if len(text) <= _LONGEST else None
+
+
+def _has_names(part: object) -> bool:
+    """Whether every name in a part of a condition is a string."""
+    if isinstance(part, dict):
+        return all(isinstance(name, str) and _has_names(value) for name, value in part.items())
+    return not isinstance(part, (list, tuple)) or all(map(_has_names, part))
 
 
 def selected(state: State, space: int, condition: str, find: Callable[[], Allowed]) -> Allowed:
