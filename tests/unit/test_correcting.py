@@ -162,6 +162,12 @@ def test_names_spaces_and_banks_are_checked(docs):
         docs.fit_correction("other", bank=BANK[:, :5])
     with pytest.raises(vecdb.ArgumentError, match="relevant_ids has 2 entries"):
         docs.fit_correction("other", bank=BANK, relevant_ids=[1, 2])
+    for no_list in (5, "12", np.array(5), dict.fromkeys(range(len(BANK)), 1)):
+        with pytest.raises(vecdb.ArgumentError, match="expected a list"):
+            docs.fit_correction("other", bank=BANK, relevant_ids=no_list)
+    for seed in (-1, 2**63):
+        with pytest.raises(vecdb.ParameterError, match="seed is"):
+            docs.fit_correction("other", bank=BANK, seed=seed)
     with pytest.raises(vecdb.RecordMissingError):
         docs.fit_correction("other", bank=BANK[:1], relevant_ids=[10_000])
     docs.add_space("two", dim=DIM)

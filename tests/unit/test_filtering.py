@@ -52,6 +52,14 @@ def test_a_filter_judges_drops_and_counts(docs, world):
     assert kept.complete
 
 
+@pytest.mark.parametrize("wish", [{"seed": 2**63}, {"seed": 2**70}, {"pool": 2**63}], ids=str)
+def test_numbers_that_a_catalog_cannot_hold_are_refused_before_they_are_stored(docs, world, wish):
+    with pytest.raises(errors.ParameterError, match=r"expected less than 2\*\*63"):
+        fit(docs, world, **wish)
+    assert docs.relevance_filters == () and fit(docs, world, seed=2**63 - 1).seed == 2**63 - 1
+    assert docs.relevance_filters[0].seed == 2**63 - 1
+
+
 def test_no_relevant_result_is_an_ordinary_answer(docs, world):
     fit(docs, world, params={"by": "precision", "level": 1.0})
     far = docs.search(unit(np.ones((1, DIM)))[0], relevance="r")

@@ -47,7 +47,7 @@ def create_index(
     int
         The number of the index; 0 if an automatic one was not wanted any more.
     """
-    seed = _check_seed(seed)
+    seed = check_count("seed", seed, 0)
     with shop.read() as snapshot:
         entry = snapshot.entry(*shop.collection)
         space = find_space(entry, space_name)
@@ -100,12 +100,6 @@ def _decline(write: WriteTx, collection: str, space: int, *, declined: bool) -> 
     spaces = entry.declined | {space} if declined else entry.declined - {space}
     if spaces != entry.declined:
         write.catalog = write.catalog.with_collection(replace(entry, declined=spaces))
-
-
-def _check_seed(seed: object) -> int:
-    if check_count("seed", seed, 0) >= 1 << 63:
-        raise ParameterError(f"seed is {seed!r}, expected less than 2**63", name="seed", got=seed, allowed="< 2**63")
-    return int(seed)  # type: ignore[call-overload, no-any-return]  # a count, by the check before
 
 
 def choose_kind(

@@ -52,11 +52,13 @@ def check_number(name: str, value: object, low: float, high: float = math.inf) -
 
 
 def check_count(name: str, value: object, low: int) -> int:
-    """Return an int of at least `low`."""
+    """Return an int of at least `low`, below 2**63: many are stored, and a catalog with a larger one is not read."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise ParameterError(
             f"{name} is {value!r}, expected an int of at least {low}", name=name, got=value, allowed=f">= {low}"
         )
+    if value >= 1 << 63:
+        raise ParameterError(f"{name} is {value!r}, expected less than 2**63", name=name, got=value, allowed="< 2**63")
     return int(value)
 
 

@@ -115,15 +115,16 @@ def wish(
     )
 
 
-def _answers(relevant_ids: Sequence[Any] | None, count: int) -> tuple[tuple[int, bytes], ...]:
+def _answers(relevant_ids: Any, count: int) -> tuple[tuple[int, bytes], ...]:
     if relevant_ids is None:
         return ()
-    if isinstance(relevant_ids, (str, bytes)) or len(relevant_ids) != count:
-        got = len(relevant_ids) if hasattr(relevant_ids, "__len__") else type(relevant_ids).__name__
-        raise ArgumentError(
-            f"relevant_ids has {got} entries, the bank {count} queries",
-            hint="Give an id, a list of ids or None for each query of the bank.",
-        )
+    hint = "Give an id, a list of ids or None for each query of the bank."
+    if isinstance(relevant_ids, np.ndarray):
+        relevant_ids = relevant_ids.tolist()  # of shape (): a scalar
+    if isinstance(relevant_ids, (str, bytes, Mapping)) or not hasattr(relevant_ids, "__len__"):
+        raise ArgumentError(f"relevant_ids is a {type(relevant_ids).__name__}, expected a list", hint=hint)
+    if len(relevant_ids) != count:
+        raise ArgumentError(f"relevant_ids has {len(relevant_ids)} entries, the bank {count} queries", hint=hint)
     found = []
     for member, given in enumerate(relevant_ids):
         several = given if isinstance(given, (list, tuple, set, frozenset, np.ndarray)) else [given]
