@@ -113,7 +113,8 @@ class Filtering:
         -------
         FilterInfo
             Its `report` was measured on a quarter of the queries that the fit has not seen, each number with a 95 %
-            interval; of fewer than 40 queries all are fitted on, and nothing is measured.
+            interval; of fewer than 40 queries, or where nearly all are
+            one group, all are fitted on, and nothing is measured.
 
         Raises
         ------

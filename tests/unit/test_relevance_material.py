@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import vecdb
 from vecdb.engine.relevance.fitting import KEPT_FROM, split_queries
 from vecdb.engine.relevance.material import Pool, given_judgements, make_pool
-from vecdb.errors import CancelledError, IdError, ParameterError
+from vecdb.errors import CancelledError, IdError, ParameterError, UnknownNameError
 from vecdb.types import HitColumns, Hits, HitsBatch
 from vecdb.verdicts import FilterInfo
 
@@ -178,6 +179,27 @@ def test_part_of_a_pool_has_its_own_numbers():
     assert some.missed.tolist() == [[0.0, pytest.approx(0.7)]]
 
 
+# --- from outside -----------------------------------------------------------------------------------------
+
+
+def test_queries_that_are_one_group_are_all_fitted_on_and_wrong_wishes_are_named(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    with vecdb.open(tmp_path / "a.vecdb", automatic=False) as db:
+        docs = db.create_collection("docs")
+        docs.add_space("m", dim=4)
+        docs.upsert(range(60), {"m": rows})
+        given_ = {"queries": rows[:40], "relevant_ids": [[7]] * 40}  # one answer: none may be kept back from the others
+        info = docs.fit_relevance("one", "threshold", **given_)
+        assert (info.report["fitted_on"], info.report["measured_on"]) == (40, 0)
+        for wrong in ([1], "by", 3):
+            with pytest.raises(ParameterError, match="expected a mapping"):
+                docs.fit_relevance("two", "threshold", **given_, params=wrong)
+        for wrong in ("none", ["none"], 3):
+            with pytest.raises(UnknownNameError):
+                docs.fit_relevance("two", "threshold", **given_, correction=wrong)
+        assert docs.relevance_filters == (info,)
+
+
 # --- splits -----------------------------------------------------------------------------------------------
 
 
@@ -187,10 +209,13 @@ def test_a_quarter_of_the_queries_is_kept_back_and_no_group_is_split(keys, seed)
     fit, kept = split_queries(groups, seed)
     assert sorted([*fit.tolist(), *kept.tolist()]) == list(range(len(groups)))
     assert not set(groups[fit]) & set(groups[kept])
+    assert len(fit)
     if len(groups) < KEPT_FROM:
         assert not len(kept)
-    else:
+    elif len(kept):
         assert len(kept) >= 0.25 * len(groups) - 1
+    else:
+        assert np.bincount(groups).max() > 0.75 * len(groups) - 1
     again = split_queries(groups, seed)
     assert np.array_equal(fit, again[0]) and np.array_equal(kept, again[1])
 

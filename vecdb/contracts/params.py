@@ -118,8 +118,15 @@ def settle_params(owner: str, declared: Mapping[str, Param], given: Mapping[str,
     Raises
     ------
     ParameterError
-        A parameter that is not declared (close matches are in the hint), or a value that is not allowed.
+        Not a mapping, a parameter that is not declared (close matches are in the hint), or a value that is not allowed.
     """
+    if not isinstance(given, Mapping):
+        raise ParameterError(
+            f"params of {owner} are {given!r}, expected a mapping from names to values",
+            name="params",
+            got=given,
+            allowed="a mapping",
+        )
     for name in given:
         if name not in declared:
             from difflib import get_close_matches  # needed for a message only

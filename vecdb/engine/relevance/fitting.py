@@ -1,7 +1,8 @@
 """Fitting a relevance filter and measuring it on queries that it has not seen, ready to be stored.
 
 Queries are shuffled by group, and the last quarter of the groups is kept back: what the report says was measured there,
-of the very filter that is stored. Of fewer than 40 queries all are fitted on, and nothing is measured.
+of the very filter that is stored. Of fewer than 40 queries all are fitted on, and nothing is measured; so it is where
+one group, standing first, would be split.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def split_queries(groups: Integers, seed: int) -> tuple[Integers, Integers]:
         return rows, rows[:0]
     ranks = order[groups][rows]
     cut = int(np.searchsorted(ranks, ranks[math.floor((1.0 - _KEPT) * len(rows))]))
-    return rows[:cut], rows[cut:]
+    return (rows[:cut], rows[cut:]) if cut else (rows, rows[:0])  # a group of nearly all would leave nothing to fit on
 
 
 def measured(provided: Provided, made: RelevanceFilter, data: Any, seed: int) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _refuse_taken(current: CollectionEntry, name: str, replaces: int | None) -> 
             )
 
 
-def correction_named(entry: CollectionEntry, space: Space, name: str) -> int:
+def correction_named(entry: CollectionEntry, space: Space, name: object) -> int:
     """Return the set of the score correction of this name.
 
     Raises
@@ -124,11 +124,11 @@ def correction_named(entry: CollectionEntry, space: Space, name: str) -> int:
         There is none of this name in the space.
     """
     known = {each.name: each.set for each in entry.corrections if each.space == space.id}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UnknownNameError(
             f"space {space.name!r} of collection {entry.name!r} has no correction {name!r}; it has {list(known)}",
             kind="correction",
-            name=name,
+            name=str(name),
             available=list(known),
         )
     return known[name]
