@@ -297,8 +297,9 @@ def test_indexes_over_it(both, monkeypatch, kind):
     assert docs.database.check().ok
 
 
-def test_an_index_that_reads_floats_in_place_is_refused(both):
-    write(both, range(1500), vectors(1500))
+@pytest.mark.parametrize("count", [1, 2, 1500])
+def test_an_index_that_reads_floats_in_place_is_refused(both, count):
+    write(both, range(count), vectors(count))
     with pytest.raises(errors.VecdbError, match="cannot be read as floats"):
         both.create_index("small", "graph")
     assert both.indexes == [] and both.search(vectors(1)[0], space="small").complete

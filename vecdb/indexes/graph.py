@@ -21,7 +21,7 @@ from vecdb.contracts.effort import EffortCurve
 from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
 from vecdb.contracts.params import Param
 from vecdb.contracts.rows import MappedRows
-from vecdb.errors import CancelledError
+from vecdb.errors import CancelledError, DTypeError
 from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, wide_width, write_codes
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.graph_build import Graph, build_graph, unreachable
@@ -87,6 +87,11 @@ class GraphType:
     def build(
         self, view: VectorView, params: Mapping[str, Any], *, seed: int, progress: Progress, cancel: CancelCheck
     ) -> GraphIndex:
+        if view.space.dtype == "int8":  # so few rows that no walk was measured would be found out by searches
+            what = "the rows of this space are int8 and cannot be read as floats where they lie"
+            raise DTypeError(
+                what, hint="ivf and rabitq read copies of them.", expected="float32 or float16", got="int8"
+            )
         sample = view.gather(spread_positions(view.count, _SAMPLE))
         book = make_book(view.metric, sample, min(view.count, _CELLS * _ROWS_A_CELL), seed, width=wide_width(view.dim))
         steps = _Steps(view.count, progress, cancel)
