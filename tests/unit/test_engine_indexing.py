@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vecdb
 from tests.indextypes import DIM, NONE, CopiesType, Listener, Plugin, able, fail, registry, rows
-from vecdb.engine import housekeeping, upkeep
+from vecdb.engine import housekeeping, indexing, upkeep
 from vecdb.errors import (
     CollectionMissingError,
     CorruptionError,
@@ -678,3 +679,13 @@ def test_plugins_as_several_objects(tmp_path, monkeypatch):
     for wrong in (["acme"], [None], [7]):
         with pytest.raises(vecdb.VecdbError, match="plugin"):
             vecdb.open(tmp_path / "h.vecdb", plugins=wrong)
+
+
+@pytest.mark.parametrize(("dtype", "large"), [("float32", "graph"), ("float16", "graph"), ("int8", "ivf")])
+def test_what_a_large_space_gets_can_read_its_vectors(dtype, large):
+    """A graph walks over vectors where they lie, which it cannot do with int8."""
+    shop = SimpleNamespace(registry=SimpleNamespace(choose=lambda hook, **facts: None))
+    space = SimpleNamespace(dim=384, dtype=dtype)
+    assert indexing.choose_kind(shop, space, indexing.CODES_UP_TO, {}) == ("rabitq", {})
+    assert indexing.choose_kind(shop, space, indexing.CODES_UP_TO + 1, {}) == (large, {})
+    assert indexing.choose_kind(shop, space, 10, {}) is None

@@ -110,7 +110,8 @@ def choose_kind(
     if answer is None:
         if live < AUTOMATIC_FROM or live * space.dim < AUTOMATIC_COMPONENTS:
             return None
-        return ("rabitq" if live <= CODES_UP_TO else "graph"), dict(params)
+        large = "ivf" if space.dtype == "int8" else "graph"  # a walk reads vectors where they lie, as floats
+        return ("rabitq" if live <= CODES_UP_TO else large), dict(params)
     if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
         raise PluginError(
             f"a plugin answered vecdb_choose_index with {answer!r}, expected a kind and its parameters",
