@@ -42,7 +42,7 @@ def _measure(bench: Bench, vectors: data.Vectors, outcome: Outcome) -> None:
     path = data.store(bench.folder / f"{vectors.name}.vecdb", vectors.rows)
     queries = vectors.queries
     case = f"{vectors.name} {vectors.shape}, cosine, {len(queries)} queries"
-    with vecdb.open(path) as db:
+    with vecdb.open(path, threads=1) as db:
         collection = db.collection("docs")
         with collection._view() as view:
             blocks = scan_order(view, view.space(collection.spaces["m"]))

@@ -44,7 +44,7 @@ def _cases(bench: Bench) -> Iterator[tuple[data.Vectors, str]]:
 def _measure(bench: Bench, vectors: data.Vectors, metric: str, outcome: Outcome) -> None:
     path = data.store(bench.folder / f"{vectors.name}-{metric}.vecdb", vectors.rows, metric=metric)
     case = f"{vectors.name} {vectors.shape}, {metric}"
-    with vecdb.open(path) as db:
+    with vecdb.open(path, threads=1) as db:
         collection = db.collection("docs")
         with collection._view() as view:  # the blocks under the facade, for the scan without it
             blocks = scan_order(view, view.space(collection.spaces["m"]))
