@@ -2,8 +2,9 @@
 
 One file, no server. Start with `vecdb.open`; the README has a first example.
 
-Importing the package loads the words (errors and value types) and numpy; the storage, and with it LMDB, is loaded when
-`open`, `Database` or `Collection` is first named, and pluggy when `hookimpl` or `PluginRegistry` is.
+Importing the package loads the words that a search needs (errors and value types) and numpy; the storage, and with it
+LMDB, is loaded when `open`, `Database` or `Collection` is first named, pluggy when `hookimpl` or `PluginRegistry` is,
+and the words of exploring and judging when one of them is.
 """
 
 from __future__ import annotations
@@ -68,17 +69,6 @@ from vecdb.errors import (
     WrongModelError,
     ZeroVectorError,
 )
-from vecdb.explored import (
-    MMR,
-    ClassifierQuality,
-    Feedback,
-    Group,
-    LabelProposal,
-    LabelProposals,
-    Mixture,
-    Prediction,
-    Share,
-)
 from vecdb.types import (
     CheckReport,
     Commit,
@@ -94,11 +84,21 @@ from vecdb.types import (
     TransformInfo,
     WriteResult,
 )
-from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database, open, warmup
+    from vecdb.explored import (
+        MMR,
+        ClassifierQuality,
+        Feedback,
+        Group,
+        LabelProposal,
+        LabelProposals,
+        Mixture,
+        Prediction,
+        Share,
+    )
     from vecdb.health.report import HealthReport
     from vecdb.health.values import SpaceHealth
     from vecdb.hookspecs import hookimpl
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
     from vecdb.upgrade.report import UpgradeReport
+    from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, QuerySet
 
 __version__ = "0.1.0"
 
@@ -208,12 +209,25 @@ __all__ = [
 
 
 _LAZY = {
+    "ClassifierQuality": "vecdb.explored",
     "Collection": "vecdb.collection",
     "CompatibilityMatrix": "vecdb.upgrade.matrix",
+    "CorrectionInfo": "vecdb.verdicts",
     "Database": "vecdb.database",
+    "Diagnosis": "vecdb.verdicts",
+    "Feedback": "vecdb.explored",
+    "FilterInfo": "vecdb.verdicts",
+    "Group": "vecdb.explored",
     "HealthReport": "vecdb.health.report",
+    "LabelProposal": "vecdb.explored",
+    "LabelProposals": "vecdb.explored",
+    "MMR": "vecdb.explored",
     "Migration": "vecdb.migrating",
+    "Mixture": "vecdb.explored",
     "PluginRegistry": "vecdb.registry",
+    "Prediction": "vecdb.explored",
+    "QuerySet": "vecdb.verdicts",
+    "Share": "vecdb.explored",
     "SpaceHealth": "vecdb.health.values",
     "UpgradePlan": "vecdb.upgrade.plan",
     "UpgradeReport": "vecdb.upgrade.report",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.engine import queries
 from vecdb.lazy import LazyModule
-from vecdb.verdicts import CorrectionInfo
 
 if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.engine.corrections import fitting, stored
     from vecdb.engine.reading import OpenView
     from vecdb.storage.state import CollectionEntry
+    from vecdb.verdicts import CorrectionInfo
 else:
     fitting = LazyModule("vecdb.engine.corrections.fitting")
     stored = LazyModule("vecdb.engine.corrections.stored")

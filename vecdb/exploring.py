@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from vecdb.engine import queries, reading, search
 from vecdb.engine.names import check_count, check_number, check_option
 from vecdb.errors import ParameterError
-from vecdb.explored import ClassifierQuality, LabelProposals, Prediction
 from vecdb.lazy import LazyModule
 from vecdb.types import CancelCheck, Hit, Hits, HitsBatch, Id, Progress, Where, WriteResult
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from vecdb.engine.exploring import wishes as checking
     from vecdb.engine.search import SearchRequest
     from vecdb.engine.view import CollectionView, Past
+    from vecdb.explored import ClassifierQuality, LabelProposals, Prediction
     from vecdb.storage.state import CollectionEntry
 else:
     checking = LazyModule("vecdb.engine.exploring.wishes")

@@ -20,7 +20,6 @@ from vecdb.errors import ParameterError
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import find_space
 from vecdb.types import CancelCheck, HitsBatch, Progress, Space
-from vecdb.verdicts import FilterInfo
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from vecdb.searching import Searching
     from vecdb.storage import relevance as relevances
     from vecdb.storage.state import CollectionEntry
+    from vecdb.verdicts import FilterInfo
 else:
     given = LazyModule("vecdb.engine.given")
     basis = LazyModule("vecdb.engine.relevance.basis")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from vecdb.lazy import LazyModule
 from vecdb.storage.snapshot import find_space
 from vecdb.types import CancelCheck, Progress
-from vecdb.verdicts import Diagnosis, QuerySet
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from vecdb.upgrade import matrix, plan
     from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
+    from vecdb.verdicts import Diagnosis, QuerySet
 else:
     examining = LazyModule("vecdb.engine.examining")
     matrix = LazyModule("vecdb.upgrade.matrix")

@@ -87,3 +87,11 @@ def test_running_the_package_needs_no_installation():
     )
     assert done.returncode == 0, done.stderr
     assert "demo" in done.stdout
+
+
+def test_the_words_of_exploring_and_judging_come_when_they_are_named():
+    """Making their classes would take a tenth of importing numpy."""
+    modules = {"vecdb.explored", "vecdb.verdicts"}
+    assert not modules & loaded_by("import vecdb")
+    assert "vecdb.explored" in loaded_by("import vecdb; vecdb.Feedback")
+    assert "vecdb.verdicts" in loaded_by("import vecdb; vecdb.QuerySet")
