@@ -295,6 +295,9 @@ class Searching:
         warn: Warner | None,
     ) -> list[Hits]:
         """Return the hits of each query, of one space or of several."""
+        search.check_cancel(request.cancel)
+        if ways[1] is not None or ways[2]:
+            bridging.wishes(*ways)  # refuses what cannot be, whether or not anything is bridged
         if not others and (ways[0] == "native" or (ways[0] is None and not view.entry.transforms)):
             return search.search(view, request, warn, lambda: self._database._registry)
         note = self._database._settings.recorder.note

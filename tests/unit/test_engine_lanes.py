@@ -501,3 +501,10 @@ def test_vectors_that_are_mapped_on_the_fly_have_no_lane(db, taken, kind, direct
         for _ in range(2):
             same(world.docs.search(query, space="new"), expected)
     assert not any(taken) and {hit.origin for hits in long for hit in hits} == {"native", "bridged:up"}
+
+
+@pytest.mark.parametrize("wrong", [{"cancel": 3}, {"prior": float("nan")}, {"calibration": "zz"}, {"calibration": []}])
+def test_wishes_that_cannot_be_are_refused_where_nothing_is_bridged_too(docs, wrong):
+    for _ in range(2):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            docs.search(QUERIES[0], **wrong)

@@ -359,6 +359,17 @@ def check_window(k: object, offset: object, *, allow_large: bool) -> tuple[int, 
     return wanted, offset if type(offset) is int and offset >= 0 else check_count("offset", offset, 0)
 
 
+def check_cancel(cancel: object) -> None:
+    """Refuse what cannot be asked whether to stop."""
+    if cancel is not None and not callable(cancel):
+        raise ParameterError(
+            "cancel is not callable",
+            hint="Pass a function without arguments that says when to stop.",
+            name="cancel",
+            got=repr(cancel),
+        )
+
+
 INCLUDABLE = ("metadata", "text", "vectors")
 
 
