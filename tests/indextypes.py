@@ -9,6 +9,7 @@ import numpy as np
 
 import vecdb
 from vecdb.contracts import Candidates, IndexCapabilities, MappedRows, Param
+from vecdb.contracts.blobs import MadeRows
 from vecdb.scan_numpy import canonical_scores
 from vecdb.types import METRICS
 
@@ -149,6 +150,37 @@ class MappedType(CopiesType):
     def load(self, blobs, view, params):
         rows = blobs.rows("vectors", np.float32, view.dim, view.count)
         return MappedCopies(self, rows, blobs.array("gone", np.bool_, (view.count,)))
+
+
+class MadeCopies(Copies):
+    """Copies whose rows are made when they are stored."""
+
+    def dump(self, blobs):
+        blobs.write_rows("vectors", self.type.made(self))
+        blobs.write("gone", self.gone)
+
+    def encode_segment(self, view, blobs):
+        MadeCopies(self.type, gathered(view)).dump(blobs)
+
+
+def made_of(index):
+    rows = np.ascontiguousarray(index.vectors, np.float32)
+    return MadeRows(len(rows), 4 * rows.shape[1], lambda first, stop: rows[first:stop])
+
+
+@dataclass
+class MadeType(CopiesType):
+    """The type of `MadeCopies`; `made` says how their rows are made."""
+
+    made: Any = field(default_factory=lambda: made_of)
+
+    def build(self, view, params, *, seed, progress, cancel):
+        built = super().build(view, params, seed=seed, progress=progress, cancel=cancel)
+        return MadeCopies(self, built.vectors)
+
+    def load(self, blobs, view, params):
+        rows = blobs.rows("vectors", np.float32, view.dim, view.count)
+        return MadeCopies(self, rows.array(), blobs.array("gone", np.bool_, (view.count,)))
 
 
 def able(*names, metrics=METRICS, **more):

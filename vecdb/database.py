@@ -529,6 +529,7 @@ class Database(Reporting):
             progress,
             cancel,
             self._settings.recorder.queries,
+            lambda blobs, check: store.writer.stage(blobs, check, timeout=self._timeout),
         )
 
     def compact(

@@ -15,7 +15,7 @@ import vecdb
 from tests.indextypes import NONE, CopiesType, MappedType, able, registry
 from vecdb.engine import indexed, upkeep
 from vecdb.errors import ClosedError, DiskFullError, ExistsError, ForkedError
-from vecdb.storage import blobs
+from vecdb.storage import blobs, staging
 from vecdb.testing.crash import Kill, Lives, run_child
 from vecdb.testing.processes import Child, call_in_child
 
@@ -126,12 +126,32 @@ def test_each_failpoint(tmp_path, name, how):
         done = verify(path, max(done, outcome.acknowledged))
 
 
+@pytest.mark.parametrize("how", ["exit", "pause"])
+@pytest.mark.parametrize("name", ["index.staged", "index.stored", "commit.before", "commit.after"])
+def test_a_kill_while_a_part_is_stored_in_several_commits(tmp_path, monkeypatch, name, how):
+    """What was staged is no damage, and goes with the next commit; the file never grows by it twice."""
+    monkeypatch.setattr(staging, "STEP_BYTES", 1)
+    path = tmp_path / "killed.vecdb"
+    make(path)
+    done, left = 0, 0
+    for visit in (1, 2, 3, 4, 6, 9):
+        outcome = run_child(work(path), Kill(failpoint=name, visit=visit, how=how))
+        assert outcome.killed and outcome.error == ""
+        with opened(path) as db, db._read() as snapshot:
+            left += bool(staging.staged_set(snapshot.tx))
+        done = verify(path, max(done, outcome.acknowledged))
+        with opened(path) as db, db._read() as snapshot:
+            assert not staging.staged_set(snapshot.tx)
+    assert left or name == "commit.after"
+
+
 BUILT_IN = [("graph", {"layout": "compact"}), ("graph", {"layout": "fast"}), ("rabitq", {}), ("ivf", {})]
 
 
 @pytest.mark.parametrize(("kind", "params"), BUILT_IN, ids=str)
-def test_kills_around_a_built_in_index(tmp_path, kind, params):
+def test_kills_around_a_built_in_index(tmp_path, monkeypatch, kind, params):
     """Indexes are built, dropped and built again while the process is killed: records stay, and searches answer."""
+    monkeypatch.setattr(staging, "STEP_BYTES", 1)
     path = tmp_path / "killed.vecdb"
     make(path)
 

@@ -13,7 +13,8 @@ from vecdb.testing.processes import Child
 from vecdb.testing.workload import Workload
 
 MIGRATING = {name for name in NAMES if name.startswith("migrate.")}
-ELSEWHERE = {"create.half", "index.stored", "transform.stored", "correction.stored", "relevance.stored"} | MIGRATING
+STORED = {"index.stored", "index.staged", "transform.stored", "correction.stored", "relevance.stored"}
+ELSEWHERE = {"create.half"} | STORED | MIGRATING
 """Failpoints with tests of their own: below, and in files beside this one."""
 OFTEN = ("write.begin", "write.applied", "commit.before", "commit.after")
 

@@ -13,6 +13,7 @@ from vecdb.indexes import codes
 from vecdb.indexes import graph as graphs
 from vecdb.indexes.graph import GraphType
 from vecdb.indexes.graph_gauge import default_effort
+from vecdb.indexes.graph_layout import link_rows
 from vecdb.kernels import loader
 from vecdb.testing.memory import MemoryBlobs, MemoryView
 
@@ -84,6 +85,20 @@ def test_both_layouts_and_what_was_loaded_answer_alike(metric):
     assert np.array_equal(answers[0], answers[2]) and np.array_equal(answers[1], answers[3])
     assert recall(answers[0], truth(rows, queries, metric)) > 0.95
     assert recall(answers[1], truth(rows, queries, metric, allowed=allowed)) > 0.95
+
+
+def test_the_rows_of_the_fast_layout_are_made_while_they_are_stored():
+    rows = vectors(700, 40)
+    view, index = build(rows, "cosine", "fast")
+    assert index.layout == "fast" and index.graph.layout == "compact"
+    loaded = TYPE.load(stored(index), view, {})
+    assert loaded.layout == loaded.graph.layout == "fast" and loaded.wanted is None
+    neighbours, records = index.graph.links.array().view("<i4"), index.graph.records.array()
+    wanted = link_rows(neighbours, records, index.graph.book.width, "fast")
+    assert np.array_equal(loaded.graph.links.array(), wanted)
+    assert index.stats()["index_bytes"] == records.nbytes + wanted.nbytes == loaded.stats()["index_bytes"]
+    assert stored(loaded).contents() == stored(index).contents()
+    assert loaded.problems(view) == index.problems(view) == []
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])

@@ -5,6 +5,7 @@ import pytest
 
 from tests.conformance.plain import PlainIndex, PlainType
 from vecdb.contracts import BlobReader, BlobWriter
+from vecdb.contracts.blobs import MadeRows
 from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.indexes.flat import FlatType
 from vecdb.testing.datasets import gaussian
@@ -224,3 +225,35 @@ def test_a_forked_child_does_not_need_a_standard_error_with_a_descriptor(capsys)
     """It once went on as a second test run when sys.stderr was replaced, for want of a descriptor."""
     assert call_in_child(lambda: "here") == "here"
     assert list(apart.run_apart(PlainType(index=type("Own", (PlainIndex,), {})), "watched")) == []
+
+
+# --- rows that are made when they are stored ---
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 100])
+def test_rows_that_are_made_are_kept_as_those_that_are_there(count):
+    table, spans = np.arange(count * 5, dtype=np.int16).reshape(count, 5), []
+
+    def make(first, stop):
+        spans.append((first, stop))
+        return table[first:stop]
+
+    blobs = MemoryBlobs()
+    blobs.write_rows("a", MadeRows(count, 10, make))
+    assert blobs.read("a") == table.tobytes() and blobs.changed() == []
+    assert np.array_equal(blobs.rows("a", np.int16, 5, count).array(), table)
+    assert len(spans) == 2 * -(-count // 32) and (count < 64 or spans[0][0] > spans[1][0])
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (MadeRows(3, 8, lambda first, stop: np.zeros(stop - first, np.float32)), "have 12 bytes"),
+        (MadeRows(3, 0, lambda first, stop: np.zeros(0)), "rows of 0 bytes"),
+        (MadeRows(-1, 8, lambda first, stop: np.zeros(0)), "rows of 8 bytes"),
+        (MadeRows(3, 8, lambda first, stop: np.random.default_rng().random(3)), "not the same"),
+    ],
+)
+def test_rows_that_are_made_wrong_are_refused(made, problem):
+    with pytest.raises(PluginContractError, match=problem):
+        MemoryBlobs().write_rows("a", made)

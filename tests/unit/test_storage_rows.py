@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vecdb.contracts.blobs import row_bytes_of
+from vecdb.contracts.blobs import MadeRows, row_bytes_of
 from vecdb.contracts.rows import MappedRows
 from vecdb.engine.blobstore import BlobCollector, StoredBlobs
 from vecdb.errors import CorruptionError, PluginContractError
+from vecdb.storage import blobs
 from vecdb.storage import rows as layout
 from vecdb.storage.blobs import (
     BlobLine,
@@ -312,6 +313,40 @@ def test_what_cannot_be_stored_as_rows(rows):
     assert caught.value.rule == "blobs" and collector.blobs == []
     with pytest.raises((TypeError, ValueError)):
         row_bytes_of(rows)
+
+
+@given(st.integers(0, 3_000), st.integers(1, 4_000))
+def test_rows_that_are_made_are_stored_as_those_that_are_there(count, width):
+    rows, asked = content(count, width), []
+
+    def make(first, stop):
+        asked.append((first, stop))
+        return rows[first:stop]
+
+    whole, parts = BlobCollector(), BlobCollector()
+    whole.write_rows("rows", rows)
+    parts.write_rows("rows", MadeRows(count, width, make))
+    assert asked == [] and blobs.lines_of(whole.blobs) == blobs.lines_of(parts.blobs)
+    values = [[(piece.key, piece.make()) for piece in blobs.pieces_of(5, each.blobs)] for each in (whole, parts)]
+    assert values[0] == values[1]
+    assert all((stop - first) * width <= max(width, layout.MOST_BYTES) for first, stop in asked)
+    assert sum(stop - first for first, stop in asked) == count
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        MadeRows(3, 0, lambda first, stop: np.zeros(0)),
+        MadeRows(3, (1 << 20) + 1, lambda first, stop: np.zeros(0)),
+        MadeRows(-1, 8, lambda first, stop: np.zeros(0)),
+        MadeRows(3, 8, None),
+    ],
+)
+def test_what_makes_no_rows(rows):
+    collector = BlobCollector()
+    with pytest.raises(PluginContractError, match="the blob 'a' is given as rows") as caught:
+        collector.write_rows("a", rows)
+    assert caught.value.rule == "blobs" and collector.blobs == []
 
 
 def test_a_name_is_taken_once_whatever_it_names():

@@ -5,7 +5,8 @@ A plugin never sees the database file, so its state is committed, copied, verifi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -13,11 +14,32 @@ import numpy.typing as npt
 
 from vecdb.contracts.rows import MappedRows
 
-__all__ = ["BlobReader", "BlobWriter", "Data"]
+__all__ = ["BlobReader", "BlobWriter", "Data", "MadeRows"]
 
 MAX_ROW_BYTES = 1 << 20
 
 Data: TypeAlias = bytes | bytearray | memoryview | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeRows:
+    """Rows that are made while they are stored, some at a time, so that they are never in memory all at once.
+
+    Attributes
+    ----------
+    count : int
+        Number of rows, at least 0.
+    row_bytes : int
+        Bytes of a row, 1 to 2**20.
+    make : callable
+        ``make(first, stop)`` returns the rows from `first` to ``stop - 1`` as a C-contiguous array of any plain dtype
+        and shape that has ``(stop - first) * row_bytes`` bytes. It is called in any order until the commit, perhaps
+        more than once, by another thread, when no view is lent any more; it always returns the same for the same rows.
+    """
+
+    count: int
+    row_bytes: int
+    make: Callable[[int, int], npt.NDArray[Any]]
 
 
 class BlobWriter(Protocol):
@@ -40,15 +62,16 @@ class BlobWriter(Protocol):
         """
         ...
 
-    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
+    def write_rows(self, name: str, rows: npt.NDArray[Any] | MadeRows) -> None:
         """Store rows so that `BlobReader.rows` finds them where they lie, without reading the others.
 
         Parameters
         ----------
         name : str
             As in `write`.
-        rows : ndarray of any plain dtype, shape (n, width)
-            C-contiguous; a row has 1 to 2**20 bytes. Borrowed until the commit.
+        rows : ndarray of any plain dtype, shape (n, width), or MadeRows
+            C-contiguous; a row has 1 to 2**20 bytes. Borrowed until the commit. Rows that would take much memory are
+            given as `MadeRows`, and made piece by piece while they are stored.
 
         Raises
         ------
@@ -139,7 +162,7 @@ def as_bytes(data: Data) -> memoryview:
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
-def row_bytes_of(rows: npt.NDArray[Any]) -> int:
+def row_bytes_of(rows: npt.NDArray[Any] | MadeRows) -> int:
     """Return the bytes of one row of what is given to `BlobWriter.write_rows`.
 
     Raises
@@ -148,6 +171,8 @@ def row_bytes_of(rows: npt.NDArray[Any]) -> int:
         If it is no array of two axes, holds objects, is not C-contiguous, or its rows are empty or too long.
     """
     given: Any = rows
+    if isinstance(given, MadeRows):
+        return _made_row_bytes(given)
     if not isinstance(given, np.ndarray) or given.dtype.hasobject:
         raise TypeError(f"{type(given).__name__} is no array of plain numbers")
     if given.ndim != 2 or not given.flags.c_contiguous:
@@ -156,3 +181,11 @@ def row_bytes_of(rows: npt.NDArray[Any]) -> int:
     if not 1 <= width <= MAX_ROW_BYTES:
         raise ValueError(f"a row has {width} bytes, expected 1 to {MAX_ROW_BYTES}")
     return width
+
+
+def _made_row_bytes(rows: MadeRows) -> int:
+    if not callable(rows.make):
+        raise TypeError(f"{type(rows.make).__name__} makes no rows")
+    if not 1 <= rows.row_bytes <= MAX_ROW_BYTES or rows.count < 0:
+        raise ValueError(f"{rows.count} rows of {rows.row_bytes} bytes, expected 1 to {MAX_ROW_BYTES} bytes a row")
+    return rows.row_bytes

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.contracts.blobs import Data, as_bytes, row_bytes_of
+from vecdb.contracts.blobs import Data, MadeRows, as_bytes, row_bytes_of
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.storage.blobs import MAX_BLOBS, BlobData, BlobLine, stored_rows
@@ -19,23 +21,33 @@ from vecdb.storage.tx import Tx
 _NAME: Final = re.compile(r"[a-z0-9._-]{1,64}")
 
 
-class BlobCollector:
-    """A `BlobWriter` that keeps what it is given until the commit stores it."""
+Guard = Callable[[], AbstractContextManager[object]]
 
-    def __init__(self) -> None:
+
+class BlobCollector:
+    """A `BlobWriter` that keeps what it is given until the commit stores it.
+
+    Parameters
+    ----------
+    guard : callable, optional
+        Gives the block in which rows are made: there, whatever a plugin raises becomes an error that names it.
+    """
+
+    def __init__(self, guard: Guard = nullcontext) -> None:
         self.blobs: list[BlobData] = []
+        self._guard = guard
 
     def write(self, name: str, data: Data) -> None:
         self._take(name, data, 0)
 
-    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
+    def write_rows(self, name: str, rows: npt.NDArray[Any] | MadeRows) -> None:
         try:
             row_bytes = row_bytes_of(rows)
         except (TypeError, ValueError) as error:
             raise _misuse(f"the blob {name!r} is given as rows: {error}") from error
-        self._take(name, rows, row_bytes)
+        self._take(name, _MadeBytes(name, rows, self._guard) if isinstance(rows, MadeRows) else rows, row_bytes)
 
-    def _take(self, name: str, data: Data, row_bytes: int) -> None:
+    def _take(self, name: str, data: Data | _MadeBytes, row_bytes: int) -> None:
         given: object = name
         if not isinstance(given, str) or not _NAME.fullmatch(given):
             raise _misuse(f"a blob is named {name!r}, expected 1 to 64 of the characters a-z 0-9 . _ -")
@@ -44,9 +56,36 @@ class BlobCollector:
         if len(self.blobs) >= MAX_BLOBS:
             raise _misuse(f"more than {MAX_BLOBS} blobs are written")
         try:
-            self.blobs.append(BlobData(str(name), as_bytes(data), row_bytes))
+            contents = data if isinstance(data, _MadeBytes) else as_bytes(data)
+            self.blobs.append(BlobData(str(name), contents, row_bytes))
         except (TypeError, ValueError) as error:
             raise _misuse(f"the blob {name!r} is given {type(data).__name__}: {error}") from error
+
+
+class _MadeBytes:
+    """The bytes of rows that a plugin makes when they are asked for."""
+
+    __slots__ = ("_guard", "_name", "_rows")
+
+    def __init__(self, name: str, rows: MadeRows, guard: Guard) -> None:
+        self._name = name
+        self._rows = rows
+        self._guard = guard
+
+    def __len__(self) -> int:
+        return self._rows.count * self._rows.row_bytes
+
+    def __getitem__(self, part: slice) -> memoryview:
+        """Return whole rows: a slice in bytes from one boundary of rows to another."""
+        first, stop = (place // self._rows.row_bytes for place in part.indices(len(self))[:2])
+        with self._guard():
+            try:
+                made = as_bytes(self._rows.make(first, stop))
+            except (TypeError, ValueError) as error:
+                raise _misuse(f"rows {first} to {stop} of the blob {self._name!r} are made: {error}") from error
+            if len(made) != (stop - first) * self._rows.row_bytes:
+                raise _misuse(f"rows {first} to {stop} of the blob {self._name!r} have {len(made)} bytes")
+        return made
 
 
 class StoredBlobs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -142,7 +143,7 @@ def load(provided: Provided, blobs: BlobReader, view: VectorView, params: Mappin
 
 def dump(provided: Provided, index: Index) -> list[BlobData]:
     """Return the blobs that a plugin wants to be stored."""
-    blobs = BlobCollector()
+    blobs = BlobCollector(partial(guarded, provided, "dump"))
     with guarded(provided, "dump"):
         index.dump(blobs)
     return blobs.blobs
@@ -164,7 +165,7 @@ def remove(provided: Provided, index: Any, positions: npt.NDArray[np.int64]) -> 
 
 def encode_segment(provided: Provided, index: Any, view: VectorView) -> list[BlobData]:
     """Return the blobs of a part over `view` in the style of `index`."""
-    blobs = BlobCollector()
+    blobs = BlobCollector(partial(guarded, provided, "encode_segment"))
     with guarded(provided, "encode_segment"):
         index.encode_segment(view, blobs)
     return blobs.blobs

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from vecdb.contracts.params import settle_params
 from vecdb.engine.names import check_count
-from vecdb.engine.workshop import Workshop, build_all, owner_of
+from vecdb.engine.workshop import Workshop, build_all, owner_of, staged
 from vecdb.errors import ExistsError, ParameterError, PluginError, StateError, UnknownNameError
 from vecdb.registry import Provided
 from vecdb.storage.indexes import IndexEntry
@@ -77,15 +77,16 @@ def create_index(
         _decline(write, current.name, space.id, declined=False)
         numbers.append(write.catalog.next_index)
         write.catalog = replace(write.catalog, next_index=numbers[0] + 1)
-        parts = () if built is None else (built.store(write, provided),)
+        parts = () if ready is None else (ready.store(write, provided),)
         put_index(write, current.name, replace(made, id=numbers[0], parts=parts))
         write.note(f"{current.name}: create index {provided.name} of space {space_name}")
         return True
 
-    if automatic:
-        shop.maintain(add)
-    else:
-        shop.write(add)
+    with staged(shop, built) as ready:
+        if automatic:
+            shop.maintain(add)
+        else:
+            shop.write(add)
     return numbers[0] if numbers else 0
 
 

@@ -39,6 +39,7 @@ from vecdb.storage.relevance import FilterEntry
 from vecdb.storage.snapshot import Caches, Reader, Snapshot, State
 from vecdb.storage.spaces import SpaceView, profile_key
 from vecdb.storage.spare import read_spare
+from vecdb.storage.staging import staged_pieces
 from vecdb.storage.state import CollectionEntry, read_header
 from vecdb.storage.transforms import TransformEntry
 from vecdb.storage.writetx import read_whole_log
@@ -404,9 +405,9 @@ def _ask_index(
 
 
 def _check_blobs(snapshot: Snapshot, proof: _Proof) -> None:
-    """No blob may lie in the file that the catalog does not name."""
+    """No blob may lie in the file that the catalog does not name, but for those of a set that is being stored."""
     named = sum(proof.counts.get(f"{owner} blob pieces", 0) for owner in _BLOB_OWNERS)
-    stored = snapshot.tx.entries("blobs")["entries"]
+    stored = snapshot.tx.entries("blobs")["entries"] - staged_pieces(snapshot.tx)
     if stored != named:
         proof.wrong(f"{stored} pieces of blobs are stored, the catalog names {named} that are sound")
 

@@ -33,6 +33,7 @@ from vecdb.engine.workshop import (
     measure,
     owner_of,
     sealed_from,
+    staged,
     steady,
 )
 from vecdb.errors import (
@@ -265,7 +266,7 @@ def _replace(shop: Workshop, found: _Found, built: Built | None, kept: int) -> I
         current = None if entry is None else find_index(entry.indexes, found.index.id)
         if entry is None or current is None or current.parts[: len(known)] != known:
             return False
-        new = () if built is None else (built.store(write, found.provided),)
+        new = () if ready is None else (ready.store(write, found.provided),)
         parts = (*known[:kept], *new)
         behind = [part for part in current.parts[len(known) :] if part.first >= (parts[-1].stop if parts else 0)]
         params = current.params
@@ -275,7 +276,8 @@ def _replace(shop: Workshop, found: _Found, built: Built | None, kept: int) -> I
         put_index(write, entry.name, stored[0])
         return True
 
-    return stored[0] if shop.maintain(store) else None
+    with staged(shop, built) as ready:
+        return stored[0] if shop.maintain(store) else None
 
 
 def _encode(shop: Workshop, read: Read, found: _Found, first: int) -> Built | None:

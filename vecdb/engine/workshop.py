@@ -7,8 +7,8 @@ it; it begins again under one lease that keeps them, or is put off where nobody 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,14 +19,15 @@ from vecdb.contracts.index import Index
 from vecdb.engine import border, measuring
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import BuildView, VectorsMovedError
-from vecdb.errors import SpaceMissingError
+from vecdb.errors import CancelledError, SpaceMissingError
 from vecdb.registry import PluginRegistry, Provided
 from vecdb.storage.blobs import BlobData
 from vecdb.storage.indexes import IndexEntry, IndexPart
-from vecdb.storage.indexstore import store_part
+from vecdb.storage.indexstore import part_blobs, store_part
 from vecdb.storage.measured import NOTHING, Measured
 from vecdb.storage.snapshot import Snapshot
 from vecdb.storage.spaces import SpaceView
+from vecdb.storage.staging import is_large
 from vecdb.storage.state import CollectionEntry
 from vecdb.storage.writetx import WriteTx
 from vecdb.types import CancelCheck, Progress, Space
@@ -35,6 +36,7 @@ Numbers = npt.NDArray[np.uint64]
 F32 = npt.NDArray[np.float32]
 R = TypeVar("R")
 Read: TypeAlias = Callable[[], AbstractContextManager[Snapshot]]
+Stage: TypeAlias = Callable[[Sequence[BlobData], Callable[[], object]], AbstractContextManager[int]]
 log = logging.getLogger("vecdb")
 
 
@@ -61,6 +63,8 @@ class Workshop:
     cancel: CancelCheck | None = None
     recorded: Callable[[int], F32 | None] = lambda space: None
     """The queries that searches of a space have recorded, None where they are too few."""
+    stage: Stage = lambda blobs, check: nullcontext(0)
+    """Stores a large set of blobs ahead of the commit that names it, as `storage.writer.Writer.stage` does."""
     patient: bool = True
     """Whether a build may keep the file from giving space back; nobody waits for one in the background."""
 
@@ -70,6 +74,11 @@ class Workshop:
 
     def is_cancelled(self) -> bool:
         return self.cancel is not None and bool(self.cancel())
+
+    def check(self) -> None:
+        """Raise CancelledError if the caller no longer wants what is being made."""
+        if self.is_cancelled():
+            raise CancelledError("storing an index was cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +92,51 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A part that a commit is to store."""
+    """A part that a commit is to store.
+
+    Attributes
+    ----------
+    work : Work
+    blobs : list of BlobData
+        What its type wrote.
+    coded : bool
+    measured : Measured
+    staged : int
+        Number of the set that holds them already, 0 for none.
+    """
 
     work: Work
     blobs: list[BlobData]
     coded: bool = False
     measured: Measured = NOTHING
+    staged: int = 0
+
+    def contents(self) -> list[BlobData]:
+        """Return all that is to be stored."""
+        return part_blobs(self.work.ordinals, self.work.first, self.work.stop, self.blobs)
 
     def store(self, write: WriteTx, provided: Provided) -> IndexPart:
         """Store it in a commit."""
-        work = self.work
-        version = provided.thing.version
-        part = store_part(write, version, work.ordinals, work.first, work.stop, self.blobs)
+        work, version = self.work, provided.thing.version
+        part = store_part(write, version, work.ordinals, work.first, work.stop, self.contents(), staged=self.staged)
         return replace(part, coded=self.coded, measured=self.measured)
+
+
+@contextmanager
+def staged(shop: Workshop, built: Built | None) -> Iterator[Built | None]:
+    """Give what is built to the block, whose next commit is to store it; what is large is stored ahead of that.
+
+    Raises
+    ------
+    CancelledError
+        While it is stored; nothing stays of it.
+    """
+    contents = [] if built is None else built.contents()
+    if built is None or not is_large(contents):
+        yield built
+        return
+    with shop.stage(contents, shop.check) as number:
+        yield replace(built, staged=number)
 
 
 def build_all(shop: Workshop, space: Space, provided: Provided, index: IndexEntry) -> Built | None:

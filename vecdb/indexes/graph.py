@@ -26,7 +26,16 @@ from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.graph_build import Graph, build_graph, unreachable
 from vecdb.indexes.graph_gauge import default_effort, measure
-from vecdb.indexes.graph_layout import LAYOUTS, Layout, StoredGraph, link_rows, make_records, read_graph, write_graph
+from vecdb.indexes.graph_layout import (
+    LAYOUTS,
+    Layout,
+    StoredGraph,
+    link_rows,
+    links_bytes,
+    make_records,
+    read_graph,
+    write_graph,
+)
 from vecdb.indexes.graph_link import link
 from vecdb.indexes.graph_walk import Habit, walk_graph
 from vecdb.indexes.samples import spread_positions
@@ -97,9 +106,9 @@ class GraphType:
         steps = _Steps(view.count, progress, cancel)
         records = _encode(book, view, steps)
         made, curve = _linked(book, records, view, params["degree"], seed, steps)
-        graph = _stored(book, records, made, params["layout"], curve)
+        graph = _stored(book, records, made, curve)
         steps.end()
-        return GraphIndex(graph)
+        return GraphIndex(graph, params["layout"])
 
     def load(self, blobs: BlobReader, view: VectorView, params: Mapping[str, Any]) -> GraphIndex | ScannedCodes:
         if "records" in blobs.names():
@@ -109,9 +118,19 @@ class GraphType:
 
 @dataclass(frozen=True, slots=True)
 class GraphIndex:
-    """A graph over the vectors of a view."""
+    """A graph over the vectors of a view.
+
+    Attributes
+    ----------
+    graph : StoredGraph
+        As it is searched: compact where it was just built, since the links of ``fast`` are larger than the vectors.
+    wanted : {"compact", "fast"}, optional
+        The layout that it is stored in; None: its own. Both find the same.
+    habit : Habit
+    """
 
     graph: StoredGraph
+    wanted: Layout | None = None
     habit: Habit = field(default_factory=Habit, compare=False, repr=False)
 
     def search(
@@ -131,19 +150,24 @@ class GraphIndex:
             return exact_candidates(queries, k, allowed, view)
         return walk_graph(self.graph, queries, min(k, count), allowed, min(count, max(k, pool)), view, self.habit)
 
+    @property
+    def layout(self) -> Layout:
+        """The layout that it is stored in."""
+        return self.wanted or self.graph.layout
+
     def dump(self, blobs: BlobWriter) -> None:
-        write_graph(blobs, self.graph)
+        write_graph(blobs, self.graph, self.layout)
 
     def stats(self) -> Mapping[str, int | float | str]:
         graph = self.graph
         return {
             "vectors": graph.count,
             "degree": graph.degree,
-            "layout": graph.layout,
+            "layout": self.layout,
             "bits": graph.book.width,
             "entries": len(graph.entries),
             "effort": graph.effort,
-            "index_bytes": graph.records.nbytes + graph.links.nbytes,
+            "index_bytes": graph.records.nbytes + links_bytes(graph, self.layout),
         }
 
     def effort_curve(self) -> EffortCurve | None:
@@ -214,12 +238,10 @@ def _encode(book: CodeBook, view: VectorView, steps: _Steps) -> npt.NDArray[np.u
     return np.concatenate(parts)
 
 
-def _stored(
-    book: CodeBook, records: npt.NDArray[np.uint8], made: Graph, layout: Layout, curve: EffortCurve | None
-) -> StoredGraph:
-    links = MappedRows.of(link_rows(made.neighbours, records, book.width, layout))
+def _stored(book: CodeBook, records: npt.NDArray[np.uint8], made: Graph, curve: EffortCurve | None) -> StoredGraph:
+    links = MappedRows.of(link_rows(made.neighbours, records, book.width, "compact"))
     codes = MappedRows.of(records)
-    return StoredGraph(book, codes, links, made.entries, made.degree, layout, default_effort(curve), curve)
+    return StoredGraph(book, codes, links, made.entries, made.degree, "compact", default_effort(curve), curve)
 
 
 def _linked(
@@ -239,7 +261,7 @@ def _linked(
     )
     if not len(left_out):
         return made, None
-    bare = _stored(book, records, made, "compact", None)
+    bare = _stored(book, records, made, None)
     curve = measure(bare, view, left_out, _threads())
     near = walk_graph(bare, view.gather(left_out), min(_NEAR, view.count), None, min(_POOL, view.count), view)
     whole = link(

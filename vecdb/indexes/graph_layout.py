@@ -17,14 +17,23 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.contracts.blobs import BlobReader, BlobWriter
+from vecdb.contracts.blobs import BlobReader, BlobWriter, MadeRows
 from vecdb.contracts.effort import EffortCurve
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError
 from vecdb.indexes.codes import BLOCK, MAX_CELLS, ROUNDS, CodeBook, may_be_width
 from vecdb.types import Metric
 
-__all__ = ["GRAPH_MARK", "Layout", "StoredGraph", "link_rows", "make_records", "read_graph", "write_graph"]
+__all__ = [
+    "GRAPH_MARK",
+    "Layout",
+    "StoredGraph",
+    "link_rows",
+    "links_bytes",
+    "make_records",
+    "read_graph",
+    "write_graph",
+]
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -155,17 +164,31 @@ def _fill_block(ids: I32, records: Bytes, width: int, target: Bytes) -> None:
 # --- keeping ----------------------------------------------------------------------------------------------
 
 
-def write_graph(blobs: BlobWriter, graph: StoredGraph) -> None:
-    """Store a graph."""
+def write_graph(blobs: BlobWriter, graph: StoredGraph, layout: Layout) -> None:
+    """Store a graph in its own layout, or a compact one in the other: its rows are made while they are stored."""
     book, curve = graph.book, graph.curve
-    blobs.write("head", _HEAD.pack(_MAGIC, *_shape_of(graph), len(book.centres), len(graph.entries), graph.effort))
+    shape = _shape_of(graph, layout)
+    blobs.write("head", _HEAD.pack(_MAGIC, *shape, len(book.centres), len(graph.entries), graph.effort))
     blobs.write("mean", book.mean)
     blobs.write("centres", book.centres)
     blobs.write("signs", np.packbits(book.signs > 0))
     blobs.write("entries", graph.entries)
     blobs.write("curve", _curve_table(curve))
-    blobs.write_rows("records", _whole(graph.records))
-    blobs.write_rows("links", _whole(graph.links))
+    records, links = _whole(graph.records), _whole(graph.links)
+    blobs.write_rows("records", records)
+    if layout == graph.layout:
+        return blobs.write_rows("links", links)
+    neighbours = links.view("<i4")
+
+    def made(first: int, stop: int) -> Bytes:
+        return link_rows(neighbours[first:stop], records, book.width, layout)
+
+    return blobs.write_rows("links", MadeRows(graph.count, shape[-1], made))
+
+
+def links_bytes(graph: StoredGraph, layout: Layout) -> int:
+    """Return the bytes of all links in a layout."""
+    return graph.count * _link_bytes(graph.book.width, graph.degree, layout)
 
 
 def _whole(rows: MappedRows) -> Bytes:
@@ -174,10 +197,9 @@ def _whole(rows: MappedRows) -> Bytes:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _shape_of(graph: StoredGraph) -> tuple[int, ...]:
-    book = graph.book
-    layout = LAYOUTS.index(graph.layout)
-    return book.dim, book.width, ROUNDS, graph.degree, layout, graph.count, graph.links.row_bytes
+def _shape_of(graph: StoredGraph, layout: Layout) -> tuple[int, ...]:
+    book, row_bytes = graph.book, _link_bytes(graph.book.width, graph.degree, layout)
+    return book.dim, book.width, ROUNDS, graph.degree, LAYOUTS.index(layout), graph.count, row_bytes
 
 
 def read_graph(blobs: BlobReader, metric: Metric, dim: int, count: int) -> StoredGraph:

@@ -8,9 +8,10 @@ where they lie, have pieces of their own (`vecdb.storage.rows`). Byte tables: do
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 from vecdb.errors import CorruptionError
 from vecdb.storage.format import BLOCK_CLASSES, seal, unseal
@@ -35,12 +36,30 @@ class BlobLine:
     row_bytes: int = 0
 
 
+class Contents(Protocol):
+    """Bytes to be stored: a memoryview, or what makes rows when they are sliced, from one row to another."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> memoryview: ...
+
+
 class BlobData(NamedTuple):
     """A blob to be stored; with `row_bytes`, as rows."""
 
     name: str
-    data: memoryview
+    data: Contents
     row_bytes: int = 0
+
+
+class Piece(NamedTuple):
+    """A value of the table: its key, its bytes about, and what makes it."""
+
+    key: bytes
+    size: int
+    make: Callable[[], bytes]
+
+    def put(self, tx: Tx) -> None:
+        tx.put("blobs", self.key, self.make(), append=False)
 
 
 def room(size_class: int) -> int:
@@ -66,17 +85,35 @@ def _last_piece(length: int) -> tuple[int, int, int]:
 
 def write_blobs(tx: Tx, number: int, blobs: Sequence[BlobData]) -> tuple[BlobLine, ...]:
     """Store a set; return its lines for the catalog."""
+    for piece in pieces_of(number, blobs):
+        piece.put(tx)
+    return lines_of(blobs)
+
+
+def lines_of(blobs: Sequence[BlobData]) -> tuple[BlobLine, ...]:
+    """Return what the catalog says of a set."""
+    return tuple(BlobLine(blob.name, len(blob.data), blob.row_bytes) for blob in blobs)
+
+
+def pieces_of(number: int, blobs: Sequence[BlobData]) -> Iterator[Piece]:
+    """Yield what is stored of a set, in key order; each piece is made when it is put."""
     for place, (_, data, row_bytes) in enumerate(blobs):
         if row_bytes:
-            for piece, rows in enumerate(split_rows(data, row_bytes)):
+            for piece, part in enumerate(split_rows(len(data), row_bytes)):
                 key = _KEY.pack(number, place, piece)
-                tx.put("blobs", key, encode_rows(key, row_bytes, rows), append=False)
+                yield Piece(key, part.stop - part.start, partial(_rows_value, key, row_bytes, data, part))
             continue
         for piece, start, space in _pieces(len(data)):
             key = _KEY.pack(number, place, piece)
-            part = bytes(data[start : start + space])
-            tx.put("blobs", key, seal(key, part.ljust(space, b"\0")), append=False)
-    return tuple(BlobLine(blob.name, len(blob.data), blob.row_bytes) for blob in blobs)
+            yield Piece(key, space, partial(_bytes_value, key, data, start, space))
+
+
+def _rows_value(key: bytes, row_bytes: int, data: Contents, part: slice) -> bytes:
+    return encode_rows(key, row_bytes, data[part])
+
+
+def _bytes_value(key: bytes, data: Contents, start: int, space: int) -> bytes:
+    return seal(key, bytes(data[start : start + space]).ljust(space, b"\0"))
 
 
 def read_blob(tx: Tx, number: int, place: int, line: BlobLine) -> bytes:

@@ -24,6 +24,7 @@ NAMES: Final = (
     "maintain.repack",
     "history.purged",
     "index.stored",
+    "index.staged",
     "transform.stored",
     "correction.stored",
     "relevance.stored",

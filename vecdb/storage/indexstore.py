@@ -5,24 +5,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vecdb.storage.blobs import BlobData, write_blobs
+from vecdb.errors import StorageError
+from vecdb.storage.blobs import BlobData, lines_of, write_blobs
 from vecdb.storage.failpoints import visit
 from vecdb.storage.indexes import ORDINALS, IndexEntry, IndexPart, Numbers, drop_parts, find_index, pack_ordinals
+from vecdb.storage.staging import settle, staged_set
 from vecdb.storage.writetx import WriteTx
 
 
+def part_blobs(ordinals: Numbers, first: int, stop: int, blobs: Sequence[BlobData]) -> list[BlobData]:
+    """Return all that is stored of a part over these ordinals: what its type wrote, and what the engine adds."""
+    if len(ordinals) == stop - first:
+        return list(blobs)
+    return [*blobs, BlobData(ORDINALS, pack_ordinals(ordinals, first, stop))]
+
+
 def store_part(
-    write: WriteTx, version: int, ordinals: Numbers, first: int, stop: int, blobs: Sequence[BlobData]
+    write: WriteTx,
+    version: int,
+    ordinals: Numbers,
+    first: int,
+    stop: int,
+    blobs: Sequence[BlobData],
+    *,
+    staged: int = 0,
 ) -> IndexPart:
-    """Store the blobs of a new part in this commit and return what the catalog is to say of it."""
-    number = write.take_set()
-    items = list(blobs)
-    if len(ordinals) != stop - first:
-        items.append(BlobData(ORDINALS, pack_ordinals(ordinals, first, stop)))
-    lines = write_blobs(write.tx, number, items)
+    """Store a new part in this commit, unless its blobs are staged already; return what the catalog is to say of it.
+
+    Parameters
+    ----------
+    write : WriteTx
+    version : int
+        Of the type's stored form.
+    ordinals : ndarray of uint64, shape (n,)
+    first, stop : int
+        Ordinals that the part accounts for.
+    blobs : sequence of BlobData
+        All of `part_blobs`.
+    staged : int, default 0
+        Number of the staged set that holds them; 0: they are stored now.
+    """
+    if staged and staged != staged_set(write.tx):
+        raise StorageError(f"the blobs of set {staged} were staged, but are gone")
+    if staged:
+        settle(write.tx)
+    else:
+        write_blobs(write.tx, number := write.take_set(), blobs)
     write.dirty = True
     visit("index.stored")
-    return IndexPart(number, version, first, stop, len(ordinals), lines)
+    return IndexPart(staged or number, version, first, stop, len(ordinals), lines_of(blobs))
 
 
 def put_index(write: WriteTx, collection: str, index: IndexEntry) -> None:

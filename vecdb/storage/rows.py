@@ -152,11 +152,11 @@ class StoredRows:
             self._proved[number] = True
 
 
-def split_rows(rows: memoryview, row_bytes: int) -> Iterator[memoryview]:
-    """Yield what goes into each piece."""
+def split_rows(length: int, row_bytes: int) -> Iterator[slice]:
+    """Yield what goes into each piece of rows of `length` bytes."""
     step = row_bytes << shift_of(row_bytes)
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def _damaged(key: bytes, problem: str) -> CorruptionError:

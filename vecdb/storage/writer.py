@@ -9,12 +9,15 @@ transaction is thrown away and the group is run anew.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from vecdb.errors import ForkedError, LockedError, TransactionError
+from vecdb.errors import ForkedError, LockedError, StorageError, TransactionError
+from vecdb.storage import staging
 from vecdb.storage.backlog import Backlog
 from vecdb.storage.env import Environment
 from vecdb.storage.failpoints import visit
@@ -25,8 +28,12 @@ from vecdb.storage.state import read_counters
 from vecdb.storage.tx import Tx
 
 if TYPE_CHECKING:
+    from vecdb.storage.blobs import BlobData
     from vecdb.storage.writetx import WriteTx
 
+_LOOK_AROUND: Final = 0.2
+"""Seconds that somebody who can be called off waits for the lock at a time."""
+log = logging.getLogger("vecdb")
 R = TypeVar("R")
 Operation = Callable[["WriteTx"], R]
 
@@ -82,6 +89,10 @@ class Writer:
         """Version that the group in the making will have."""
         self._lock: LockFile = env.writer_lock
         self._backlog = Backlog()
+        self._held: tuple[int, contextlib.ExitStack] | None = None
+        """The thread that keeps turn and lock from one commit to its next, and how they are given up."""
+        self._staged = 0
+        """Number of the set of blobs that this thread is staging."""
 
     def own_transaction(self) -> Transaction | None:
         """Return the transaction that the calling thread has open."""
@@ -100,6 +111,10 @@ class Writer:
         if transaction is not None and transaction.is_mine():
             return transaction.apply(operation)
         job = _Job(operation, timeout)
+        if self._holds():
+            with self._alone(timeout):
+                self._commit_group([job])
+            return job.value()
         try:
             self._wait_for_turn(job)
         except BaseException:
@@ -227,32 +242,99 @@ class Writer:
     def begin(self, tx: Tx) -> WriteTx:
         from vecdb.storage.writetx import WriteTx  # who only reads does without
 
-        return WriteTx(tx, retention=self._reader.window(self.retention), chunks=self._reader.private_caches().chunks)
+        with self._env.translated():
+            swept = staging.sweep(tx, self._staged)
+        write = WriteTx(tx, retention=self._reader.window(self.retention), chunks=self._reader.private_caches().chunks)
+        write.swept = swept
+        return write
 
     def maintain(self, work: Callable[[WriteTx], bool], *, timeout: float) -> bool:
         """Run housekeeping in a commit that users do not see; nothing is written if `work` finds nothing to do."""
-        with self.turn(timeout), self._lock.held(timeout):
-            while True:
-                tx = self.begin_write()
-                try:
-                    write = self.begin(tx)
-                    with self._env.translated():
-                        useful = work(write)
-                        if useful:
-                            write.finish_maintenance()
-                    if useful:
-                        visit("commit.before")
-                        self.commit_write(tx)
-                    else:
-                        self._env.abort(tx)
-                except NeedsGrowth:
+        with self._alone(timeout):
+            return self._maintain(work)
+
+    def _maintain(self, work: Callable[[WriteTx], bool]) -> bool:
+        while True:
+            tx = self.begin_write()
+            try:
+                write = self.begin(tx)
+                with self._env.translated():
+                    useful = work(write)
+                    if useful or write.swept:
+                        write.finish_maintenance()
+                if useful or write.swept:
+                    visit("commit.before")
+                    self.commit_write(tx)
+                else:
                     self._env.abort(tx)
-                    self._env.grow()
-                    continue
-                except BaseException:
-                    self._env.abort(tx)
+            except NeedsGrowth:
+                self._env.abort(tx)
+                self._env.grow()
+                continue
+            except BaseException:
+                self._env.abort(tx)
+                raise
+            return useful
+
+    @contextlib.contextmanager
+    def stage(self, blobs: Sequence[BlobData], check: Callable[[], object], *, timeout: float) -> Iterator[int]:
+        """Store a set of blobs in commits of its own; give its number to the block, whose next commit is to name it.
+
+        The writer lock is held until that commit has ended. What no commit names when the block ends is removed.
+
+        Parameters
+        ----------
+        blobs : sequence of BlobData
+        check : callable
+            Called before each step, and now and then while others hold the lock; what it raises ends the staging.
+        timeout : float
+            Seconds to wait for the writer lock.
+        """
+        with self._alone_at_last(check, timeout) as held:
+            try:
+                self._staged = staging.claim(self._maintain)
+                staging.store(self._maintain, self._staged, blobs, check)
+                self._held = threading.get_ident(), held
+                yield self._staged
+            finally:
+                self._held, self._staged = None, 0
+                held.close()
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what was staged and not named, unless somebody else writes: then they do."""
+        try:
+            with self._env.lease() as tx:
+                left = staging.staged_set(tx)
+            if left:
+                self.maintain(lambda write: False, timeout=0.0)
+        except StorageError as error:
+            log.debug("%s: a set of blobs that nothing names is left to the next commit: %s", self._env.path, error)
+
+    def _holds(self) -> bool:
+        """Whether this thread kept the lock from its last commit for the next."""
+        return self._held is not None and self._held[0] == threading.get_ident()
+
+    def _alone(self, timeout: float) -> contextlib.ExitStack:
+        """Return turn and lock, to be given up by closing it: those that this thread kept, or else wait for them."""
+        if self._held is not None and self._holds():
+            (_, kept), self._held = self._held, None
+            return kept.pop_all()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.turn(timeout))
+            stack.enter_context(self._lock.held(timeout))
+            return stack.pop_all()
+
+    def _alone_at_last(self, check: Callable[[], object], timeout: float) -> contextlib.ExitStack:
+        """Do the same, but ask from time to time whether it is still wanted."""
+        until = time.monotonic() + timeout
+        while True:
+            check()
+            try:
+                return self._alone(max(0.0, min(_LOOK_AROUND, until - time.monotonic())))
+            except LockedError:
+                if time.monotonic() >= until:
                     raise
-                return useful
 
     @contextlib.contextmanager
     def turn(self, timeout: float) -> Iterator[None]:
@@ -318,6 +400,7 @@ class Writer:
         if child:
             self._turn, self._guard = threading.Lock(), threading.Lock()
             self._queue = []
+            self._held, self._staged = None, 0
             self._lock.abandon()
             return  # a transaction of this thread stays, so that what its block does here raises `ForkedError`
         self._guard.release()

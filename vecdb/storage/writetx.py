@@ -103,12 +103,15 @@ class WriteTx:
         The commit's number.
     catalog : Catalog
         Assign a new one to change it.
+    swept : bool
+        Whether blobs that somebody staged and never named were removed in it.
     """
 
     def __init__(self, tx: Tx, *, retention: float, chunks: ChunkCache) -> None:
         self.tx = tx
         self.retention = retention
         self.dirty = False
+        self.swept = False
         self._chunks = chunks
         self._begin(read_counters(tx), read_catalog(tx))
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.blocks import VectorBlocks
-from vecdb.contracts.blobs import Data
+from vecdb.contracts.blobs import Data, MadeRows
 from vecdb.contracts.index import InPlace
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CorruptionError, PluginContractError
@@ -227,12 +227,27 @@ class MemoryBlobs:
         self._data[name] = bytes(view)
         self._sums[name] = zlib.crc32(self._data[name])
 
-    def write_rows(self, name: str, rows: npt.NDArray[Any]) -> None:
-        """Store rows under `name`; errors as in `write`, and for anything but rows."""
+    def write_rows(self, name: str, rows: npt.NDArray[Any] | MadeRows) -> None:
+        """Store rows under `name`; errors as in `write`, and for anything but rows. Rows to be made are made twice."""
+        if isinstance(rows, MadeRows):
+            return self._write_made(name, rows)
         given: object = rows
         if not isinstance(given, np.ndarray) or given.ndim != 2 or not 1 <= given.shape[1] * given.itemsize <= 1 << 20:
             self._refuse(f"blob {name!r} is given as rows, but is no array of two axes and usable width")
-        self.write(name, rows)
+        return self.write(name, rows)
+
+    def _write_made(self, name: str, rows: MadeRows) -> None:
+        """Store rows in parts, the last first, as whoever makes them must expect."""
+        if not 1 <= rows.row_bytes <= 1 << 20 or rows.count < 0:
+            self._refuse(f"blob {name!r} has rows of {rows.row_bytes} bytes, expected 1 to {1 << 20}")
+        spans = [(first, min(rows.count, first + _PIECE)) for first in range(0, rows.count, _PIECE)]
+        parts = {first: bytes(rows.make(first, stop)) for first, stop in reversed(spans)}
+        for first, stop in spans:
+            if len(parts[first]) != (stop - first) * rows.row_bytes:
+                self._refuse(f"rows {first} to {stop} of blob {name!r} have {len(parts[first])} bytes")
+            if bytes(rows.make(first, stop)) != parts[first]:
+                self._refuse(f"rows {first} to {stop} of blob {name!r} are not the same when they are made again")
+        self.write(name, b"".join(parts[first] for first, _ in spans))
 
     def _refuse(self, problem: str) -> None:
         if self._strict:
