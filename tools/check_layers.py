@@ -48,7 +48,7 @@ _WORDS = "errors int8rows types verdicts explored lazy"
 _COMPUTE = f"{_WORDS} arrays blocks exact kernels scan_numpy"
 _CONTRACTS = f"{_WORDS} contracts hookspecs"
 _BELOW_ENGINE = f"{_COMPUTE} metadata storage contracts hookspecs registry paths corrections"
-_COLLECTION_PARTS = "searching correcting exploring migrating upgrading judging diagnosing filtering"
+_COLLECTION_PARTS = "searching correcting exploring migrating upgrading joining judging diagnosing filtering"
 _PUBLIC = f"vecdb {_WORDS}"  # `vecdb` is the package itself: the names of vecdb.__all__
 
 ROOMS: dict[str, Room] = {
@@ -84,6 +84,7 @@ ROOMS: dict[str, Room] = {
     "exploring": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "correcting": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "upgrading": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
+    "joining": _room("5 facade", _BELOW_ENGINE + " engine database", "numpy"),
     "judging": _room("5 facade", _BELOW_ENGINE + " engine database collection upgrade", "numpy"),
     "diagnosing": _room("5 facade", _BELOW_ENGINE + " engine database health", "numpy"),
     "health": _room("5 facade", _BELOW_ENGINE + " drawing evaluation engine", "numpy"),

@@ -18,6 +18,7 @@ from vecdb.engine.view import CollectionView, Past
 from vecdb.errors import CancelledError, IdError, ParameterError, StateError, WhereError
 from vecdb.exploring import Exploring
 from vecdb.filtering import Filtering
+from vecdb.joining import Joining
 from vecdb.judging import Judging
 from vecdb.lazy import LazyModule
 from vecdb.migrating import Migrating
@@ -62,7 +63,7 @@ Encoder = Callable[[list[str]], Any]
 Ids: TypeAlias = Sequence[Id] | npt.NDArray[Any] | Id
 
 
-class Collection(Searching, Exploring, Migrating, Upgrading, Judging, Diagnosing, Filtering, Correcting):
+class Collection(Searching, Exploring, Migrating, Upgrading, Joining, Judging, Diagnosing, Filtering, Correcting):
     """Records with unique ids, and their vectors in any number of spaces.
 
     Get one from `Database.collection` or `Database.create_collection`. Threads may share it.

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vecdb.collection import Collection
-from vecdb.engine import reading
+from vecdb.engine import joint, reading
 from vecdb.engine.given import Settings, given_registry, given_settings
 from vecdb.engine.guard import Guard
 from vecdb.engine.names import check_count, check_name, check_number, check_option, check_path, check_timeout
@@ -307,6 +307,7 @@ class Database(Reporting):
         return result
 
     def _commit(self, store: Store, operation: Callable[[WriteTx], R], entry: CollectionEntry | None) -> R:
+        operation = joint.followed(operation, store, self._registry)
         if entry is None:
             return store.writer.run(operation, timeout=self._timeout)
         outcome: list[housekeeping.Outcome] = []

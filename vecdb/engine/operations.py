@@ -19,6 +19,7 @@ from vecdb.engine.view import CollectionView
 from vecdb.engine.where import Condition
 from vecdb.errors import ConflictError, ParameterError, RecordExistsError, RecordMissingError, SpaceMissingError
 from vecdb.storage.format import StoredRecord, consecutive_refs, encode_records, pack_body, pack_refs
+from vecdb.storage.joints import joint_of
 from vecdb.storage.migrations import active_migration
 from vecdb.storage.records import find_rows, id_places, record_keys, require_id, rows_at
 from vecdb.storage.snapshot import Reader, Snapshot, State, entry_by_number
@@ -83,6 +84,14 @@ def _check_spaces(pending: Pending, batch: Batch) -> None:
     """The spaces were looked up before the lock was held: see that they are still there."""
     known = {space.id for space in pending.entry.spaces.values()}
     for part in batch.vectors:
+        if pending.entry.joints and joint_of(pending.entry.joints, part.space.id) is not None:
+            raise ParameterError(
+                f"space {part.space.name!r} of collection {pending.entry.name!r} is a joint space: its rows are made "
+                "from the vectors of other spaces",
+                hint="Write the vectors of those; their commit changes the row.",
+                name="vectors",
+                got=part.space.name,
+            )
         if part.space.id not in known:
             raise SpaceMissingError(
                 f"space {part.space.name!r} was dropped from collection {pending.entry.name!r} meanwhile",

@@ -72,6 +72,8 @@ class Store:
         """What housekeeping notes of its last attempt to repack each space, by number."""
         self.looked: dict[int, int] = {}
         """How many vectors of each space were dead when it last looked for blocks without survivors."""
+        self.joined: dict[int, Any] = {}
+        """What makes the rows of joint spaces, by the number of the space."""
 
     def start(self) -> None:
         """Open the file, make it a database if it is empty, and read its header."""

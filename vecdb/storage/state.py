@@ -25,15 +25,18 @@ from vecdb.types import METRICS, Space
 if TYPE_CHECKING:
     from vecdb.storage import corrections as stored_corrections
     from vecdb.storage import indexes as stored_indexes
+    from vecdb.storage import joints as stored_joints
     from vecdb.storage import relevance as stored_relevance
     from vecdb.storage import transforms as stored_transforms
     from vecdb.storage.corrections import CorrectionEntry
     from vecdb.storage.indexes import IndexEntry
+    from vecdb.storage.joints import JointEntry
     from vecdb.storage.relevance import FilterEntry
     from vecdb.storage.transforms import TransformEntry
 else:
     stored_corrections = LazyModule("vecdb.storage.corrections")
     stored_indexes = LazyModule("vecdb.storage.indexes")
+    stored_joints = LazyModule("vecdb.storage.joints")
     stored_relevance = LazyModule("vecdb.storage.relevance")
     stored_transforms = LazyModule("vecdb.storage.transforms")
 
@@ -91,6 +94,8 @@ class CollectionEntry:
         Relevance filters, in the order they were stored.
     corrections : tuple of CorrectionEntry
         Corrections of scores, in the order they were stored.
+    joints : tuple of JointEntry
+        Which spaces are joint ones, in the order they were added.
     """
 
     id: int
@@ -101,6 +106,7 @@ class CollectionEntry:
     transforms: tuple[TransformEntry, ...] = ()
     filters: tuple[FilterEntry, ...] = ()
     corrections: tuple[CorrectionEntry, ...] = ()
+    joints: tuple[JointEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +307,8 @@ def _more_to_plain(entry: CollectionEntry) -> list[Any]:
         tables["filters"] = [stored_relevance.filter_to_plain(each) for each in entry.filters]
     if entry.corrections:
         tables["corrections"] = [stored_corrections.correction_to_plain(each) for each in entry.corrections]
+    if entry.joints:
+        tables["joints"] = [stored_joints.joint_to_plain(each) for each in entry.joints]
     if tables:
         return [sorted(entry.declined), tables]
     return [sorted(entry.declined)] if entry.declined else []
@@ -312,9 +320,10 @@ def _more_from_plain(declined: Any = (), tables: Any = None) -> tuple[Any, ...]:
     transforms = tuple(stored_transforms.transform_from_plain(each) for each in known.pop("transforms", ()))
     filters = tuple(stored_relevance.filter_from_plain(each) for each in known.pop("filters", ()))
     corrections = tuple(stored_corrections.correction_from_plain(each) for each in known.pop("corrections", ()))
+    joints = tuple(stored_joints.joint_from_plain(each) for each in known.pop("joints", ()))
     if known:
         raise ValueError(f"tables of a later version: {sorted(known)}")
-    return frozenset(_number(number) for number in declined), transforms, filters, corrections
+    return frozenset(_number(number) for number in declined), transforms, filters, corrections, joints
 
 
 def _text(value: Any) -> str:

@@ -59,9 +59,12 @@ def change_transform(write: WriteTx, collection: str, entry: TransformEntry) -> 
 
 
 def remove_transforms(write: WriteTx, collection: str, entries: Sequence[TransformEntry]) -> None:
-    """Remove transforms with their blobs."""
+    """Remove transforms with their blobs, and joint spaces whose rows they made."""
     owner = write.catalog.collections[collection]
     gone = {entry.set for entry in entries}
+    for joint in owner.joints:
+        if joint.transform in gone:
+            owner = write.drop_joint(owner, joint)
     for number in gone:
         drop_blobs(write.tx, number)
     left = tuple(known for known in owner.transforms if known.set not in gone)

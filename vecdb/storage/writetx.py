@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +39,10 @@ from vecdb.storage.history import (
 )
 from vecdb.storage.idkeys import prefixed
 from vecdb.storage.indexes import drop_parts
+from vecdb.storage.joints import JointEntry
 from vecdb.storage.migrations import held_tags, migrations_key
+from vecdb.storage.pending import Appended
+from vecdb.storage.pending import Pending as Pending
 from vecdb.storage.records import id_place, read_metadatas, record_key, require_id, stored_bytes
 from vecdb.storage.spaces import Segment, profile_key, read_segments
 from vecdb.storage.spare import release
@@ -74,23 +77,6 @@ HISTORY_FLOOR: Final = 64 << 20
 
 Numbers = npt.NDArray[np.uint64]
 _NO_ERRORS: Final = np.empty(0, np.float64)
-
-
-@dataclass(slots=True)
-class Pending:
-    """A collection as this commit will leave it."""
-
-    entry: CollectionEntry
-    before: CollectionState
-    next_row: int
-    live: int
-    delta: int
-    spaces: dict[int, SpaceCounts]
-    changed: set[int] = field(default_factory=set)
-    cost: int = 0
-
-    def state(self, version: int) -> CollectionState:
-        return CollectionState(version, self.next_row, self.live, self.delta, self.spaces)
 
 
 class WriteTx:
@@ -163,6 +149,10 @@ class WriteTx:
             self._pending[entry.id] = found
         return found
 
+    def with_joints(self) -> list[Pending]:
+        """Return the collections of this commit that have joint spaces."""
+        return [pending for pending in self._pending.values() if pending.entry.joints]
+
     # --- collections and spaces ---
 
     def create_collection(self, entry: CollectionEntry) -> None:
@@ -202,7 +192,11 @@ class WriteTx:
         """Remove a space with what belongs to it; references in records go when these are next written.
 
         Relevance filters go to the space `heir`, if there is one: their judgements are worth more than their state.
+        Joint spaces whose rows are made from it go, too.
         """
+        for joint in entry.joints:
+            if space.id in (joint.old, joint.new):
+                entry = self.drop_joint(entry, joint)
         pending = self.pending(entry)
         self._drop_space_data(space)
         pending.spaces.pop(space.id, None)
@@ -221,6 +215,7 @@ class WriteTx:
         filters = tuple(each for each in kept if each.set not in gone)
         corrections = tuple(each for each in entry.corrections if each.set not in gone)
         declined = entry.declined - {space.id}
+        joints = tuple(each for each in entry.joints if each.space != space.id)
         self.catalog = self._catalog.with_collection(
             replace(
                 entry,
@@ -230,8 +225,16 @@ class WriteTx:
                 transforms=transforms,
                 filters=filters,
                 corrections=corrections,
+                joints=joints,
             )
         )
+
+    def drop_joint(self, entry: CollectionEntry, joint: JointEntry) -> CollectionEntry:
+        """Remove a joint space; return the collection without it."""
+        space = next(each for each in entry.spaces.values() if each.id == joint.space)
+        self.drop_space(entry, space)
+        self.note(f"{entry.name}: drop joint space {space.name}")
+        return self._catalog.collections[entry.name]
 
     def _drop_space_data(self, space: Space) -> None:
         drop_vectors(self.tx, space)
@@ -245,6 +248,8 @@ class WriteTx:
         first = pending.next_row
         pending.next_row += count
         pending.live += count
+        if pending.entry.joints:
+            pending.touched.update(dict.fromkeys(range(first, first + count)))
         return first
 
     def put_ids(self, places: Sequence[bytes], rows: Sequence[int]) -> None:
@@ -260,6 +265,8 @@ class WriteTx:
     def remember(self, pending: Pending, row: int, value: bytes) -> None:
         """Keep a record's stored bytes from before this commit, if anyone may still want to read them."""
         self.dirty = True
+        if pending.entry.joints:
+            pending.touched.setdefault(row, value)
         if row >= pending.before.next_row or row in pending.changed:
             return
         if not self.keeps_history:
@@ -330,6 +337,8 @@ class WriteTx:
         pending.spaces[space.id] = replace(
             counts, next_ordinal=first + len(rows), live=counts.live + len(rows), tail_start=tail_start
         ).with_loss(errors)
+        if pending.entry.joints:
+            pending.appended.append(Appended(space.id, first, vectors))
         return first
 
     def vector_writer(self, space: Space, counts: SpaceCounts) -> VectorWriter:

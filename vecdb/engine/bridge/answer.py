@@ -30,6 +30,7 @@ from vecdb.types import Hits, Plan, Space
 
 if TYPE_CHECKING:
     from vecdb.engine.guard import Warner
+    from vecdb.engine.joint.nominating import Nominator
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -60,6 +61,7 @@ class Bridged:
         Added to the calibrated scores of direct classes, in their own unit.
     note : callable
         Told the number of a space and the queries that were mapped into it.
+    joint : Nominator or None
     """
 
     request: search.SearchRequest
@@ -69,6 +71,7 @@ class Bridged:
     calibration: str | None = None
     prior: float = 0.0
     note: Callable[[int, F32], None] = field(default=lambda space, queries: None)
+    joint: Nominator | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def answer(
     parts, hidden, reach = _reached(view, asked, registry())
     if asked.request.correction is not None and len(parts) > 1:
         raise _mixed(asked.request.correction.loaded.name)
-    if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count:
+    if len(parts) == 1 and parts[0].each.fold is None and not hidden and parts[0].allowed.count and not asked.joint:
         if _is_plain(view, asked.request) and asked.among is None and len(asked.asked) == 1:
             key = view.number, asked.request.space.id
             memory_of(view).alone[key] = (_state(view, registry()), parts[0])
@@ -369,6 +372,8 @@ class _Answer:
     def _find(self, part: _Part, wanted: int) -> None:
         each = part.each
         part.levels = each.levels(self._asked.asked[each.asked.name])
+        if (joint := self._asked.joint) and joint.finds(self._view, self._request, part, wanted, self._registry):
+            return
         if not part.allowed.count:
             part.found = [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(self._request.queries)
         elif each.fold is None:

@@ -22,10 +22,11 @@ from vecdb.engine.views import as_float32
 from vecdb.errors import ParameterError
 from vecdb.registry import PluginRegistry
 from vecdb.storage.snapshot import find_space
-from vecdb.types import Hits
+from vecdb.types import Hits, Space
 
 if TYPE_CHECKING:
     from vecdb.engine.guard import Warner
+    from vecdb.engine.joint.nominating import Nominator
 
 F32 = npt.NDArray[np.float32]
 
@@ -148,7 +149,34 @@ def _bridged(
         asked |= _of_record(view, request)
     for name in wished.among or ():
         find_space(view.entry, name)
-    return Bridged(request, asked, wished.among, wished.strict, wished.calibration, wished.prior, note)
+    joint, among = _joint(view, wished.among, request.space, note)
+    return Bridged(request, asked, among, wished.strict, wished.calibration, wished.prior, note, joint)
+
+
+def _joint(
+    view: CollectionView, among: frozenset[str] | None, space: Space, note: Callable[[int, F32], None]
+) -> tuple[Nominator | None, frozenset[str] | None]:
+    """Return the joint space among those that were named, and the names with the two that it is made of in its place.
+
+    Raises
+    ------
+    ParameterError
+        There are several.
+    """
+    spaces = {each.id: each.name for each in view.entry.spaces.values()}
+    named = [each for each in view.entry.joints if spaces[each.space] in (among or ())]
+    if not named or among is None or named[0].space == space.id:
+        return None, among
+    if len(named) > 1:
+        raise ParameterError(
+            f"spaces names {len(named)} joint spaces, expected one",
+            name="spaces",
+            got=sorted(spaces[each.space] for each in named),
+        )
+    from vecdb.engine.joint.nominating import Nominator  # few collections have one
+
+    joint = named[0]
+    return Nominator(joint, note), (among - {spaces[joint.space]}) | {spaces[joint.old], spaces[joint.new]}
 
 
 def _other(view: CollectionView, name: str, given: Any, count: int) -> F32:

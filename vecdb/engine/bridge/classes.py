@@ -189,7 +189,9 @@ class _Finder:
     def reach(self, asked: Sequence[Space], target: Space, among: frozenset[str] | None) -> Reach:
         first = [space for space in asked if space.id == target.id]
         given = first + [space for space in asked if space.id != target.id]
-        wanted = [space for space in self._view.entry.spaces.values() if among is None or space.name in among]
+        made = {joint.space for joint in self._view.entry.joints}  # of the vectors of other spaces, which answer
+        known = [space for space in self._view.entry.spaces.values() if space.id not in made or space in given]
+        wanted = [space for space in known if among is None or space.name in among]
         classes = [VectorClass(space, space) for space in given if space in wanted]
         others = [space for space in wanted if space not in given]
         found = [(space, self._way(given, space)) for space in others]
@@ -280,7 +282,8 @@ class _Finder:
         width = int(asking.target_dim)
         metric: Metric = "cosine" if main.row_bias is None else "dot"  # a bias is added to inner products
         plain = Affine(form.W, form.b, form.shift, form.row_scale)
-        fold = Fold(plain, main.row_bias, metric, stored.metric, f"joint {entry.set}")
+        bias = None if storing.direction == "both" else main.row_bias  # of old rows, for new queries
+        fold = Fold(plain, bias, metric, stored.metric, f"joint {entry.set}")
         walk = Walk(loaded, asking, asked, metric, width, joint=True)
         return VectorClass(stored, asked, f"bridged:{entry.name}", (walk,), fold)
 

@@ -66,7 +66,7 @@ def _unanswered(view: CollectionView, space_view: SpaceView, before: Sequence[Sp
     ):
         found: search.Allowed = known[1]
         return found
-    taken = _owned(view, before)
+    taken = owned(view, before)
     rows = space_view.rows(view.tx)
     free = ~taken[np.minimum(rows, np.uint64(len(taken) - 1)).astype(np.int64)]
     mask = free if alive.mask is None else free & alive.mask
@@ -77,7 +77,7 @@ def _unanswered(view: CollectionView, space_view: SpaceView, before: Sequence[Sp
     return made
 
 
-def _owned(view: CollectionView, spaces: Sequence[SpaceView]) -> Bools:
+def owned(view: CollectionView, spaces: Sequence[SpaceView]) -> Bools:
     """Return which record rows have a living vector in one of `spaces`; the last element stands for all behind."""
     taken = np.zeros(view.snapshot.counts(view.number).next_row + 1, np.bool_)
     for space_view in spaces:
