@@ -194,11 +194,16 @@ class Searching:
             There is no such correction, or it cannot be combined with vectors of several spaces.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
-        more = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
-        flags = (offset, explain, allow_large, prior, writeback)
-        wished = self._lane(q, (space, k, exact, recall, effort), include, where, (correction, *more, *explores), flags)
-        if wished is not None and (short := self._short(wished, q)) is not None:
-            return short
+        wished = None
+        if (
+            like is min_score is as_of is timeout is cancel is spaces is calibration is rerank is encode is None
+            and candidates is relevance is correction is positive is negative is weights is feedback is None
+            and diversify is group_by is per_group is None
+            and explain is allow_large is writeback is False
+        ):
+            wished = self._lane(q, offset, prior, (space, k, exact, recall, effort), include, where)
+            if wished is not None and (short := self._short(wished, q)) is not None:
+                return short
         wanted, offset = search.check_window(k, offset, allow_large=allow_large)
         if not (recall is effort is timeout is min_score is None):  # the commonest search has no such wish
             search.check_tuning(recall, effort, timeout, min_score)
@@ -307,16 +312,10 @@ class Searching:
         return hits
 
     def _lane(
-        self,
-        q: Any,
-        asked: tuple[Any, ...],
-        include: Sequence[str],
-        where: Where | None,
-        given: tuple[object, ...],
-        numbers: tuple[Any, ...],
+        self, q: Any, offset: Any, prior: Any, asked: tuple[Any, ...], include: Sequence[str], where: Where | None
     ) -> lanes.Wish | None:
         """Return what this search is remembered by, None for one that is not."""
-        if type(q) is not np.ndarray or not loader.loaded() or not lanes.are_usual(given, numbers):
+        if type(q) is not np.ndarray or not loader.loaded() or not lanes.are_usual(offset, prior):
             return None
         return lanes.wish(self._number, asked, include, where)
 

@@ -256,3 +256,30 @@ class ForgetsItsCurve(PlainIndex):
 class SeesGhosts(PlainIndex):
     def problems(self, view):
         return ["row 3 cannot be reached"]
+
+
+@breaks("check_prepared")
+class PreparesForMore(PlainIndex):
+    def prepare(self, k, *, allowed, effort, view):
+        return super().prepare(k + 1, allowed=allowed, effort=effort, view=view)
+
+
+@breaks("check_prepared")
+class PreparesWithoutTheFilter(PlainIndex):
+    def prepare(self, k, *, allowed, effort, view):
+        return super().prepare(k, allowed=None, effort=effort, view=view)
+
+
+@breaks("check_prepared")
+class PreparesOneForAll(PlainIndex):
+    """Keeps the query it is asked in one place for all threads."""
+
+    def prepare(self, k, *, allowed, effort, view):
+        kept = []
+
+        def ask(query):
+            kept.append(query)
+            time.sleep(0.001)
+            return self.search(kept[-1], k, allowed=allowed, effort=effort, view=view)
+
+        return ask

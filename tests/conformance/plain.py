@@ -22,6 +22,7 @@ EVERYTHING = IndexCapabilities(
     measured=True,
     part_from=100,
     proves=True,
+    prepares=True,
     min_recall_at_10=1.0,
 )
 PARAMETERS = {"step": Param("int", 100, "Vectors read at once.", low=1, high=10_000)}
@@ -54,6 +55,9 @@ class PlainIndex:
     def search(self, queries, k, *, allowed, effort, view):
         mask = self.alive if allowed is None else self.alive & allowed
         return self.table([self.find(query, k, mask) for query in queries])
+
+    def prepare(self, k, *, allowed, effort, view):
+        return lambda query: self.search(query, k, allowed=allowed, effort=effort, view=view)
 
     def find(self, query, k, mask):
         there = np.flatnonzero(mask)

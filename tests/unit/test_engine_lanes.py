@@ -5,6 +5,7 @@ import gc
 import inspect
 import json
 import textwrap
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vecdb.errors import (
     NonFiniteError,
     ParameterError,
     SpaceMissingError,
+    VecdbError,
     WhereError,
     ZeroVectorError,
 )
@@ -105,24 +107,33 @@ def _names_before_the_lane():
 
 
 @pytest.mark.parametrize(
-    ("given", "numbers", "usual"),
+    ("offset", "prior", "usual"),
     [
-        ((None, None), (0, False, False, 0.0, False), True),
-        ((None, None), (0, False, False, 0, False), True),
-        ((None, 0), (0, False, False, 0.0, False), False),
-        ((None, np.ones(3)), (0, False, False, 0.0, False), False),
-        ((None,), (1, False, False, 0.0, False), False),
-        ((None,), (0, True, False, 0.0, False), False),
-        ((None,), (0, False, False, 0.5, False), False),
-        ((None,), (np.zeros(3), False, False, 0.0, False), False),
-        ((None,), ("", False, False, 0.0, False), False),
-        ((None,), (False, False, False, 0.0, False), False),
-        ((None,), (0.0, False, False, 0.0, False), False),
-        ((None,), (0, False, False, False, False), False),
+        (0, 0.0, True),
+        (0, 0, True),
+        (1, 0.0, False),
+        (0, 0.5, False),
+        (0, np.zeros(3), False),
+        (np.zeros(3), 0.0, False),
+        ("", 0.0, False),
+        (False, 0.0, False),
+        (0.0, 0.0, False),
+        (0, False, False),
+        (0, None, False),
     ],
 )
-def test_unusual_arguments(given, numbers, usual):
-    assert are_usual(given, numbers) is usual
+def test_unusual_numbers(offset, prior, usual):
+    assert are_usual(offset, prior) is usual
+
+
+@pytest.mark.parametrize("name", ["explain", "allow_large", "writeback"])
+@pytest.mark.parametrize("value", [0, 0.0, True, np.False_])
+def test_flags_that_are_not_plainly_false_take_no_lane(docs, taken, name, value):
+    docs.search(QUERIES[0], k=3)
+    assert docs.search(QUERIES[0], k=3).ids and taken == [False, True]
+    with suppress(VecdbError):
+        docs.search(QUERIES[0], k=3, **{name: value})
+    assert taken == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,128 @@ def test_a_plugin_cannot_write_to_the_query(case):
     kept = query.copy()
     it.c.search(query, 5)
     assert query.flags.writeable and query.tobytes() == kept.tobytes()
+
+
+class Prepared(Told):
+    """Prepares searches, and counts what it was asked for."""
+
+    def __init__(self, index, change, counts):
+        super().__init__(index, change)
+        self._counts = counts
+
+    def prepare(self, k, *, allowed, effort, view):
+        self._counts["prepared"] += 1
+        if self._counts["refuses"]:
+            return None
+
+        def ask(query):
+            self._counts["asked"] += 1
+            positions, scores = self._index.search(query, k, allowed=allowed, effort=effort, view=view)
+            self._change(positions, scores)
+            return self._counts["shape"](Candidates(positions, scores))
+
+        return ask
+
+    def search(self, queries, k, **options):
+        return self._index.search(queries, k, **options)
+
+
+class Preparing(Spoiled):
+    """Has the capability `prepares`."""
+
+    def build(self, view, params, **options):
+        return self._shown(CopiesType.build(self, view, params, **options))
+
+    def load(self, blobs, view, params):
+        return self._shown(CopiesType.load(self, blobs, view, params))
+
+    def _shown(self, index):
+        self.counts = {"prepared": 0, "asked": 0, "refuses": False, "shape": lambda answer: answer}
+        return Prepared(index, lambda *answer: self.broken(*answer), self.counts)
+
+
+@pytest.fixture
+def preparing(case):
+    type_ = Preparing("acme.copies", able("exact", "filtered", "complete", "prepares"))
+    return ready(case, type_), type_
+
+
+def test_what_was_prepared_is_asked_from_then_on(preparing, taken):
+    it, type_ = preparing
+    for turn in range(5):
+        query = rows(1, turn)[0]
+        found, exact = it.c.search(query, 5), it.c.search(query, 5, exact=True)
+        assert (found.ids, found.scores.tobytes()) == (exact.ids, exact.scores.tobytes())
+    assert (type_.counts["prepared"], type_.counts["asked"]) == (1, 4)
+    it.c.search(rows(1, 9)[0], 6)
+    assert (type_.counts["prepared"], type_.counts["asked"]) == (2, 4)
+
+
+def test_a_commit_ends_what_was_prepared(preparing):
+    it, type_ = preparing
+    for _ in range(3):
+        it.same()
+    before = type_.counts["asked"]
+    it.c.delete(it.c.search(rows(1, 99)[0], 3).ids)
+    prepared = type_.counts["prepared"]
+    for _ in range(3):
+        it.same()
+    assert type_.counts["prepared"] == prepared + 1 and type_.counts["asked"] > before
+
+
+def test_an_index_may_refuse_to_prepare_and_is_asked_again_later(preparing, taken):
+    it, type_ = preparing
+    it.same()
+    type_.counts["refuses"] = True
+    it.c.search(rows(1, 7)[0], 4)
+    it.c.search(rows(1, 8)[0], 4)
+    assert type_.counts["prepared"] == 3
+    type_.counts["refuses"] = False
+    it.c.search(rows(1, 8)[0], 4)
+    it.c.search(rows(1, 8)[0], 4)
+    assert type_.counts["prepared"] == 4 and all(taken)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"), [(twice, "search-duplicates"), (outside, "search-unknown"), (unknown, "search-nan")]
+)
+def test_a_rule_that_a_prepared_search_breaks_is_named(preparing, broken, rule):
+    it, type_ = preparing
+    it.same()
+    type_.broken = broken
+    with pytest.raises(PluginContractError) as caught:
+        it.c.search(rows(1, 99)[0], 5)
+    assert caught.value.rule == rule
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        tuple,
+        lambda answer: answer.positions,
+        lambda answer: Candidates(answer.positions.astype(np.int32), answer.scores),
+        lambda answer: Candidates(answer.positions, answer.scores.astype(np.float64)),
+        lambda answer: Candidates(answer.positions[0], answer.scores[0]),
+        lambda answer: Candidates(answer.positions[:, ::2], answer.scores),
+        lambda answer: Candidates(np.repeat(answer.positions, 2, axis=0), np.repeat(answer.scores, 2, axis=0)),
+        lambda answer: Candidates(answer.positions.astype(">i8"), answer.scores),
+    ],
+)
+def test_other_arrays_of_a_prepared_search_are_refused_or_taken_as_they_are(preparing, shape):
+    it, type_ = preparing
+    it.same()
+    wanted = it.c.search(rows(1, 99)[0], 5).ids
+    type_.counts["shape"] = shape
+    if shape is tuple:
+        assert it.c.search(rows(1, 99)[0], 5).ids == wanted
+    else:
+        with pytest.raises(PluginContractError):
+            it.c.search(rows(1, 99)[0], 5)
+
+
+def test_an_error_of_a_prepared_search_names_the_plugin(preparing):
+    it, type_ = preparing
+    it.same()
+    type_.broken = lambda positions, scores: 1 / 0
+    with pytest.raises(PluginError, match=r"acme\.copies.*ZeroDivisionError"):
+        it.c.search(rows(1, 99)[0], 5)

@@ -7,7 +7,7 @@ only nominates candidates. The numbered rules: docs/reference/index-contract.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -31,6 +31,8 @@ __all__ = [
     "IndexCapabilities",
     "IndexType",
     "MeasuredIndex",
+    "Prepared",
+    "PreparingIndex",
     "ProvingIndex",
     "SegmentEncoder",
     "VectorView",
@@ -70,6 +72,8 @@ class IndexCapabilities:
         are all of one kind.
     proves : bool
         The index has `problems`, which `Database.check` asks.
+    prepares : bool
+        The index has `prepare`: the same wishes again, without settling them again.
     min_recall_at_10 : float or None
         Recall@10 that the default effort reaches on the sets of the conformance kit; None promises nothing.
     max_dim : int or None
@@ -87,6 +91,7 @@ class IndexCapabilities:
     measured: bool = False
     part_from: int = 0
     proves: bool = False
+    prepares: bool = False
     min_recall_at_10: float | None = None
     max_dim: int | None = None
 
@@ -129,6 +134,10 @@ class Candidates(NamedTuple):
         places[nothing], values[nothing] = -1, -np.inf
         order = np.lexsort((places, -values, nothing), axis=-1)
         return cls(np.take_along_axis(places, order, -1), np.take_along_axis(values, order, -1))
+
+
+Prepared = Callable[[Matrix], Candidates]
+"""Answers one query, float32 (1, dim), as `Index.search` would; see `PreparingIndex`."""
 
 
 class InPlace(NamedTuple):
@@ -367,5 +376,23 @@ class ProvingIndex(Index, Protocol):
         """Look through the whole index for what checksums cannot show, and return what is wrong, a line each.
 
         An index of a graph, for one, shows that every vector can be reached. It may take as long as reading everything.
+        """
+        ...
+
+
+class PreparingIndex(Index, Protocol):
+    """An index with the capability `prepares`."""
+
+    def prepare(self, k: int, *, allowed: Bools | None, effort: int | None, view: VectorView) -> Prepared | None:
+        """Return a search of which everything but the query is settled, or None: not for these wishes, or not yet.
+
+        It answers as `search` does with the same wishes, bit for bit, for any number of threads at once. It may read
+        vectors in place, and need not prove them again: all of them were compared with their checksums before it is
+        asked for. The engine lets go of it before the file is mapped anew, or anything about the vectors changes.
+
+        Parameters
+        ----------
+        k, allowed, effort, view
+            As in `search`; what `view` gives stays readable for as long as what is returned is held.
         """
         ...

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader
 from vecdb.contracts.effort import EffortCurve, curve_problems
-from vecdb.contracts.index import Index, VectorView
+from vecdb.contracts.index import Candidates, Index, VectorView
 from vecdb.contracts.params import settle_stored
 from vecdb.engine.blobstore import BlobCollector
 from vecdb.engine.views import VectorsMovedError
@@ -216,6 +216,7 @@ def _methods(provided: Provided) -> list[str]:
         ("encode_segment", able.encodes_segments),
         ("effort_curve", able.measured),
         ("problems", able.proves),
+        ("prepare", able.prepares),
     )
     return ["search", "dump", "stats", *(name for name, has in declared if has)]
 
@@ -307,6 +308,38 @@ def sound_arrays(
         )
     # A plugin may keep what it returned, and write to it once it has been checked.
     return np.array(positions, order="C"), np.array(scores, order="C")
+
+
+def prepared_arrays(provided: Provided, answer: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the arrays that a prepared search of one query answered with; what they say is checked as it is read.
+
+    They are not copied: what checks and ranks them makes its own copy first.
+    """
+    if type(answer) is Candidates:
+        positions, scores = answer
+        if (
+            type(positions) is type(scores) is np.ndarray
+            and positions.dtype is _POSITIONS
+            and scores.dtype is _SCORES
+            and len(positions.shape) == 2
+            and positions.shape == scores.shape
+            and len(positions) == 1
+            and positions.flags.c_contiguous
+            and scores.flags.c_contiguous
+        ):
+            return positions, scores
+    return sound_arrays(provided, answer, 1)  # which says what is wrong, if anything is
+
+
+def refuse_prepared(
+    provided: Provided,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    count: int,
+    allowed: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Raise for the rule that a prepared search has broken, if it did: too few candidates are none."""
+    _check_many(provided, positions, scores, count, allowed, 0)
 
 
 def _check_many(

@@ -68,6 +68,10 @@ def _cusum(stored: tuple[float, ...]) -> Cusum:
     return Cusum(float(stored[0]), int(stored[1])) if len(stored) == 2 else Cusum()
 
 
+def _nothing() -> None:
+    """Return None."""
+
+
 class Guard:
     """Profiles of the spaces of one database, as this process knows them."""
 
@@ -78,6 +82,8 @@ class Guard:
         """Fitted by this process, perhaps not stored yet."""
         self._seals: dict[int, bytes] = {}
         """Checksum of the stored profile that is remembered of each space."""
+        self.lanes: Callable[[], Any] = _nothing
+        """Returns the newest lanes of this database, `vecdb.engine.lanes`, while anybody holds them."""
 
     def review(self, snapshot: Snapshot, collection: int | None, part: SpaceBatch, *, trust: bool) -> Review:
         """Judge one space's part of a batch; a collection that was not committed yet (None) has no profiles.

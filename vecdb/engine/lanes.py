@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vecdb.engine.bridge.classes import VectorClass
     from vecdb.engine.guard import Guard, Warner
     from vecdb.registry import PluginRegistry
+    from vecdb.storage.snapshot import State
     from vecdb.storage.state import CollectionEntry
 else:  # collections of one model do without
     bridged = LazyModule("vecdb.engine.bridge.answer")
@@ -62,15 +63,12 @@ class Wish(NamedTuple):
     where: str | None
 
 
-_UNASKED: Final = {type(None)}
 _TEXTS: Final = {str}
-_USUAL: Final = ((int, bool, bool, float, bool), (int, bool, bool, int, bool))
-"""Types of offset, explain, allow_large, prior and writeback: the long way refuses an offset of 0.0 or False."""
 
 
-def are_usual(given: tuple[object, ...], numbers: tuple[Any, ...]) -> bool:
-    """Whether all arguments that a lane cannot have are as they are by default: None, and zero or false."""
-    return set(map(type, given)) == _UNASKED and tuple(map(type, numbers)) in _USUAL and not any(numbers)
+def are_usual(offset: object, prior: object) -> bool:
+    """Whether two numbers are zero, and numbers: the long way refuses others, and an offset of 0.0 or False."""
+    return type(offset) is int and not offset and (type(prior) is float or type(prior) is int) and not prior
 
 
 def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], where: Any) -> Wish | None:
@@ -88,7 +86,7 @@ def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], wher
     space, k, exact, recall, effort = numbers
     if type(k) is not int or type(exact) is not bool or type(include) is not tuple:
         return None
-    if not set(map(type, include)) <= _TEXTS:
+    if include and not set(map(type, include)) <= _TEXTS:
         return None
     if not (space is None or type(space) is str) or not (recall is None or type(recall) is float):
         return None
@@ -128,7 +126,17 @@ class _Lane(NamedTuple):
     columns: Callable[[CollectionView, F32, Note], HitColumns | None]
 
 
-_Lanes = WeakKeyDictionary["Guard", dict[Wish, _Lane]]
+class _Own(dict[Wish, _Lane]):
+    """The lanes of one opened database at one state."""
+
+    __slots__ = ("__weakref__", "state")
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.state = ref(state)
+
+
+_Lanes = WeakKeyDictionary["Guard", _Own]
 """By the guard of an opened database: with that, lanes are let go of, and with them its plugins."""
 
 
@@ -149,7 +157,10 @@ def keep(
         return
     derived = view.snapshot.state.derived
     known: _Lanes = derived["lanes"] if "lanes" in derived else derived.setdefault("lanes", WeakKeyDictionary())
-    lanes = known.setdefault(guard, {})
+    lanes = known.get(guard)
+    if lanes is None:
+        lanes = known.setdefault(guard, _Own(view.snapshot.state))
+    guard.lanes = ref(lanes)  # quicker to ask for than what holds them
     if len(lanes) >= _MOST:
         lanes.clear()
     lanes[wished] = _Lane(view.entry, request.space, registry, registry.changes, made[0], warn, made[1])
@@ -211,7 +222,9 @@ def _of_one(
         return None
     if way is not None:
         note(way.space.id, mapped)
-    return search.columns(view, space_view, request, [found])[0]
+    if request.include:
+        return search.columns(view, space_view, request, [found])[0]
+    return search.bare_columns(view, space_view, request, *found)
 
 
 def _of_several(
@@ -301,9 +314,8 @@ def answer(
     snapshot: Snapshot, guard: Guard, wished: Wish, query: npt.NDArray[Any], note: Callable[[int, F32], None]
 ) -> Hits | None:
     """Return the hits of one query, None if there is no lane for it at this state."""
-    known: _Lanes | None = snapshot.state.derived.get("lanes")
-    lanes = None if known is None else known.get(guard)
-    lane = None if lanes is None else lanes.get(wished)
+    lanes: _Own | None = guard.lanes()
+    lane = lanes.get(wished) if lanes is not None and lanes.state() is snapshot.state else None
     if lane is None or not loader.ready():
         return None
     entry, space, registry, changes, usables, warn, find = lane

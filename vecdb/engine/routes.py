@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.blocks import VectorBlocks
+from vecdb.contracts.index import Prepared
 from vecdb.engine import indexed
-from vecdb.engine.border import MOST_COMPILED, guarded, read_only, sound_arrays
+from vecdb.engine.border import MOST_COMPILED, guarded, prepared_arrays, read_only, refuse_prepared, sound_arrays
 from vecdb.engine.parts import LoadedPart, Usable
 from vecdb.engine.recall import SCAN
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, Places, find_places
-from vecdb.errors import CorruptionError
+from vecdb.errors import CorruptionError, PluginContractError
 from vecdb.kernels import loader
 from vecdb.storage.spaces import SpaceView
 
@@ -58,6 +59,8 @@ class Route:
         Of the ranking of what comes back; also how many that have to be.
     answered : int
         Queries while not all vectors were proved; threads may count over each other, which does no harm.
+    ask : callable or None
+        What the index has prepared for these wishes, once everything that it may read was proved.
     """
 
     usable: Usable
@@ -69,33 +72,50 @@ class Route:
     effort: int | None
     plan: npt.NDArray[np.int64]
     answered: int = 0
+    ask: Prepared | None = None
 
     def answer(self, view: CollectionView, space_view: SpaceView, queries: npt.NDArray[np.float32]) -> Found | None:
         """Return (positions, canonical scores) of one query, best first; None if it has to go the long way."""
-        part = self.part
-        try:
-            with PartView(view, space_view, part.part, self.places) as shown:
-                asked = read_only(queries)
-                answer = part.index.search(asked, self.k, allowed=self.allowed, effort=self.effort, view=shown)
-        except CorruptionError:
-            return None  # the long way meets it again, and says what is damaged
-        except Exception:
-            with guarded(part.provided, "search"):
-                raise
-        nominated, said = sound_arrays(part.provided, answer, 1)
-        if nominated.shape[1] > MOST_COMPILED or not self._prove(view, space_view, nominated[0]):
+        answer = self._nominated(view, space_view, read_only(queries))
+        if answer is None:
+            return None
+        nominated, said = answer
+        if nominated.shape[1] > MOST_COMPILED or not (
+            space_view.all_sound or self._prove(view, space_view, nominated[0])
+        ):
             return None
         from vecdb.kernels.canonical import rank_one  # numba is loaded by now, never by importing this module
 
         found = rank_one(
             self.blocks, self.plan, queries, nominated, said, places=self.places.table, allowed=self.allowed
         )
-        return None if found is None else (found[0][: self.k], found[1][: self.k])
+        if found is None:
+            if self.ask is not None:
+                refuse_prepared(self.part.provided, nominated, said, self.part.part.count, self.allowed)
+            return None
+        return found if len(found[0]) <= self.k else (found[0][: self.k], found[1][: self.k])
+
+    def _nominated(self, view: CollectionView, space_view: SpaceView, asked: npt.NDArray[np.float32]) -> Found | None:
+        """Return what the index nominates, of the right dtypes and shapes; None if something is damaged."""
+        part = self.part
+        try:
+            if self.ask is not None:
+                return prepared_arrays(part.provided, self.ask(asked))
+            with PartView(view, space_view, part.part, self.places) as shown:
+                answer = part.index.search(asked, self.k, allowed=self.allowed, effort=self.effort, view=shown)
+                if space_view.all_sound and part.provided.thing.capabilities.prepares:
+                    self.ask = part.index.prepare(self.k, allowed=self.allowed, effort=self.effort, view=shown)
+        except CorruptionError:
+            return None  # the long way meets it again, and says what is damaged
+        except PluginContractError:
+            raise
+        except Exception:
+            with guarded(part.provided, "search"):
+                raise
+        return sound_arrays(part.provided, answer, 1)
 
     def _prove(self, view: CollectionView, space_view: SpaceView, nominated: Positions) -> bool:
         """Compare what is to be scored with its checksums, sooner or later all vectors; False if it is impossible."""
-        if space_view.all_sound:
-            return True
         self.answered += 1
         if self.answered > _OFTEN and self.part.part.count * self.blocks.row_bytes <= _SMALL:
             space_view.verify_all(view.tx)

@@ -303,6 +303,19 @@ def _trim(
     return positions[part], scores[part], *(each[part] for each in more)
 
 
+def bare_columns(
+    view: CollectionView,
+    space_view: SpaceView,
+    request: SearchRequest,
+    positions: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+) -> HitColumns:
+    """Return what `columns` does for one query that includes nothing: ids and scores."""
+    ids = view.id_list(space_view.row_list(view.tx, positions))
+    nearest = 1.0 if request.space.metric == "cosine" else 0.0
+    return HitColumns(ids, scores, nearest, request.space.name, None, None, None, request.origin)
+
+
 def columns(
     view: CollectionView, space_view: SpaceView, request: SearchRequest, found: Sequence[tuple[Any, ...]]
 ) -> list[HitColumns]:

@@ -159,6 +159,16 @@ class CollectionView:
         changed = {row: self.record(row).id for row in wanted & self._changed.keys()}
         return changed | self.snapshot.ids(self.number, wanted - changed.keys())
 
+    def id_list(self, rows: list[int]) -> list[Id]:
+        """Return the id of each record at `rows`, in their order."""
+        if not self._changed:
+            known = self.snapshot.state.known_ids(self.number)
+            found = [known.get(row) for row in rows]
+            if None not in found:
+                return found  # type: ignore[return-value]
+        ids = self.ids(rows)
+        return [ids[row] for row in rows]
+
     def metadata(self, row: int) -> dict[str, Any]:
         return self.record(row).content()[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
-from vecdb.contracts.index import VectorView
+from vecdb.contracts.index import Candidates, Prepared, VectorView
 from vecdb.contracts.params import Param
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CancelledError, CorruptionError
@@ -101,6 +101,10 @@ class Coded:
         if fine is not None:
             found = code_refine.refined(ready, fine.rows.table, fine.rows.shift, fine.bits, found[0], min(kept, most))
         return *found, ready.nearness
+
+    def asking(self, allowed: npt.NDArray[np.bool_] | None, rows: int, most: int, kept: int) -> Prepared:
+        """Return `nominate` with everything but the queries settled."""
+        return lambda queries: Candidates(*self.nominate(queries, allowed, rows, most, kept)[:2])
 
 
 class Watcher(Protocol):

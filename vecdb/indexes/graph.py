@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.effort import EffortCurve
-from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
+from vecdb.contracts.index import Candidates, IndexCapabilities, Prepared, VectorView
 from vecdb.contracts.params import Param
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CancelledError, DTypeError
@@ -37,7 +37,7 @@ from vecdb.indexes.graph_layout import (
     write_graph,
 )
 from vecdb.indexes.graph_link import link
-from vecdb.indexes.graph_walk import Habit, walk_graph
+from vecdb.indexes.graph_walk import Habit, prepared_walk, walk_graph
 from vecdb.indexes.samples import spread_positions
 from vecdb.indexes.scanned import ScannedCodes
 from vecdb.indexes.start import compiled
@@ -63,6 +63,7 @@ _CAPABILITIES = IndexCapabilities(
     measured=True,
     part_from=10_000,
     proves=True,
+    prepares=True,
     min_recall_at_10=0.95,
 )
 _PARAMETERS: Final = {
@@ -144,11 +145,26 @@ class GraphIndex:
     ) -> Candidates:
         if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
+        pool = self._pool(k, allowed is not None, effort, view)
+        if pool is None:
+            return exact_candidates(queries, k, allowed, view)
+        return walk_graph(self.graph, queries, min(k, self.graph.count), allowed, pool, view, self.habit)
+
+    def prepare(
+        self, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
+    ) -> Prepared | None:
+        pool = self._pool(k, allowed is not None, effort, view) if compiled(view) else None
+        if pool is None:
+            return None
+        return prepared_walk(self.graph, min(k, self.graph.count), allowed, pool, view, self.habit)
+
+    def _pool(self, k: int, restricted: bool, effort: int | None, view: VectorView) -> int | None:
+        """Return the rows that a walk keeps, None where a scan is quicker."""
         count = self.graph.count
         pool = effort if effort is not None else self.graph.effort + 2 * max(0, k - 10)
-        if effort is None and allowed is None and _is_dear(pool, count * view.dim):
-            return exact_candidates(queries, k, allowed, view)
-        return walk_graph(self.graph, queries, min(k, count), allowed, min(count, max(k, pool)), view, self.habit)
+        if effort is None and not restricted and _is_dear(pool, count * view.dim):
+            return None
+        return min(count, max(k, pool))
 
     @property
     def layout(self) -> Layout:

@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecdb.contracts.index import Candidates, InPlace, VectorView
+from vecdb.contracts.index import Candidates, InPlace, Prepared, VectorView
 from vecdb.indexes.graph_layout import StoredGraph
 
-__all__ = ["Habit", "walk_graph"]
+__all__ = ["Habit", "prepared_walk", "walk_graph"]
 
 Bools = npt.NDArray[np.bool_]
 
@@ -27,6 +27,7 @@ _SMALL: Final = 1 << 26
 """Bytes of vectors that are proved at once."""
 _EVERYTHING: Final = np.empty(0, np.bool_)
 _FOLLOWING: Final = np.empty(0, np.int64)
+_UNTOLD: Final = np.empty((1, 0), np.int64)
 
 
 @dataclass(slots=True)
@@ -59,6 +60,29 @@ def walk_graph(
         if not whole:
             _prove_trails(graph, trails, view)
     return found
+
+
+def prepared_walk(
+    graph: StoredGraph, k: int, allowed: Bools | None, effort: int, view: VectorView, habit: Habit
+) -> Prepared | None:
+    """Return `walk_graph` of one query with everything else settled; None while not all of the graph was proved."""
+    if not _proves_all(graph, view, habit):
+        return None
+    with view.in_place() as here:
+        _prove_codes(graph, allowed is not None, whole=True)
+        search_graph, plan, size = _desk(graph, k, effort, here, masked=allowed is not None)
+    following = _FOLLOWING if here.places is None else here.places
+    fixed = (graph.anchors, graph.book.signs, here.blocks.scan_table, following, graph.maps)
+    mask = _EVERYTHING if allowed is None else allowed
+    held = here.blocks, graph  # what the addresses in those arrays name
+
+    def ask(query: npt.NDArray[np.float32]) -> Candidates:
+        assert held
+        found = Candidates(np.empty((1, k), np.int64), np.empty((1, k), np.float32))
+        search_graph(query, *fixed, mask, plan, np.empty(size, np.uint64), *found, _UNTOLD)
+        return found
+
+    return ask
 
 
 def _proves_all(graph: StoredGraph, view: VectorView, habit: Habit | None) -> bool:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
 from vecdb.contracts.effort import MAX_POINTS, EffortCurve
-from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
+from vecdb.contracts.index import Candidates, IndexCapabilities, Prepared, VectorView
 from vecdb.contracts.params import Param
 from vecdb.errors import CorruptionError
 from vecdb.indexes import measure
@@ -54,6 +54,7 @@ _CAPABILITIES = IndexCapabilities(
     encodes_segments=True,
     deterministic=True,
     measured=True,
+    prepares=True,
     min_recall_at_10=0.9,
 )
 _PARAMETERS: Final = {
@@ -135,10 +136,17 @@ class IvfIndex:
     ) -> Candidates:
         if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
+        return self._asking(k, allowed, effort)(queries)
+
+    def prepare(
+        self, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
+    ) -> Prepared | None:
+        return self._asking(k, allowed, effort) if compiled(view) else None
+
+    def _asking(self, k: int, allowed: npt.NDArray[np.bool_] | None, effort: int | None) -> Prepared:
         count = self.coded.count
         most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))
-        rows = self.rule.rows_for(most, count)
-        return Candidates(*self.coded.nominate(queries, allowed, rows, most, kept_of(self.kept, k, most))[:2])
+        return self.coded.asking(allowed, self.rule.rows_for(most, count), most, kept_of(self.kept, k, most))
 
     def measured(self, truth: Truth, cells: I64) -> IvfIndex:
         """Return this index with a rule, a curve and a default effort; `cells` has the list of every position.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobReader, BlobWriter
-from vecdb.contracts.index import Candidates, IndexCapabilities, VectorView
+from vecdb.contracts.index import Candidates, IndexCapabilities, Prepared, VectorView
 from vecdb.contracts.params import Param
 from vecdb.errors import CorruptionError
 from vecdb.indexes.coded import BITS_PARAM, Coded, encode_view, read_coded, write_coded
@@ -42,6 +42,7 @@ _CAPABILITIES = IndexCapabilities(
     complete=True,
     encodes_segments=True,
     deterministic=True,
+    prepares=True,
     min_recall_at_10=0.9,
 )
 
@@ -106,9 +107,17 @@ class RabitqIndex:
     ) -> Candidates:
         if not compiled(view):
             return exact_candidates(queries, k, allowed, view)
+        return self._asking(k, allowed, effort)(queries)
+
+    def prepare(
+        self, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
+    ) -> Prepared | None:
+        return self._asking(k, allowed, effort) if compiled(view) else None
+
+    def _asking(self, k: int, allowed: npt.NDArray[np.bool_] | None, effort: int | None) -> Prepared:
         count = self.coded.count
         most = min(count, max(k, effort if effort is not None else self.effort * max(10, k) // 10))
-        return Candidates(*self.coded.nominate(queries, allowed, count, most, kept_of(self.kept, k, most))[:2])
+        return self.coded.asking(allowed, count, most, kept_of(self.kept, k, most))
 
     def dump(self, blobs: BlobWriter) -> None:
         self._write(blobs, self.coded)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.contracts.blobs import BlobWriter
-from vecdb.contracts.index import Candidates, VectorView
+from vecdb.contracts.index import Candidates, Prepared, VectorView
 from vecdb.indexes.codes import CodeBook, Codes, encode, prepare_queries, write_codes
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.start import compiled
@@ -51,6 +51,11 @@ class ScannedCodes:
             asked.turned, asked.bends, asked.bases, codes.packed, codes.cells, codes.factors, allowed, most
         )
         return Candidates(*found)
+
+    def prepare(
+        self, k: int, *, allowed: npt.NDArray[np.bool_] | None, effort: int | None, view: VectorView
+    ) -> Prepared | None:
+        return None  # it is one of several parts until something is built
 
     def dump(self, blobs: BlobWriter) -> None:
         write_codes(blobs, self.book, self.codes, self.effort)

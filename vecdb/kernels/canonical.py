@@ -20,6 +20,7 @@ from vecdb.kernels import reference
 from vecdb.kernels._faults import length_or_fault
 from vecdb.kernels._intrinsics import codes_at, floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import kernel, read, strict_helper, write
+from vecdb.kernels._sums import lane_sums
 from vecdb.types import Metric
 
 __all__ = [
@@ -83,14 +84,12 @@ def _widen(kind: int, address: int, row: npt.NDArray[np.float64], d: int) -> Non
 
 
 @strict_helper
-def _lane_sum(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64], lanes: npt.NDArray[np.float64]) -> float:
-    """Sum of products in the canonical order; widths are multiples of eight; lanes (8,) is scratch."""
-    lanes[:] = 0.0
-    for start in range(0, left.shape[0], 8):
-        for lane in range(8):  # one vector addition
-            lanes[lane] += left[start + lane] * right[start + lane]
-    total: float = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
-    return total
+def _sums(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Sum of products, and of squares of the right, in the canonical order; widths are multiples of eight."""
+    found: tuple[float, float] = lane_sums(
+        np.int64(left.ctypes.data), np.int64(right.ctypes.data), np.int64(left.shape[0])
+    )
+    return found
 
 
 @strict_helper
@@ -126,16 +125,16 @@ def _score(
     scratch: npt.NDArray[np.float64],
 ) -> float:
     """Return the canonical score of one row for the query in the scratch."""
-    wide, row, lanes = scratch[0], scratch[1], scratch[2, :8]
+    wide, row = scratch[0], scratch[1]
     block = block_of(table, position)
     _widen(kind, table[block, 0] + (position - table[block, 2]) * _size(kind, d), row, d)
     if metric == _L2:
         for j in range(d):
             row[j] = wide[j] - row[j]
-        return (0.0 - math.sqrt(_lane_sum(row, row, lanes))) + 0.0
-    score = _lane_sum(wide, row, lanes)
+        return (0.0 - math.sqrt(_sums(row, row)[1])) + 0.0
+    score, square = _sums(wide, row)
     if metric == _COSINE:
-        norms = query_norm * math.sqrt(_lane_sum(row, row, lanes))
+        norms = query_norm * math.sqrt(square)
         score = min(max(score / norms, -1.0), 1.0) if norms > 0.0 else 0.0
     return score + 0.0
 
@@ -166,10 +165,10 @@ def canonical_rows(
 
     metric: `METRIC_CODES`; kind: how rows are stored, a place in `blocks.KINDS`; query (w,) float64, the width padded
     with zeros to a multiple of eight in scratch's second axis; query (d,); table (B + 1, 3): `VectorBlocks.any_table`;
-    positions (c,), each proven by the caller to lie in the table; scratch (3, w); out (c,).
+    positions (c,), each proven by the caller to lie in the table; scratch (2, w); out (c,).
     """
     _load_query(query, scratch)
-    query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
+    query_norm = math.sqrt(_sums(scratch[0], scratch[0])[1])
     for place in range(positions.shape[0]):
         _ask_for(kind, table, positions[min(place + _ROWS_AHEAD, positions.shape[0] - 1)], query.shape[0])
         out[place] = _score(metric, kind, query.shape[0], query_norm, table, positions[place], scratch)
@@ -235,13 +234,13 @@ def rank_pools(
 
     metric, kind and table as in `canonical_rows`; queries (q, d) as the caller gave them; positions (q, capacity), the
     first ``states[i, 0]`` of row i, distinct and proven to lie in the table; states (q, 3) as in `exact_scan`; scratch
-    (3, w); bounds (q, 3, capacity), whose third rows take the scores.
+    (2, w); bounds (q, 3, capacity), whose third rows take the scores.
     """
     d = queries.shape[1]
     for query in range(queries.shape[0]):
         pool, found, count = positions[query], bounds[query, 2], states[query, 0]
         _load_query(queries[query], scratch)
-        query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
+        query_norm = math.sqrt(_sums(scratch[0], scratch[0])[1])
         for place in range(min(_ROWS_AHEAD, count)):
             _ask_for(kind, table, pool[place], d)
         for place in range(count):
@@ -284,14 +283,15 @@ def rank_nominated(
     plan (5,): metric and kind as in `canonical_rows`, count, first, least; table as there; queries (1, d); nominated
     (1, m) and said (1, m), what the index returned, numbers in ``[0, count)`` of which number i is the row
     ``places[i]``, or ``first + i`` where places is (0,); allowed (count,), or (0,) for all; fewer than least are a
-    fault; scratch (3, w); positions (m,) and scores (m,) take the answer. Every number is compared with count, and
+    fault; scratch (2, w); positions (m,) and scores (m,) take the answer. Every number is compared with count, and
     every row with the table, before it is followed.
     """
     metric, kind, count, first, least = plan[0], plan[1], plan[2], plan[3], plan[4]
-    length = length_or_fault(nominated[0], said[0], count, allowed, least)
+    positions[:] = nominated[0]  # whoever nominated may still write there
+    length = length_or_fault(positions, said[0], count, allowed, least)
     rows = table[table.shape[0] - 1, 2]
     for place in range(length):
-        number = nominated[0, place]
+        number = positions[place]
         row = places[number] if places.shape[0] else first + number
         if row < 0 or row >= rows:
             return -1
@@ -300,7 +300,7 @@ def rank_nominated(
         return max(length, -1)
     d = queries.shape[1]
     _load_query(queries[0], scratch)
-    query_norm = math.sqrt(_lane_sum(scratch[0], scratch[0], scratch[2, :8]))
+    query_norm = math.sqrt(_sums(scratch[0], scratch[0])[1])
     for place in range(length):
         _ask_for(kind, table, positions[place], d)
     for place in range(length):
@@ -322,7 +322,7 @@ def canonical_at(
         query.astype(np.float64),
         blocks.any_table,
         positions,
-        np.empty((3, width), dtype=np.float64),
+        np.empty((2, width), dtype=np.float64),
         out,
     )
     return out
@@ -335,7 +335,7 @@ def top_k(
     pool = blocks.checked_positions(positions).reshape(1, -1).copy()
     count = pool.shape[1]
     states, bounds = np.array([[count, 0, 0]], dtype=np.int64), np.empty((1, 3, count), dtype=np.float32)
-    scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
+    scratch = np.empty((2, -(-blocks.dim // 8) * 8), dtype=np.float64)
     shown = query.reshape(1, -1)
     rank_pools(METRIC_CODES[metric], blocks.kind, shown, blocks.any_table, pool, states, scratch, bounds)
     return pool[0, :k], bounds[0, 2, :k]
@@ -356,7 +356,7 @@ def top_k_each(
     states[:, 0] = counts
     for pool, positions, count in zip(pools, checked, counts, strict=True):
         pool[:count] = positions
-    scratch = np.empty((3, -(-blocks.dim // 8) * 8), dtype=np.float64)
+    scratch = np.empty((2, -(-blocks.dim // 8) * 8), dtype=np.float64)
     rank_pools(METRIC_CODES[metric], blocks.kind, queries, blocks.any_table, pools, states, scratch, bounds)
     kept = [min(count, k) for count in counts]
     return [(pools[row, :count].copy(), bounds[row, 2, :count].copy()) for row, count in enumerate(kept)]
@@ -390,7 +390,7 @@ def rank_one(
         said,
         _NOWHERE if places is None else places,
         _ALL if allowed is None else allowed,
-        np.empty((3, -(-blocks.dim // 8) * 8), np.float64),
+        np.empty((2, -(-blocks.dim // 8) * 8), np.float64),
         positions,
         scores,
     )

@@ -249,7 +249,20 @@ class Environment:
 
     def begin_read(self) -> Tx:
         """Begin what `lease` is; the caller ends it on this thread."""
-        return Tx(self._begin_read(), self._tables)
+        with self._gate:
+            raw = self._begin_at_once()
+        return Tx(self._begin_read() if raw is None else raw, self._tables)
+
+    def _begin_at_once(self) -> lmdb.Transaction | None:
+        """Begin a read if the file is open and nobody wants it alone; None: the long way does it, or says why not."""
+        if self._owner is not None or self._env is None or self._refusal is not None:
+            return None
+        try:
+            raw = self._env.begin(buffers=True)
+        except lmdb.Error:  # the long way meets it again
+            return None
+        self._enter()
+        return raw
 
     def end_read(self, tx: Tx) -> None:
         """End a read transaction."""
@@ -425,7 +438,8 @@ class Environment:
         with self._gate:
             self._leases -= 1
             self._held.count = self.held_here() - 1
-            self._gate.notify_all()
+            if self._owner is not None:  # who waits for leases to end owns the gate
+                self._gate.notify_all()
 
     def grow(self) -> None:
         """Double the memory map; the caller has aborted its transaction."""

@@ -21,6 +21,7 @@ _OPTIONAL = {
     "encodes_segments": "encode_segment",
     "measured": "effort_curve",
     "proves": "problems",
+    "prepares": "prepare",
 }
 
 

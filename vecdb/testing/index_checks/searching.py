@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.testing import datasets
-from vecdb.testing.checks import fail, rule
+from vecdb.testing.checks import fail, require, rule
 from vecdb.testing.index_checks.cases import (
     COUNT,
     QUERIES,
@@ -219,3 +219,21 @@ def check_more_effort(index_type: Any) -> None:
     little, much = (recall_at_10(built, queries, effort=effort) for effort in (10, 4 * COUNT))
     if much < little - 0.05:
         fail(f"recall@10 is {little:.3f} with effort 10 and {much:.3f} with effort {4 * COUNT}")
+
+
+@rule("S18", capable("prepares"))
+def check_prepared(index_type: Any) -> None:
+    """With `prepares`, what `prepare` returns answers as `search` does, for several threads at once."""
+    built, queries = usual(index_type)
+    able = index_type.capabilities.filtered
+    for name, mask in masks(index_type).items() if able else (("all", None),):
+        for k, effort in ((1, None), (10, None), (10, COUNT // 4), (2 * COUNT, None)):
+            ask = built.index.prepare(k, allowed=mask, effort=effort, view=built.view)
+            if ask is None:
+                continue
+            wanted = [built.ask(query, k, allowed=mask, effort=effort) for query in queries]
+            with ThreadPoolExecutor(4) as pool:
+                found = list(pool.map(ask, [query.reshape(1, -1) for query in queries]))
+            for one, other in zip(wanted, found, strict=True):
+                same = [np.array_equal(*pair) for pair in zip(one, other, strict=True)]
+                require(all(same), f"allowed {name}, k={k}, effort={effort}: a prepared search answers otherwise")
