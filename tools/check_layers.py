@@ -103,7 +103,7 @@ ROOMS: dict[str, Room] = {
 _FORMAT, _PLATFORM = "vecdb/storage/format.py", "vecdb/storage/platform.py"
 
 OWNERS: dict[str, tuple[str, ...]] = {
-    "lmdb": ("vecdb/storage/env.py",),
+    "lmdb": ("vecdb/storage/env.py", "vecdb/storage/lmdberrors.py"),
     "msgpack": (_FORMAT,),
     "xxhash": (_FORMAT,),
     "fcntl": (_PLATFORM,),

@@ -30,6 +30,9 @@ FLOAT32_LIMIT = 1e15
 FLOAT16_LIMIT = 65504.0
 """Largest finite float16."""
 
+_PLAIN = np.dtype(np.float32)
+_IN_ORDER = 0x0001 | 0x0100
+"""NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED, which one look at ``flags.num`` tells."""
 _CLEAR = 0.9 * FLOAT32_LIMIT**2
 """Below this sum of squares, in float32, no component of a row exceeds the limit."""
 _CHUNK_ELEMENTS = 1 << 16  # a float32 chunk of 256 KB stays in the second-level cache between the passes over it
@@ -144,7 +147,7 @@ def is_plain_query(x: npt.NDArray[Any]) -> bool:
     finite and at most `FLOAT32_LIMIT`, and one is not zero. Whatever lies outside goes the long way. `vdot`, because
     unlike `dot` it does not warn when the sum overflows.
     """
-    if x.dtype != np.float32 or not x.dtype.isnative or not (x.flags.c_contiguous and x.flags.aligned):
+    if (x.dtype is not _PLAIN and x.dtype != _PLAIN) or x.flags.num & _IN_ORDER != _IN_ORDER:
         return False
     return 1e-30 < float(np.vdot(x, x)) < 0.99 * FLOAT32_LIMIT * FLOAT32_LIMIT
 

@@ -5,7 +5,6 @@ Arguments are settled here; candidates are found by vecdb/engine/search.py and v
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -194,19 +193,15 @@ class Searching:
             There is no such correction, or it cannot be combined with vectors of several spaces.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
+        rest = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
         wished = None
-        if (
-            like is min_score is as_of is timeout is cancel is spaces is calibration is rerank is encode is None
-            and candidates is relevance is correction is positive is negative is weights is feedback is None
-            and diversify is group_by is per_group is None
-            and explain is allow_large is writeback is False
-        ):
-            wished = self._lane(q, offset, prior, (space, k, exact, recall, effort), include, where)
+        if type(q) is np.ndarray and explain is allow_large is writeback is False:
+            plain = (space, k, exact, recall, effort, include)
+            wished = self._lane((*rest, correction, *explores), offset, prior, plain, where)
             if wished is not None and (short := self._short(wished, q)) is not None:
                 return short
         wanted, offset = search.check_window(k, offset, allow_large=allow_large)
-        if not (recall is effort is timeout is min_score is None):  # the commonest search has no such wish
-            search.check_tuning(recall, effort, timeout, min_score)
+        search.check_tuning(recall, effort, timeout, min_score)
         condition = queries.condition(where)
         others: Mapping[str, Any] = {}
         if not isinstance(q, np.ndarray) and isinstance(q, Mapping):  # the second question is the slow one
@@ -214,9 +209,8 @@ class Searching:
         deadline = None if timeout is None else time.monotonic() + timeout
         is_explored = any(wish is not None for wish in explores) or not (like is None or isinstance(like, (str, int)))
         explored = exploring.wishes(*explores) if is_explored else None
-        encoders = self._database._encoders
         twice = self._twice(rerank, encode, candidates, writeback)
-        encoded = queries.encode(q, queries.choose_space(self._entry(), space), encoders) if queries.is_text(q) else q
+        encoded = self._encoded(q, space) if queries.is_text(q) else q
         with reading.OpenView(self._database._read(), self._key, as_of) as view:
             named = queries.choose_space(view.entry, space)
             if explored is None:
@@ -258,6 +252,9 @@ class Searching:
             return hits[0]
         wide = wanted if explored is None else wanted * explored.per_group
         return HitsBatch(hits, k=wide, seq=view.seq, plan=hits[0].plan if hits else None)
+
+    def _encoded(self, texts: Any, space: str | None) -> Any:
+        return queries.encode(texts, queries.choose_space(self._entry(), space), self._database._encoders)
 
     def _twice(self, rerank: Any, encode: Encoder | None, candidates: int | None, writeback: bool) -> Rerank | None:
         """Return how to answer in two stages, None where nothing of that was asked for."""
@@ -312,12 +309,12 @@ class Searching:
         return hits
 
     def _lane(
-        self, q: Any, offset: Any, prior: Any, asked: tuple[Any, ...], include: Sequence[str], where: Where | None
+        self, given: tuple[object, ...], offset: Any, prior: Any, asked: tuple[Any, ...], where: Where | None
     ) -> lanes.Wish | None:
-        """Return what this search is remembered by, None for one that is not."""
-        if type(q) is not np.ndarray or not loader.loaded() or not lanes.are_usual(offset, prior):
+        """Return what a search of one vector is remembered by, None for one that is not."""
+        if not loader.loaded() or not lanes.are_usual(given, offset, prior):
             return None
-        return lanes.wish(self._number, asked, include, where)
+        return lanes.wish(self._number, asked, where)
 
     def _remember(self, view: CollectionView, wished: lanes.Wish, request: SearchRequest, warn: Warner | None) -> None:
         guard, registry = self._database._guard, self._database._registry

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -169,8 +169,7 @@ class Plan(Mapping[str, Any]):
         return "; ".join(f"{key}: {value}" for key, value in self._facts.items())
 
 
-@dataclass(frozen=True, slots=True)
-class HitColumns:
+class HitColumns(NamedTuple):
     """Hits by column, as a search finds them; `Hits` makes `Hit` objects of them when they are looked at.
 
     Attributes
@@ -235,7 +234,7 @@ class HitColumns:
         for name in ("scores", "raws", "relevance", "measured"):
             array = getattr(self, name)
             chosen[name] = None if array is None else array[list(places)]
-        return replace(self, **chosen)
+        return self._replace(**chosen)
 
 
 class Hits(Sequence[Hit]):
@@ -324,7 +323,7 @@ class Hits(Sequence[Hit]):
         if self._hits is not None and self._columns.nearest is None:
             some: Any = [replace(self._hits[place], relevance=float(relevance[place])) for place in kept]
         else:
-            some = replace(self._columns, relevance=relevance).take(kept)
+            some = self._columns._replace(relevance=relevance).take(kept)
         found = Hits(some, seq=self.seq, complete=self.complete, reason=self.reason, plan=self.plan)
         found._warnings, found.dropped = self._warnings, self.dropped + dropped
         if self.groups is not None:

@@ -123,7 +123,13 @@ def _names_before_the_lane():
     ],
 )
 def test_unusual_numbers(offset, prior, usual):
-    assert are_usual(offset, prior) is usual
+    assert are_usual((None, None), offset, prior) is usual
+
+
+@pytest.mark.parametrize("given", [0, False, "", (), np.ones(3), np.zeros(0)])
+def test_what_is_not_none_was_asked_for(given):
+    assert are_usual((None,), 0, 0.0)
+    assert not are_usual((None, given, None), 0, 0.0)
 
 
 @pytest.mark.parametrize("name", ["explain", "allow_large", "writeback"])
@@ -148,14 +154,14 @@ def test_flags_that_are_not_plainly_false_take_no_lane(docs, taken, name, value)
     ],
 )
 def test_values_of_other_types_are_for_the_long_way(numbers):
-    assert wish(1, numbers, (), None) is None
+    assert wish(1, (*numbers, ()), None) is None
 
 
 def test_a_condition_that_has_no_text_is_for_the_long_way():
-    assert wish(1, (None, 3, False, None, None), (), {"n": np.int64(2)}) is None
-    assert wish(1, (None, 3, False, None, None), ["text"], None) is None
-    assert wish(1, (None, 3, False, None, None), (), {1: 2}) is None
-    assert wish(1, (None, 3, False, None, None), (), {"n": 2}).where == '{"n": 2}'
+    assert wish(1, (None, 3, False, None, None, ()), {"n": np.int64(2)}) is None
+    assert wish(1, (None, 3, False, None, None, ["text"]), None) is None
+    assert wish(1, (None, 3, False, None, None, ()), {1: 2}) is None
+    assert wish(1, (None, 3, False, None, None, ()), {"n": 2}).where == '{"n": 2}'
 
 
 @pytest.mark.parametrize(

@@ -315,15 +315,15 @@ def prepared_arrays(provided: Provided, answer: Any) -> tuple[npt.NDArray[np.int
 
     They are not copied: what checks and ranks them makes its own copy first.
     """
-    if type(answer) is Candidates:
+    if type(answer) is Candidates and type(answer[0]) is np.ndarray and type(answer[1]) is np.ndarray:
         positions, scores = answer
+        shape = positions.shape
         if (
-            type(positions) is type(scores) is np.ndarray
-            and positions.dtype is _POSITIONS
+            positions.dtype is _POSITIONS
             and scores.dtype is _SCORES
-            and len(positions.shape) == 2
-            and positions.shape == scores.shape
-            and len(positions) == 1
+            and len(shape) == 2
+            and shape[0] == 1
+            and shape == scores.shape
             and positions.flags.c_contiguous
             and scores.flags.c_contiguous
         ):

@@ -8,8 +8,10 @@ Lanes are kept with the state, and are gone with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from itertools import repeat
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -18,7 +20,7 @@ import numpy.typing as npt
 
 from vecdb.arrays import is_plain_query
 from vecdb.engine import indexed, search
-from vecdb.engine.parts import Usable, still_chosen
+from vecdb.engine.parts import Usable, chosen_by, still_chosen
 from vecdb.engine.remembering import known_as
 from vecdb.engine.routes import Route, known_route
 from vecdb.engine.scanning import scan
@@ -64,26 +66,29 @@ class Wish(NamedTuple):
 
 
 _TEXTS: Final = {str}
+_NUMBERS: Final = (float, int)
 
 
-def are_usual(offset: object, prior: object) -> bool:
-    """Whether two numbers are zero, and numbers: the long way refuses others, and an offset of 0.0 or False."""
-    return type(offset) is int and not offset and (type(prior) is float or type(prior) is int) and not prior
+def are_usual(given: tuple[object, ...], offset: object, prior: object) -> bool:
+    """Whether what a lane cannot have is None, and two numbers are zero; an offset of 0.0 or False is not usual."""
+    if type(offset) is not int or offset or type(prior) not in _NUMBERS or prior:
+        return False
+    return all(map(is_, given, repeat(None)))
 
 
-def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], where: Any) -> Wish | None:
+def wish(collection: int, asked: tuple[Any, ...], where: Any) -> Wish | None:
     """Return what a search is remembered by, None if it is not: values of other types go the long way.
 
     Parameters
     ----------
     collection : int
         Its number.
-    numbers : tuple
-        Of the arguments space, k, exact, recall and effort.
-    include, where
+    asked : tuple
+        Of the arguments space, k, exact, recall, effort and include.
+    where
         As in `Collection.search`.
     """
-    space, k, exact, recall, effort = numbers
+    space, k, exact, recall, effort, include = asked
     if type(k) is not int or type(exact) is not bool or type(include) is not tuple:
         return None
     if include and not set(map(type, include)) <= _TEXTS:
@@ -93,9 +98,9 @@ def wish(collection: int, numbers: tuple[Any, ...], include: Sequence[str], wher
     if not (effort is None or type(effort) is int):
         return None
     text = None if where is None else known_as(where)
-    return (
-        None if text is None and where is not None else Wish(collection, space, k, exact, recall, effort, include, text)
-    )
+    if text is None and where is not None:
+        return None
+    return Wish(collection, space, k, exact, recall, effort, include, text)
 
 
 Find = Callable[[CollectionView, F32], "Found | None"]
@@ -111,19 +116,45 @@ class _Lane(NamedTuple):
         Of the query.
     changes : int
         Of the registry: a plugin that came or went may know another way.
-    usables : tuple of (int, Usable)
-        The indexes that are asked, by the number of their space.
+    usables : tuple of (dict, int, Usable)
+        The indexes that are asked: where they are kept as long as they are chosen, and by the number of their space.
     columns : callable
         ``columns(view, queries, note)``: the hits of one query, None if it has to go the long way.
+    quick : _Quick or None
+        Where no more than ids and scores of one index's answer are wanted.
     """
 
     entry: CollectionEntry
     asked: Space
     registry: PluginRegistry
     changes: int
-    usables: tuple[tuple[int, Usable], ...]
+    usables: tuple[tuple[Any, int, Usable], ...]
     warn: Warner | None
     columns: Callable[[CollectionView, F32, Note], HitColumns | None]
+    quick: _Quick | None
+
+
+class _Quick(NamedTuple):
+    """An answer of one index, of which ids and scores are wanted."""
+
+    route: Route
+    space_view: SpaceView
+    nearest: float
+    space: str
+    origin: str
+
+    def columns(self, snapshot: Snapshot, collection: int, queries: F32) -> HitColumns | None:
+        """Return the hits of one query, None while not everything was proved and prepared, or if that fails."""
+        route, space_view, nearest, space, origin = self
+        ask = route.ask
+        if ask is None or not space_view.all_sound:
+            return None
+        found = route.quickly(ask, queries)
+        if found is None:
+            return None
+        positions, scores = found
+        rows = space_view.row_list(snapshot.tx, positions)
+        return HitColumns(snapshot.id_list(collection, rows), scores, nearest, space, None, None, None, origin)
 
 
 class _Own(dict[Wish, _Lane]):
@@ -163,7 +194,20 @@ def keep(
     guard.lanes = ref(lanes)  # quicker to ask for than what holds them
     if len(lanes) >= _MOST:
         lanes.clear()
-    lanes[wished] = _Lane(view.entry, request.space, registry, registry.changes, made[0], warn, made[1])
+    usables = tuple((chosen_by(view.snapshot.state, registry), *each) for each in made[0])
+    quick = _quick(made[1], request)
+    lanes[wished] = _Lane(view.entry, request.space, registry, registry.changes, usables, warn, made[1], quick)
+
+
+def _quick(columns: Any, request: search.SearchRequest) -> _Quick | None:
+    """Return what is left to do where the query is not mapped, and nothing but ids and scores is wanted."""
+    if columns.func is not _of_one or request.include:
+        return None
+    shown, space_view, find, way = columns.args
+    if way is not None or find.func is not _by_route:
+        return None
+    nearest = 1.0 if shown.space.metric == "cosine" else 0.0
+    return _Quick(find.args[1], space_view, nearest, shown.space.name, shown.origin)
 
 
 _Made = tuple[tuple[tuple[int, "Usable"], ...], Callable[[CollectionView, F32, Note], "HitColumns | None"]]
@@ -318,17 +362,24 @@ def answer(
     lane = lanes.get(wished) if lanes is not None and lanes.state() is snapshot.state else None
     if lane is None or not loader.ready():
         return None
-    entry, space, registry, changes, usables, warn, find = lane
+    entry, space, registry, changes, usables, warn, find, quick = lane
     if registry.changes != changes or query.shape != (space.dim,) or not is_plain_query(query):
         return None
-    for number, usable in usables:
-        if still_chosen(snapshot.state, registry, number) is not usable:
+    for chosen, number, usable in usables:
+        if chosen.get(number) is not usable:
             return None
-    queries = query.reshape(1, space.dim)
-    view = CollectionView(snapshot, entry)
-    columns = find(view, queries, note)
+    queries = query.reshape(1, -1)
+    queries.flags.writeable = False  # a view of its own: nobody who is asked may change what the caller gave
+    columns = None if quick is None else quick.columns(snapshot, entry.id, queries)
+    if columns is None:
+        columns = find(CollectionView(snapshot, entry), queries, note)
     if columns is None:
         return None
     note(space.id, queries)
-    said = () if warn is None else partial(search.Warnings(warn, queries).of, 0)
-    return Hits(columns, seq=view.seq, warnings=said)
+    said = () if warn is None else partial(_said, warn, queries.copy())
+    return Hits(columns, seq=snapshot.seq, warnings=said)
+
+
+def _said(warn: Warner, queries: F32) -> tuple[str, ...]:
+    said = warn(queries)[0]
+    return () if said is None else (said,)

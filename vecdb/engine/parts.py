@@ -158,6 +158,11 @@ def still_chosen(state: State, registry: PluginRegistry, space: int) -> Usable |
     return memory.chosen.get(space) if memory.known == (state.counters.version, registry.changes) else None
 
 
+def chosen_by(state: State, registry: PluginRegistry) -> dict[int, Usable]:
+    """Return where `still_chosen` looks: what is chosen anew is kept in another one."""
+    return _memory(state, registry).chosen
+
+
 def _best(view: CollectionView, space: Space, registry: PluginRegistry) -> Usable:
     entries = [entry for entry in view.entry.indexes if entry.space == space.id]
     if not entries:

@@ -9,22 +9,25 @@ way, is left to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from vecdb.blocks import VectorBlocks
-from vecdb.contracts.index import Prepared
+from vecdb.contracts.index import Prepared, PreparingIndex
 from vecdb.engine import indexed
 from vecdb.engine.border import MOST_COMPILED, guarded, prepared_arrays, read_only, refuse_prepared, sound_arrays
 from vecdb.engine.parts import LoadedPart, Usable
 from vecdb.engine.recall import SCAN
 from vecdb.engine.view import CollectionView
 from vecdb.engine.views import PartView, Places, find_places
-from vecdb.errors import CorruptionError, PluginContractError
+from vecdb.errors import CorruptionError
 from vecdb.kernels import loader
 from vecdb.storage.spaces import SpaceView
+
+if TYPE_CHECKING:
+    from vecdb.kernels.canonical import Ranker
 
 __all__ = ["Route", "find_route", "known_route"]
 
@@ -55,8 +58,8 @@ class Route:
         Which of the part's positions are living vectors; None: all.
     k : int
     effort : int or None
-    plan : ndarray of int64
-        Of the ranking of what comes back; also how many that have to be.
+    rank : callable
+        Checks and ranks what comes back; also whether that is enough.
     answered : int
         Queries while not all vectors were proved; threads may count over each other, which does no harm.
     ask : callable or None
@@ -70,12 +73,14 @@ class Route:
     allowed: Bools | None
     k: int
     effort: int | None
-    plan: npt.NDArray[np.int64]
+    rank: Ranker
     answered: int = 0
     ask: Prepared | None = None
 
     def answer(self, view: CollectionView, space_view: SpaceView, queries: npt.NDArray[np.float32]) -> Found | None:
         """Return (positions, canonical scores) of one query, best first; None if it has to go the long way."""
+        if self.ask is not None and space_view.all_sound:
+            return self.quickly(self.ask, read_only(queries))
         answer = self._nominated(view, space_view, read_only(queries))
         if answer is None:
             return None
@@ -84,14 +89,25 @@ class Route:
             space_view.all_sound or self._prove(view, space_view, nominated[0])
         ):
             return None
-        from vecdb.kernels.canonical import rank_one  # numba is loaded by now, never by importing this module
+        found = self.rank(queries, nominated, said)
+        return None if found is None else (found[0][: self.k], found[1][: self.k])
 
-        found = rank_one(
-            self.blocks, self.plan, queries, nominated, said, places=self.places.table, allowed=self.allowed
-        )
+    def quickly(self, ask: Prepared, queries: npt.NDArray[np.float32]) -> Found | None:
+        """Return what `answer` does for one query, read-only, by what was prepared once everything had been proved."""
+        provided = self.part.provided
+        try:
+            answer = ask(queries)
+        except CorruptionError:
+            return None  # as below
+        except Exception:
+            with guarded(provided, "search"):
+                raise
+        nominated, said = prepared_arrays(provided, answer)
+        if nominated.shape[1] > MOST_COMPILED:
+            return None
+        found = self.rank(queries, nominated, said)
         if found is None:
-            if self.ask is not None:
-                refuse_prepared(self.part.provided, nominated, said, self.part.part.count, self.allowed)
+            refuse_prepared(provided, nominated, said, self.part.part.count, self.allowed)
             return None
         return found if len(found[0]) <= self.k else (found[0][: self.k], found[1][: self.k])
 
@@ -99,16 +115,13 @@ class Route:
         """Return what the index nominates, of the right dtypes and shapes; None if something is damaged."""
         part = self.part
         try:
-            if self.ask is not None:
-                return prepared_arrays(part.provided, self.ask(asked))
             with PartView(view, space_view, part.part, self.places) as shown:
                 answer = part.index.search(asked, self.k, allowed=self.allowed, effort=self.effort, view=shown)
                 if space_view.all_sound and part.provided.thing.capabilities.prepares:
-                    self.ask = part.index.prepare(self.k, allowed=self.allowed, effort=self.effort, view=shown)
+                    index = cast("PreparingIndex", part.index)
+                    self.ask = index.prepare(self.k, allowed=self.allowed, effort=self.effort, view=shown)
         except CorruptionError:
             return None  # the long way meets it again, and says what is damaged
-        except PluginContractError:
-            raise
         except Exception:
             with guarded(part.provided, "search"):
                 raise
@@ -175,7 +188,8 @@ def _plan(question: indexed.Question, usable: Usable) -> Route | None:
     if indexed.how_many(part, question, count, matches, choice.effort, restricted=allowed is not None) != question.k:
         return None
     shown = None if allowed is None else read_only(allowed)
-    from vecdb.kernels.canonical import ranking_plan  # as above
+    from vecdb.kernels import canonical  # numba is loaded by now, never by importing this module
 
-    plan = ranking_plan(question.blocks, count, places.first, min(question.k, matches))
-    return Route(usable, question.blocks, part, places, shown, question.k, choice.effort, plan)
+    plan = canonical.ranking_plan(question.blocks, count, places.first, min(question.k, matches))
+    rank = canonical.ranker(question.blocks, plan, places.table, allowed)
+    return Route(usable, question.blocks, part, places, shown, question.k, choice.effort, rank)

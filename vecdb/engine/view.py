@@ -162,10 +162,7 @@ class CollectionView:
     def id_list(self, rows: list[int]) -> list[Id]:
         """Return the id of each record at `rows`, in their order."""
         if not self._changed:
-            known = self.snapshot.state.known_ids(self.number)
-            found = [known.get(row) for row in rows]
-            if None not in found:
-                return found  # type: ignore[return-value]
+            return self.snapshot.id_list(self.number, rows)
         ids = self.ids(rows)
         return [ids[row] for row in rows]
 

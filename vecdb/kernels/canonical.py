@@ -9,7 +9,7 @@ multiply-add changes nothing; differences of l2 are squared and added in separat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ from vecdb.types import Metric
 
 __all__ = [
     "METRIC_CODES",
+    "Ranker",
     "canonical_rows",
     "rank_nominated",
-    "rank_one",
     "rank_pools",
+    "ranker",
     "ranking_plan",
     "top_k",
     "top_k_each",
@@ -87,7 +88,7 @@ def _widen(kind: int, address: int, row: npt.NDArray[np.float64], d: int) -> Non
 def _sums(left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Sum of products, and of squares of the right, in the canonical order; widths are multiples of eight."""
     found: tuple[float, float] = lane_sums(
-        np.int64(left.ctypes.data), np.int64(right.ctypes.data), np.int64(left.shape[0])
+        int(np.int64(left.ctypes.data)), int(np.int64(right.ctypes.data)), left.shape[0]
     )
     return found
 
@@ -367,31 +368,34 @@ def ranking_plan(blocks: VectorBlocks, count: int, first: int, least: int) -> np
     return np.array([METRIC_CODES[blocks.metric], blocks.kind, count, first, least], np.int64)
 
 
-def rank_one(
+Ranker = Callable[
+    [npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    "tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None",
+]
+
+
+def ranker(
     blocks: VectorBlocks,
     plan: npt.NDArray[np.int64],
-    queries: npt.NDArray[np.float32],
-    nominated: npt.NDArray[np.int64],
-    said: npt.NDArray[np.float32],
     places: npt.NDArray[np.int64] | None,
     allowed: npt.NDArray[np.bool_] | None,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
-    """Return the rows that an index nominated for one query, by canonical score; None if what it returned is wrong.
+) -> Ranker:
+    """Return ``rank(queries, nominated, said)``: the rows that an index nominated for one query, by canonical score.
 
-    Arrays as in `rank_nominated`, their shapes and dtypes proven by the caller; the result owns its memory.
+    It returns (positions, scores) in memory of its own, None if what the index returned is wrong. Arrays as in
+    `rank_nominated`, their shapes and dtypes proven by the caller; several threads may rank at once.
     """
-    width = nominated.shape[1]
-    positions, scores = np.empty(width, np.int64), np.empty(width, np.float32)
-    found = rank_nominated(
-        plan,
-        queries,
-        blocks.any_table,
-        nominated,
-        said,
-        _NOWHERE if places is None else places,
-        _ALL if allowed is None else allowed,
-        np.empty((2, -(-blocks.dim // 8) * 8), np.float64),
-        positions,
-        scores,
-    )
-    return None if found < 0 else (positions[:found], scores[:found])
+    table, wide = blocks.any_table, -(-blocks.dim // 8) * 8
+    there, mask = _NOWHERE if places is None else places, _ALL if allowed is None else allowed
+
+    def rank(
+        queries: npt.NDArray[np.float32], nominated: npt.NDArray[np.int64], said: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        width = nominated.shape[1]
+        positions, scores, scratch = np.empty(width, np.int64), np.empty(width, np.float32), np.empty((2, wide))
+        found = rank_nominated(plan, queries, table, nominated, said, there, mask, scratch, positions, scores)
+        if found == width:
+            return positions, scores
+        return None if found < 0 else (positions[:found], scores[:found])
+
+    return rank

@@ -1,4 +1,4 @@
-"""The memory-mapped file: the only module that imports lmdb, and where each of its traps is closed.
+"""The memory-mapped file: with its errors the only module that imports lmdb, and where each of its traps is closed.
 
 Invariants: one environment per file and process; nobody reads the map outside a lease; closing, growing and swapping
 the file wait until no lease is out; a write transaction begins and ends on one thread; a fork finds the file closed.
@@ -8,7 +8,6 @@ Why each rule exists: docs/explanation/storage-design.md, "Traps of the map".
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import lmdb
@@ -24,13 +22,9 @@ import lmdb
 from vecdb.errors import (
     ClosedError,
     CorruptionError,
-    DiskFullError,
-    FileAccessError,
     ForkedError,
-    FormatVersionError,
     MapFullError,
     NotADatabaseError,
-    ReadersFullError,
     StateError,
     StorageError,
     VecdbError,
@@ -39,13 +33,13 @@ from vecdb.storage import platform
 from vecdb.storage.failpoints import visit
 from vecdb.storage.filecheck import check_tables, inspect_file
 from vecdb.storage.format import LMDB_ENGINE
+from vecdb.storage.lmdberrors import MAX_READERS, Translated
 from vecdb.storage.lockfile import LockFile, hold_data_file, in_use, make_table, table_path
 from vecdb.storage.pagewalk import damaged_pages
-from vecdb.storage.signals import MapResized, NeedsGrowth, Panicked
+from vecdb.storage.signals import MapResized, Panicked
 from vecdb.storage.tx import Tx
 
 TABLES: Final = ("meta", "log", "ids", "records", "history", "tail", "segments", "blocks", "columns", "deaths", "blobs")
-MAX_READERS: Final = 512
 _SPARE_READERS: Final = 8
 _READER_CHECK_EVERY: Final = 8
 """Write transactions between two looks for killed readers."""
@@ -553,57 +547,5 @@ class Environment:
             self._shut()
             return False
 
-    def translated(self) -> _Translated:
-        return _Translated(self)
-
-
-class _Translated:
-    """Puts lmdb's exceptions into our words, so that none crosses this module."""
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: Environment) -> None:
-        self._owner = owner
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, lmdb.Error):
-            raise translate(error, self._owner.path) from error
-
-
-def translate(error: lmdb.Error, path: Path) -> VecdbError:
-    """Return our error for one of lmdb's."""
-    if isinstance(error, lmdb.MapFullError):
-        return NeedsGrowth(f"{path}: the memory map is full")
-    if isinstance(error, lmdb.MapResizedError):
-        return MapResized(f"{path}: another process enlarged the map")
-    if isinstance(error, lmdb.PanicError):
-        return Panicked(f"{path}: an earlier write failed half-way")
-    if isinstance(error, lmdb.ReadersFullError):
-        what = f"{path}: all {MAX_READERS} reader slots are taken"
-        return ReadersFullError(what, hint="Close idle processes.", limit=MAX_READERS)
-    if isinstance(error, lmdb.VersionMismatchError):
-        return FormatVersionError(f"{path} was written by another LMDB engine", found=str(error), supported=LMDB_ENGINE)
-    if isinstance(
-        error,
-        (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.IncompatibleError, lmdb.BadValsizeError),
-    ):
-        what = f"{path} is damaged: {error}"
-        return CorruptionError(what, hint="Restore from a backup.", what="page", where=str(path))
-    return _system_error(error, path)
-
-
-def _system_error(error: lmdb.Error, path: Path) -> VecdbError:
-    code = getattr(error, "code", None)
-    full = code in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
-    if full or (code in (errno.EIO, -30772) and platform.no_room_left(path)):
-        what = f"{path}: no room left to write; the commit was rolled back"
-        return DiskFullError(what, hint="Free some space and try again.", path=str(path))
-    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)) or code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hint = "Check the permissions of the file, its directory and its lock files."
-        return FileAccessError(f"{path}: {error}", hint=hint, path=str(path))
-    return StorageError(f"{path}: {error}")
+    def translated(self) -> Translated:
+        return Translated(self.path)

@@ -244,6 +244,15 @@ class Snapshot:
             found.update(read)
         return found
 
+    def id_list(self, collection: int, rows: list[int]) -> list[Id]:
+        """Return the id of each record at `rows`, in their order."""
+        known = self.state.known_ids(collection)
+        found = [known.get(row) for row in rows]
+        if None not in found:
+            return found  # type: ignore[return-value]
+        ids = self.ids(collection, rows)
+        return [ids[row] for row in rows]
+
     def _read_ids(self, collection: int, rows: Iterable[int]) -> dict[int, Id]:
         ordered = sorted(rows)
         many = len(ordered) > _MANY_ROWS

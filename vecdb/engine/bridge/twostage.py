@@ -8,7 +8,7 @@ routine, so that a record that is embedded here scores as it will once its vecto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -224,8 +224,7 @@ def _picked(
     def some(values: Any) -> Any:
         return None if values is None else [values[place] for place in places]
 
-    return replace(
-        columns,
+    return columns._replace(
         ids=some(columns.ids),
         scores=scores[order],
         metadata=some(columns.metadata),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,7 @@ def joined(parts: Sequence[HitColumns]) -> HitColumns:
     marks = [mark for part in parts for mark in part.marks or [(part.space, part.origin)] * len(part.ids)]
     raws = [part.scores if part.raws is None else part.raws for part in parts]
     measured = [part.scores if part.measured is None else part.measured for part in parts]
-    return replace(
-        first,
+    return first._replace(
         ids=[id for part in parts for id in part.ids],
         scores=np.concatenate([part.scores for part in parts]),
         marks=marks,
@@ -53,8 +52,7 @@ def filled(view: CollectionView, request: SearchRequest, columns: HitColumns) ->
         return columns
     records = [view.record(row) for row in rows_of(view, columns.ids).tolist()]
     contents = [record.content() for record in records] if include & {"metadata", "text"} else []
-    return replace(
-        columns,
+    return columns._replace(
         metadata=[metadata for metadata, _ in contents] if "metadata" in include else None,
         texts=[text for _, text in contents] if "text" in include else None,
         vectors=_vectors(view, columns, records) if "vectors" in include else None,
