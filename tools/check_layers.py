@@ -109,7 +109,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "fcntl": (_PLATFORM,),
     "msvcrt": (_PLATFORM,),
     # In the kernels: the stand-in for a pointer where the JIT is off.
-    "ctypes": (_PLATFORM, "vecdb/kernels/_intrinsics.py", "vecdb/kernels/_tiles.py"),
+    "ctypes": (_PLATFORM, "vecdb/kernels/_intrinsics.py", "vecdb/kernels/_tiles.py", "vecdb/kernels/_sums.py"),
     # Nothing in a database is executed or unpickled. Compiled kernels are numba's own pickles, in a cache directory.
     "pickle": ("vecdb/kernels/_cache.py",),
     "marshal": (),

@@ -5,6 +5,7 @@ Arguments are settled here; candidates are found by vecdb/engine/search.py and v
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
