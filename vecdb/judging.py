@@ -163,7 +163,7 @@ class Judging:
         Parameters
         ----------
         space : str, optional
-            Default: every space.
+            Default: every space but joint ones, which hold vectors of two models on purpose.
         seed : int, default 0
         cancel : callable, optional
             Asked between spaces.
@@ -178,5 +178,6 @@ class Judging:
         ------
         SpaceMissingError, CancelledError
         """
-        chosen = list(self._entry().spaces.values()) if space is None else [find_space(self._entry(), space)]
+        entry = self._entry()
+        chosen = entry.given_spaces if space is None else [find_space(entry, space)]
         return [examining.diagnose(cast("Collection", self), each, seed, cancel) for each in chosen]

@@ -19,6 +19,7 @@ from vecdb.engine import border, transforms
 from vecdb.engine.corrections import stored as corrections
 from vecdb.engine.describing import describe
 from vecdb.engine.identity import Profile
+from vecdb.engine.joint import checking as joints
 from vecdb.engine.parts import load_all
 from vecdb.engine.relevance import stored as filters
 from vecdb.engine.view import CollectionView
@@ -33,6 +34,7 @@ from vecdb.storage.handles import Store
 from vecdb.storage.history import read_change, read_deaths
 from vecdb.storage.idkeys import id_value
 from vecdb.storage.indexes import IndexEntry, part_ordinals
+from vecdb.storage.joints import JointEntry
 from vecdb.storage.migrations import read_migrations, tag_of
 from vecdb.storage.records import find_row, iterate_rows
 from vecdb.storage.relevance import FilterEntry
@@ -217,6 +219,8 @@ def _parts(
             yield partial(_check_filter, snapshot, entry, each, proof, registry)
         for correction in entry.corrections:
             yield partial(_check_correction, snapshot, entry, correction, proof)
+        for joint in entry.joints:
+            yield partial(_check_joint, snapshot, entry, joint, proof, registry)
     yield lambda: _check_blocks(snapshot, proof)
     yield lambda: _check_blobs(snapshot, proof)
 
@@ -438,6 +442,18 @@ def _check_filter(
     for problem in filters.problems(snapshot.tx, entry, stored, None if registry is None else registry()):
         proof.wrong(f"relevance filter {stored.name!r} of collection {entry.name!r} {problem}")
     proof.add("relevance filters")
+
+
+def _check_joint(
+    snapshot: Snapshot,
+    entry: CollectionEntry,
+    joint: JointEntry,
+    proof: _Proof,
+    registry: Callable[[], PluginRegistry] | None,
+) -> None:
+    for problem in joints.problems(snapshot, entry, joint, None if registry is None else registry()):
+        proof.wrong(problem)
+    proof.add("joint spaces")
 
 
 def _check_correction(snapshot: Snapshot, entry: CollectionEntry, correction: CorrectionEntry, proof: _Proof) -> None:

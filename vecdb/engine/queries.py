@@ -127,7 +127,7 @@ def _vector_of(view: CollectionView, space: Space, id: Id) -> tuple[npt.NDArray[
 
         raise missing_records([id], 1, view.entry.name)
     record = view.record(row, key)
-    others = sorted(view.entry.spaces.values(), key=lambda other: -other.id) if view.entry.transforms else []
+    others = sorted(view.entry.given_spaces, key=lambda other: -other.id) if view.entry.transforms else []
     chosen = next((each for each in (space, *others) if each.id in record.refs), space)
     vector = view.vector(record, chosen)
     if vector is None:

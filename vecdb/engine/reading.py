@@ -88,7 +88,7 @@ def resolve(snapshot: Snapshot, as_of: int | str | None) -> int | None:
 def spaces_named(view: CollectionView, names: Sequence[str] | str) -> list[Space]:
     """Return the spaces whose vectors were asked for."""
     if names == "all":
-        return list(view.entry.spaces.values())
+        return view.entry.given_spaces
     if not isinstance(names, Iterable):
         raise ParameterError(
             f"vectors is {names!r}, expected names of spaces or 'all'", name="vectors", got=names, allowed="names"

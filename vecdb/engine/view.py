@@ -268,7 +268,7 @@ class CollectionView:
         """Return a stored record as a `Record`, with its vectors in `spaces`."""
         metadata, text = stored.content()
         vectors = {space.name: self.vector(stored, space) for space in spaces if space.id in stored.refs}
-        names = tuple(space.name for space in self.entry.spaces.values() if space.id in stored.refs)
+        names = tuple(space.name for space in self.entry.given_spaces if space.id in stored.refs)
         return Record(stored.id, metadata, text, stored.version, vectors, names)  # type: ignore[arg-type]
 
     def present_many(
@@ -280,7 +280,7 @@ class CollectionView:
         for place, record in enumerate(stored):
             metadata, text = record.content()
             vectors = {name: found[place] for name, found in gathered.items() if place in found}
-            names = tuple(space.name for space in self.entry.spaces.values() if space.id in record.refs)
+            names = tuple(space.name for space in self.entry.given_spaces if space.id in record.refs)
             yield Record(record.id, metadata, text, record.version, vectors, names)
 
     def _gather(self, stored: Sequence[StoredRecord], space: Space) -> dict[int, npt.NDArray[Any]]:

@@ -175,7 +175,8 @@ def _format(path: str, given: str | None) -> str:
 def _spaces(collection: Collection, names: Sequence[str] | None) -> dict[str, Space]:
     known: Mapping[str, Space] = collection.spaces
     if names is None:
-        return dict(known)
+        made = collection.joint_spaces  # of the vectors of other spaces, which are written
+        return {name: space for name, space in known.items() if name not in made}
     for name in names:
         if name not in known:
             raise SpaceMissingError(

@@ -108,6 +108,14 @@ class CollectionEntry:
     corrections: tuple[CorrectionEntry, ...] = ()
     joints: tuple[JointEntry, ...] = ()
 
+    @property
+    def given_spaces(self) -> list[Space]:
+        """The spaces whose vectors are given: all but joint ones, whose rows are made of the vectors of others."""
+        if not self.joints:
+            return list(self.spaces.values())
+        made = {joint.space for joint in self.joints}
+        return [space for space in self.spaces.values() if space.id not in made]
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

@@ -196,7 +196,7 @@ def _of_record(view: CollectionView, request: search.SearchRequest) -> dict[str,
     """Return the other vectors of the record that a search starts from: it is known in several spaces."""
     record = view.record(int(request.without_row or 0))
     found = {}
-    for space in view.entry.spaces.values():
+    for space in view.entry.given_spaces:
         vector = None if space.id == request.space.id else view.vector(record, space)
         if vector is not None:
             found[space.name] = as_float32(vector[None])

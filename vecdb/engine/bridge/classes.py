@@ -189,8 +189,8 @@ class _Finder:
     def reach(self, asked: Sequence[Space], target: Space, among: frozenset[str] | None) -> Reach:
         first = [space for space in asked if space.id == target.id]
         given = first + [space for space in asked if space.id != target.id]
-        made = {joint.space for joint in self._view.entry.joints}  # of the vectors of other spaces, which answer
-        known = [space for space in self._view.entry.spaces.values() if space.id not in made or space in given]
+        every = self._view.entry.given_spaces  # rows of joint spaces are made of the vectors of others, which answer
+        known = [*every, *(space for space in given if space not in every)]
         wanted = [space for space in known if among is None or space.name in among]
         classes = [VectorClass(space, space) for space in given if space in wanted]
         others = [space for space in wanted if space not in given]

@@ -149,7 +149,7 @@ def common_space(view: CollectionView, space: Space, records: Sequence[StoredRec
     SpaceMismatchError
         There is none, so the candidates cannot be compared with each other.
     """
-    for each in (space, *sorted(view.entry.spaces.values(), key=lambda other: other.id)):
+    for each in (space, *sorted(view.entry.given_spaces, key=lambda other: other.id)):
         if all(each.id in record.refs for record in records):
             return each
     raise SpaceMismatchError(

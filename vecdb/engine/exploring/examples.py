@@ -101,7 +101,7 @@ def _records(view: CollectionView, wished: Wishes) -> dict[Id, tuple[int, Stored
 def _meeting(view: CollectionView, space: Space, records: dict[Id, tuple[int, StoredRecord]], *, free: bool) -> Space:
     """Return the space in which the examples meet; `free`: it need not be the query's own."""
     if free and view.entry.transforms:
-        others = sorted(view.entry.spaces.values(), key=lambda other: -other.id)
+        others = sorted(view.entry.given_spaces, key=lambda other: -other.id)
         for each in (space, *others):
             if all(each.id in record.refs for _, record in records.values()):
                 return each

@@ -104,10 +104,11 @@ class JointMaps:
         """
         space, made = (self.new, self.asking) if given == "new" else (self.old, self.storing)
         wide = np.zeros((len(queries), self.dim), np.float32)
-        image = border.apply(self.provided, made, directed(queries, space.metric), self.width)
-        if side == "old" and given == "new":  # what old rows do not have only leads a walk astray
-            image = (image.astype(np.float64) @ self.base.T @ self.base).astype(np.float32)
-        wide[:, : self.width] = image
+        for row in range(len(queries)):  # one by one: the same bits in any company
+            image = border.apply(self.provided, made, directed(queries[row : row + 1], space.metric), self.width)
+            if side == "old" and given == "new":  # what old rows do not have only leads a walk astray
+                image = (image.astype(np.float64) @ self.base.T @ self.base).astype(np.float32)
+            wide[row, : self.width] = image[0]
         wide[:, -2] = 1.0 if given == "new" else 0.0
         wide[:, -1] = self.weight if side == "old" else -self.weight
         return wide

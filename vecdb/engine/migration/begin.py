@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from vecdb.errors import CorruptionError, ParameterError, StateError
 from vecdb.storage.failpoints import visit
+from vecdb.storage.joints import joint_of
 from vecdb.storage.migrations import (
     StoredMigration,
     find_migration,
@@ -54,6 +55,14 @@ def begin(collection: Key, plan: MigrationPlan) -> Callable[[WriteTx], int]:
             raise ParameterError(
                 f"source and target are both {source.name!r}", name="target", got=target.name, allowed="another space"
             )
+        for end in (source, target):
+            if joint_of(entry.joints, end.id) is not None:
+                raise ParameterError(
+                    f"space {end.name!r} is a joint space: its rows follow the vectors of others",
+                    hint="Migrate from the old space to the new one.",
+                    name="target" if end is target else "source",
+                    got=end.name,
+                )
         if known and known[-1].active:
             raise _busy(entry.name, known[-1])
         counts = write.pending(entry).spaces
