@@ -14,7 +14,8 @@ from vecdb.testing.workload import Workload
 
 MIGRATING = {name for name in NAMES if name.startswith("migrate.")}
 STORED = {"index.stored", "index.staged", "transform.stored", "correction.stored", "relevance.stored"}
-ELSEWHERE = {"create.half"} | STORED | MIGRATING
+JOINT = {name for name in NAMES if name.startswith("joint.")}
+ELSEWHERE = {"create.half"} | STORED | MIGRATING | JOINT
 """Failpoints with tests of their own: below, and in files beside this one."""
 OFTEN = ("write.begin", "write.applied", "commit.before", "commit.after")
 
