@@ -11,7 +11,19 @@ from tests.fits import data_of, fitted, orthonormal, planted_data, rows_of
 from vecdb.errors import CancelledError, FitError, NonFiniteError
 from vecdb.testing.planted import unit
 from vecdb.transforms.distill import DistillType, centres_of, lessons_of
-from vecdb.transforms.listwise import Asked, Bank, Course, Lesson, Score, deviation, divergence, learn, softmax, taught
+from vecdb.transforms.listwise import (
+    Asked,
+    Bank,
+    Course,
+    Lesson,
+    Score,
+    _judgement,
+    deviation,
+    divergence,
+    learn,
+    softmax,
+    taught,
+)
 from vecdb.transforms.ridge import RidgeType
 
 DISTILL = DistillType()
@@ -118,7 +130,7 @@ def test_an_empty_bank_teaches_nothing():
 
 
 @given(SEEDS)
-def test_both_judgements_count_alike_whatever_their_scales(seed):
+def test_both_judgements_keep_their_shares_whatever_their_scales(seed):
     lesson = lesson_of(seed)
     asked, bank = lesson.asked, lesson.bank
     longer = taught(asked, replace(bank, old=100 * bank.old), "mean", ("dot", "dot"))
@@ -135,13 +147,26 @@ def test_learning_lowers_the_loss_and_leaves_the_start_alone():
     learnt = learn(start, [lesson], course, COSINE, data)
     assert np.array_equal(before, start.W)
     rows, columns = np.arange(40), np.arange(60)
-    scores = unit(lesson.asked.new) @ unit(lesson.bank.new).T / lesson.spread[0]
-    scores += unit(lesson.asked.old) @ unit(lesson.bank.old).T / lesson.spread[1]
+    scores = 0.65 * (unit(lesson.asked.new) @ unit(lesson.bank.new).T) / lesson.spread[0]
+    scores += 0.35 * (unit(lesson.asked.old) @ unit(lesson.bank.old).T) / lesson.spread[1]
     target = softmax((scores / lesson.spread[2] / 1.5).astype(np.float32))
     mapped = (lesson.asked.new - lesson.asked.centre) @ start.W + start.b[1]
     scale = 1.5 * deviation(mapped @ lesson.bank.centred.T + lesson.bank.bias)
     worse, better = (divergence(each, lesson, target, rows, columns, scale)[0] for each in (start, learnt))
     assert better < worse
+
+
+@given(SEEDS)
+def test_the_mean_of_both_is_nearer_to_the_new_models_judgement_and_of_deviation_one(seed):
+    lesson = lesson_of(seed, asked=30, stored=40)
+    table = _judgement(lesson, slice(None), slice(None), COSINE)
+    new = lesson.asked.new @ lesson.bank.new.T / lesson.spread[0]
+    old = lesson.asked.old @ lesson.bank.old.T / lesson.spread[1]
+    np.testing.assert_allclose(table, (0.65 * new + 0.35 * old) / lesson.spread[2], rtol=2e-4, atol=2e-5)
+    assert deviation(table) == pytest.approx(1.0, rel=1e-4)
+    apart = table - table.mean(1, keepdims=True)
+    near, far = (float((apart * (each - each.mean(1, keepdims=True))).sum()) for each in (new, old))
+    assert near > far
 
 
 # --- the kind ---------------------------------------------------------------------------------------------
@@ -206,9 +231,9 @@ def test_few_queries_and_the_old_models_word_alone_count_for_less(count):
     share = count / 4000
     assert found == {
         (0, "mean", 260, 260): 1.0,
-        (0, "old", 260, 100): 0.3,
+        (0, "old", 260, 100): 0.1,
         (1, "mean", 10, 260): pytest.approx(share),
-        (1, "old", 10, 100): pytest.approx(0.3 * share),
+        (1, "old", 10, 100): pytest.approx(0.1 * share),
         (1, "new", count - 10, 260): pytest.approx(share),
         (1, "mean", 10, 10): pytest.approx(share),
     }

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vecdb.contracts import FitData, Param, State, TransformCapabilities
 from vecdb.transforms.affine import AffineMap, Formula, load_affine
+from vecdb.transforms.axes import axes_of
 from vecdb.transforms.judge import best_of, judge_of
 from vecdb.transforms.listwise import Asked, Bank, Course, Lesson, Score, Teacher, learn, taught
 from vecdb.transforms.pairs import Rows32, Rows64
@@ -74,10 +75,10 @@ class DistillType:
             "temperature": Param(
                 "float", 1.5, "Of both rankings, in deviations of the scores of one query.", low=0.01, high=100.0
             ),
-            "steps": Param("int", 150, "Steps of Adam.", 0, 1_000_000),
+            "steps": Param("int", 200, "Steps of Adam.", 0, 1_000_000),
             "rate": Param("float", 0.1, "Length of a step, in deviations of the map's entries.", 0.0, 10.0),
-            "batch": Param("int", 128, "Asked vectors a step, of each population.", 1, 65_536),
-            "rows": Param("int", 5000, "Stored vectors a step, of the paired and of the others.", 2, 1_000_000),
+            "batch": Param("int", 256, "Asked vectors a step, of each population.", 1, 65_536),
+            "rows": Param("int", 2500, "Stored vectors a step, of the paired and of the others.", 2, 1_000_000),
             "penalty": PENALTY,
         }
     )
@@ -111,13 +112,15 @@ def distilled(data: FitData, params: Mapping[str, Any], *, owner: str) -> Learnt
     mean = "keep" if data.target_space.metric == "l2" else "drop"
     settings = {"penalty": params["penalty"], "restore": "global" if mean == "keep" else "clip", "mean": mean}
     ridge = choose_ridge(data, settings, owner=owner, least=_LEAST)
-    centres, start = centres_of(data), ridge.formula()
+    start, axes = ridge.formula(), axes_of(data)
+    turned = axes.turn(data)
     course = Course(*(params[name] for name in ("steps", "rate", "temperature", "batch", "rows")))
     metrics = data.source_space.metric, data.target_space.metric
-    lessons = lessons_of(data, centres, params["teacher"])
-    first = Score(start.W.astype(np.float32), np.zeros((2, start.W.shape[1]), np.float32))
-    score = learn(first, lessons, course, metrics, data)
-    return _kept(data, start, _formula(score, centres, data), ridge.judged)
+    lessons = lessons_of(turned, centres_of(turned), params["teacher"])
+    W = axes.before.T @ start.W @ axes.after
+    first = Score(W.astype(np.float32), np.zeros((2, W.shape[1]), np.float32))
+    score = axes.back(learn(first, lessons, course, metrics, turned))
+    return _kept(data, start, _formula(score, centres_of(data), data), ridge.judged)
 
 
 def centres_of(data: FitData) -> Centres:

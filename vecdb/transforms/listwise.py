@@ -43,8 +43,10 @@ Places: TypeAlias = slice | npt.NDArray[np.int64]
 
 _SURE = 1e6
 """Of a score: over any temperature in use all of the softmax falls to it."""
-_ALONE = 0.3
+_ALONE = 0.1
 """Of a lesson that only the old model can give: without the new one's word an old model's mistakes are learnt, too."""
+_NEWER = 0.65
+"""Of the new model in the mean of both: what the old one says of a pair is sooner learnt by heart than transferred."""
 _PROBE = 256
 """Asked vectors from which deviations are taken."""
 
@@ -145,7 +147,7 @@ def taught(asked: Asked, bank: Bank, wanted: Teacher, metrics: tuple[Metric, Met
     asked : Asked
     bank : Bank
     wanted : {"mean", "new", "old"}
-        "mean" is what is known of both: the mean of both judgements, or the one there is.
+        "mean" is what is known of both: the weighted mean of both judgements, or the one there is.
     metrics : tuple of str
         Of the space in which queries are asked, and of the space of what is stored.
     """
@@ -157,7 +159,7 @@ def taught(asked: Asked, bank: Bank, wanted: Teacher, metrics: tuple[Metric, Met
     first = slice(0, _PROBE)
     tables = [_judgement(draft._replace(teacher=each), first, slice(None), metrics) for each in _parts(teacher)]
     spreads = [deviation(table) for table in tables]
-    both = deviation(tables[0] / spreads[0] + tables[1] / spreads[1]) if teacher == "mean" else 1.0
+    both = deviation(_between(tables[0] / spreads[0], tables[1] / spreads[1])) if teacher == "mean" else 1.0
     weight = _ALONE if teacher == "old" and wanted == "mean" else 1.0
     return draft._replace(spread=(spreads[0], spreads[-1], both), weight=weight)
 
@@ -178,8 +180,9 @@ def _judgement(
         return _one_each(asked, rows, columns, len(bank.old))
     if teacher == "mean":
         new = _judgement(Lesson(asked, bank, "new", (one, one, 1.0)), rows, columns, metrics)
-        new += _judgement(Lesson(asked, bank, "old", (other, other, 1.0)), rows, columns, metrics)
-        new /= both
+        old = _judgement(Lesson(asked, bank, "old", (other, other, 1.0)), rows, columns, metrics)
+        new = _between(new, old)
+        new /= np.float32(both)
         return new
     known, stored, metric = (asked.new, bank.new, metrics[0]) if teacher == "new" else (asked.old, bank.old, metrics[1])
     assert known is not None and stored is not None  # `taught` gives no other lesson
@@ -187,6 +190,14 @@ def _judgement(
     table = similarities(known[rows], stored[columns], "dot" if metric == "cosine" else metric)
     table /= np.float32(one)
     return table
+
+
+def _between(new: Rows32, old: Rows32) -> Rows32:
+    """Return the weighted mean of both judgements, each of deviation 1, in their place."""
+    new *= np.float32(_NEWER)
+    old *= np.float32(1.0 - _NEWER)
+    new += old
+    return new
 
 
 def _one_each(asked: Asked, rows: Places, columns: Places, count: int) -> Rows32:
