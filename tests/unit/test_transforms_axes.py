@@ -1,4 +1,4 @@
-"""Principal axes, along which `distill` takes its steps: turning changes no judgement, the fit turns with the spaces."""
+"""Principal axes, along which `distill` takes its steps: turning changes no judgement, a fit turns with the spaces."""
 
 from dataclasses import replace
 
