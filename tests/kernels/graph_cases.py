@@ -122,7 +122,7 @@ def leaf_neighbours(kernel, twin, metric, dtype):
         candidates = np.full((len(members) + 5, most), -7, np.int32)
         block, panel = np.zeros((96, rows.wide), np.float32), np.empty((rows.wide, TILE_COLUMNS), np.float32)
         tile = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32)
-        scratch = block, panel, tile, np.empty((3, 96), np.float32), np.empty((96, most), np.float32)
+        scratch = block, panel, tile, np.empty((3, 96), np.float32), np.empty((96, most), np.uint64)
         kernel(*rows.head, members, homes, starts, *scratch, candidates)
         for first, last in pairwise(starts):
             for place, expected in zip(range(first, last), twin(exact, members[first:last], most), strict=True):
@@ -153,7 +153,7 @@ def prune_rows(kernel, twin, metric, dtype):
         scratch = (
             np.zeros((considered + 1, rows.wide), np.float32),
             np.empty(60, np.uint64),
-            np.empty(considered + most, np.int32),
+            np.empty(considered + most + 240, np.int32),
         )
         kernel(*rows.head, targets, starts, candidates, np.float32(alpha), mark, *scratch, out)
         for place, target in enumerate(targets.tolist()):

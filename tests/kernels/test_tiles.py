@@ -81,3 +81,43 @@ def test_the_tile_of_this_processor_works():
     out = np.empty((_tiles.TILE_ROWS, _tiles.TILE_COLUMNS), np.float32)
     run(rows.reshape(-1), 256, panel.reshape(-1), 64, out.reshape(-1))
     np.testing.assert_allclose(out, rows @ panel, rtol=1e-4, atol=1e-5)
+
+
+# --- which rows of a tile are close -------------------------------------------------------------------------
+
+
+def close(width, products, norms, limits, norm, limit):
+    close_ones = _tiles.make_close_ones(width)
+
+    @numba.njit
+    def run(products, norms, limits, norm, limit, out):
+        near, bounds = norms.ctypes.data, limits.ctypes.data
+        return close_ones(products.ctypes.data, near, bounds, np.float32(norm), np.float32(limit), out.ctypes.data)
+
+    out = np.full(width + 1, 7, np.float32)
+    word = int(run(*(np.array(each, np.float32) for each in (products, norms, limits)), norm, limit, out))
+    assert out[-1] == 7, "nothing is written beside the distances"
+    return word, out[:-1]
+
+
+@pytest.mark.parametrize("width", [4, 16, 32, 64])
+def test_close_ones_are_the_bits_of_what_is_below_either_limit(width):
+    rng = np.random.default_rng(width)
+    products, norms = rng.integers(-9, 9, width), rng.integers(0, 9, width)
+    for limit in (-np.inf, 0.0, 7.0, np.inf):
+        limits = rng.choice([-np.inf, 3.0, np.inf], width)
+        word, found = close(width, products, norms, limits, 5.0, limit)
+        distances = 5.0 + norms - 2.0 * products
+        assert found.tolist() == distances.tolist()
+        wanted = (distances < limit) | (distances < limits)
+        assert [bool(word >> bit & 1) for bit in range(width)] == wanted.tolist() and not word >> width
+
+
+def test_what_is_no_number_is_not_close():
+    word, found = close(16, np.full(16, np.nan), np.zeros(16), np.full(16, np.inf), 0.0, np.inf)
+    assert word == 0 and np.isnan(found).all()
+
+
+def test_a_distance_at_its_limit_is_not_close():
+    assert close(16, np.zeros(16), np.ones(16), np.full(16, 2.0), 1.0, 2.0)[0] == 0
+    assert close(16, np.zeros(16), np.ones(16), np.full(16, np.nextafter(2, 3, dtype="f4")), 1.0, 2.0)[0] == 0xFFFF

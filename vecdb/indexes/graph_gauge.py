@@ -32,25 +32,47 @@ _EFFORTS: Final = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_0
 _ENOUGH: Final = 0.998
 """The ladder ends with the first effort that finds so much: who asks for more is answered by a scan."""
 _TOLERANCE: Final = 1e-5
+_PIECE: Final = 4_096
+_FEW: Final = 64
+"""Rows of a piece that are better than what a query has: so few are put into a table of their own."""
 
 
 def true_neighbours(view: VectorView, queries: F32, left_out: Positions) -> tuple[Positions, F32]:
     """Return the positions and scores of the ten best of a view for each query, rows that are left out not counted.
 
+    Where there are fewer, positions are -1 and scores -inf.
     Scores are those of the kernel up to rounding: higher is better.
     """
     best = np.full((len(queries), NEIGHBOURS), -np.inf, np.float32)
     places = np.full((len(queries), NEIGHBOURS), -1, np.int64)
     out = np.zeros(view.count, np.bool_)
     out[left_out] = True
-    for positions, rows in view.chunks():
+    for positions, rows in view.chunks(_PIECE):
         scores = _scores(view, queries, rows)
         scores[:, out[positions]] = -np.inf
-        both = np.concatenate([best, scores], axis=1)
-        known = np.concatenate([places, np.broadcast_to(positions, scores.shape)], axis=1)
+        found, columns = _candidates(scores, best.min(axis=1))
+        both = np.concatenate([best, found], axis=1)
+        known = np.concatenate([places, positions[columns]], axis=1)
         chosen = np.argpartition(-both, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
         best, places = np.take_along_axis(both, chosen, axis=1), np.take_along_axis(known, chosen, axis=1)
+    places[np.isneginf(best)] = -1
     return places, best
+
+
+def _candidates(scores: F32, floor: F32) -> tuple[F32, Positions]:
+    """Return scores and columns that hold the ten best of each row above its floor; the first pieces know of none."""
+    above = scores > floor[:, None]
+    counts = np.count_nonzero(above, axis=1)
+    widest = int(counts.max(initial=0))
+    if widest > min(_FEW, scores.shape[1] - 1):
+        few = min(NEIGHBOURS, scores.shape[1])
+        columns = np.argpartition(-scores, few - 1, axis=1)[:, :few]
+        return np.take_along_axis(scores, columns, axis=1), columns
+    found, columns = np.full((len(scores), widest), -np.inf, np.float32), np.zeros((len(scores), widest), np.int64)
+    asked, column = np.nonzero(above)
+    place = np.arange(len(asked)) - (np.cumsum(counts) - counts)[asked]
+    found[asked, place], columns[asked, place] = scores[asked, column], column
+    return found, columns
 
 
 def _scores(view: VectorView, queries: F32, rows: F32) -> F32:

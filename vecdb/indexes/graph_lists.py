@@ -75,9 +75,9 @@ def leaf_candidates(rows: Rows, leaves: Leaves, tuning: Tuning, work: Work) -> I
 
         def link() -> None:
             block, panel = np.zeros((largest, rows.wide), np.float32), np.empty((rows.wide, TILE_COLUMNS), np.float32)
-            tile, best = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((largest, near), np.float32)
-            scratch = block, panel, tile, np.empty((3, max(largest, rows.wide)), np.float32), best
-            graph_leaf.leaf_neighbours(*rows.head, leaves.members, leaves.homes, starts, *scratch, homes)
+            tile, keys = np.empty((TILE_ROWS + 1, TILE_COLUMNS), np.float32), np.empty((largest, near), np.uint64)
+            floats = block, panel, tile, np.empty((3, max(largest, rows.wide)), np.float32)
+            graph_leaf.leaf_neighbours(*rows.head, leaves.members, leaves.homes, starts, *floats, keys, homes)
 
         return int(starts[-1] - starts[0]) // slots, link
 
@@ -101,11 +101,14 @@ def prune(
         def do() -> None:
             starts, candidates = lists(places)
             block = np.zeros((tuning.considered + 1, rows.wide), np.float32)
-            keys = np.empty(int(np.diff(starts).max()), np.uint64)
-            scratch = block, keys, np.empty(tuning.considered + out.shape[1], np.int32)
+            longest = int(np.diff(starts).max())
+            keys = np.empty(longest, np.uint64)
+            numbers = np.empty(tuning.considered + out.shape[1] + max(16, 4 * longest), np.int32)
             pruned = np.empty((len(places), out.shape[1]), np.int32)
             alpha = np.float32(tuning.alpha**2)
-            graph_prune.prune_rows(*rows.head, targets[places], starts, candidates, alpha, mark, *scratch, pruned)
+            graph_prune.prune_rows(
+                *rows.head, targets[places], starts, candidates, alpha, mark, block, keys, numbers, pruned
+            )
             out[places] = pruned
 
         return len(places), do

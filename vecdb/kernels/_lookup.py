@@ -16,6 +16,7 @@ from vecdb.kernels._jit import helper
 __all__ = [
     "LEVELS",
     "fill_table",
+    "insert_key",
     "offer_nearer",
     "rotate_row",
     "score_key",
@@ -176,3 +177,17 @@ def offer_nearer(values: F32, rows: I32, value: np.float32, row: int) -> np.floa
     values[place] = value
     rows[place] = row
     return np.float32(values[values.shape[0] - 1])
+
+
+@helper
+def insert_key(keys: npt.NDArray[np.uint64], key: np.uint64) -> None:
+    """Put a key into a list whose keys but the last ascend, for the last.
+
+    Each place takes the middle one of itself, the key before it and the new key: no step depends on another, and
+    none is guessed.
+    """
+    last = keys.shape[0] - 1
+    keys[last] = np.uint64(0xFFFFFFFFFFFFFFFF)
+    for place in range(last, 0, -1):
+        keys[place] = min(max(keys[place - 1], key), keys[place])
+    keys[0] = min(keys[0], key)

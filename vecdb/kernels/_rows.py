@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vecdb.kernels._int8 import dequantise
-from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at
+from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import helper
 
-__all__ = ["load_row", "square_distance"]
+__all__ = ["fetch_row", "load_row", "square_distance"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -48,6 +48,14 @@ def load_row(form: I64, addresses: I64, factors: F32, position: int | np.int64, 
         out[place] = np.float32(0.0)
     if dim < out.shape[0]:
         out[dim] = factors[position, 1]
+
+
+@helper
+def fetch_row(form: I64, addresses: I64, position: int | np.int64) -> None:
+    """Ask for the row at `position`, so that it is at hand when it is loaded."""
+    length = form[1] * (4 >> form[0])  # float32, float16, int8
+    for line in range(addresses[position], addresses[position] + length, 64):
+        prefetch(line)
 
 
 @helper

@@ -3,7 +3,9 @@
 ``tile_products(rows, stride, panel, depth, out)`` multiplies TILE_ROWS rows, `stride` bytes apart, with a panel of
 TILE_COLUMNS columns that is stored one axis after the other, and writes the products row by row. All are float32 at
 bare addresses; the sums of a product are added up in the order of the axes, so they do not depend on what else a tile
-holds. The vectors are LLVM's own, which it splits to fit the processor; the size of a tile is chosen to fill the
+holds. ``close_ones(products, norms, limits, norm, limit, out)`` turns a row of a tile into squared distances and tells
+which of them are below a limit, as the bits of a word: what is far is never looked at one by one.
+The vectors are LLVM's own, which it splits to fit the processor; the size of a tile is chosen to fill the
 registers and no more. Invariant: nothing here checks an address.
 """
 
@@ -19,7 +21,7 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
-__all__ = ["TILE_COLUMNS", "TILE_ROWS", "tile_products"]
+__all__ = ["TILE_COLUMNS", "TILE_ROWS", "close_ones", "tile_products"]
 
 
 def tile_size() -> tuple[int, int]:
@@ -71,17 +73,52 @@ def _splat(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(builder.insert_element(undefined, value, word(0)), undefined, places)
 
 
+def make_close_ones(width: int) -> Any:
+    """Return `close_ones` for rows of so many columns, at most 64."""
+
+    @intrinsic  # type: ignore[untyped-decorator]  # numba is untyped
+    def close(typing_context: Any, products: Any, norms: Any, limits: Any, norm: Any, limit: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _emit_close(builder, width, args)
+
+        return types.uint64(*[types.int64] * 3, types.float32, types.float32, types.int64), generate
+
+    return close
+
+
+def _emit_close(builder: Any, width: int, args: Any) -> Any:
+    products, norms, limits, norm, limit, out = args
+    vector = ir.VectorType(ir.FloatType(), width)
+
+    def load(address: Any) -> Any:
+        return builder.load(builder.inttoptr(address, vector.as_pointer()), align=4)
+
+    twice = builder.fmul(load(products), ir.Constant(vector, [2.0] * width))
+    distances = builder.fsub(builder.fadd(load(norms), _splat(builder, norm, vector)), twice)
+    builder.store(distances, builder.inttoptr(out, vector.as_pointer()), align=4)
+    of_row = builder.fcmp_ordered("<", distances, _splat(builder, limit, vector))
+    of_columns = builder.fcmp_ordered("<", distances, load(limits))
+    return builder.zext(builder.bitcast(builder.or_(of_row, of_columns), ir.IntType(width)), ir.IntType(64))
+
+
 if config.DISABLE_JIT:
+
+    def _floats(address: int, *shape: int) -> Any:
+        count = int(np.prod(shape))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
+
+    def close_ones(products: int, norms: int, limits: int, norm: float, limit: float, out: int) -> np.uint64:
+        """Write squared distances of a row of a tile; return which are below the limit, or below those of columns."""
+        found, bounds = _floats(out, TILE_COLUMNS), _floats(limits, TILE_COLUMNS)
+        found[:] = norm + _floats(norms, TILE_COLUMNS) - 2 * _floats(products, TILE_COLUMNS)
+        bits = np.flatnonzero((found < limit) | (found < bounds))
+        return np.uint64(sum(1 << int(bit) for bit in bits))
 
     def tile_products(rows: int, stride: int, panel: int, depth: int, out: int) -> None:
         """Multiply TILE_ROWS rows with a panel of TILE_COLUMNS columns."""
-
-        def floats(address: int, *shape: int) -> Any:
-            count = int(np.prod(shape))
-            return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
-
-        left = np.stack([floats(rows + place * stride, depth) for place in range(TILE_ROWS)])
-        floats(out, TILE_ROWS, TILE_COLUMNS)[:] = left @ floats(panel, depth, TILE_COLUMNS)
+        left = np.stack([_floats(rows + place * stride, depth) for place in range(TILE_ROWS)])
+        _floats(out, TILE_ROWS, TILE_COLUMNS)[:] = left @ _floats(panel, depth, TILE_COLUMNS)
 
 else:
+    close_ones = make_close_ones(TILE_COLUMNS)
     tile_products = make_tile_products(TILE_ROWS, TILE_COLUMNS)

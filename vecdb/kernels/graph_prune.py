@@ -14,7 +14,8 @@ from numba import types
 
 from vecdb.kernels import reference
 from vecdb.kernels._jit import helper, kernel, read, write
-from vecdb.kernels._rows import load_row, square_distance
+from vecdb.kernels._lookup import insert_key
+from vecdb.kernels._rows import fetch_row, load_row, square_distance
 
 __all__ = ["prune_rows"]
 
@@ -24,6 +25,8 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 _LOW = np.uint64(0xFFFFFFFF)
+_AHEAD = 4
+"""Rows that are on their way while one is measured: they lie anywhere, and memory is slower than arithmetic."""
 
 
 @helper
@@ -40,21 +43,33 @@ def _sort(keys: U64) -> None:
 
 
 @helper
-def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64) -> int:
-    """Write the listed rows to keys, each once and ascending, without the target and those that are gone."""
+def _place_of(row: np.int32, table: I32) -> int:
+    """Return where a row is in a table with room, or where it would be (Fibonacci hashing, the next that is free)."""
+    most = table.shape[0] - 1
+    place = ((np.int64(row) * np.int64(0x9E3779B1)) >> np.int64(16)) & most
+    while table[place] >= 0 and table[place] != row:
+        place = (place + 1) & most
+    return int(place)
+
+
+@helper
+def _distinct(listed: I32, target: int | np.int64, addresses: I64, keys: U64, seen: I32) -> int:
+    """Write the listed rows to keys, each once, in their order, without the target and those that are gone."""
+    size = 16
+    while size < 2 * listed.shape[0]:
+        size *= 2
+    table = seen[:size]
+    table[:] = np.int32(-1)
     held = 0
     for place in range(listed.shape[0]):
         row = listed[place] if listed[place] >= -1 else -2 - listed[place]
         if row >= 0 and row != target and addresses[row]:
-            keys[held] = np.uint64(row)
-            held += 1
-    _sort(keys[:held])
-    kept = 0
-    for place in range(held):
-        if place == 0 or keys[place] != keys[place - 1]:
-            keys[kept] = keys[place]
-            kept += 1
-    return kept
+            spot = _place_of(row, table)
+            if table[spot] < 0:
+                table[spot] = row
+                keys[held] = np.uint64(row)
+                held += 1
+    return held
 
 
 @helper
@@ -65,14 +80,13 @@ def _measured(distance: np.float32, low: int | np.int64) -> np.uint64:
 
 @helper
 def _keep_nearest(form: I64, addresses: I64, factors: F32, keys: U64, target: F32, row: F32, most: int) -> int:
-    """Cut rows down to the `most` nearest, ascending again: more than there is room for in a block."""
+    """Cut rows down to the `most` nearest, in their order: more than there is room for in a block."""
     for place in range(keys.shape[0]):
         load_row(form, addresses, factors, np.int64(keys[place]), row)
         keys[place] = _measured(square_distance(target, row), np.int64(keys[place]))
     _sort(keys)
     for place in range(most):
         keys[place] &= _LOW
-    _sort(keys[:most])
     return most
 
 
@@ -80,14 +94,17 @@ def _keep_nearest(form: I64, addresses: I64, factors: F32, keys: U64, target: F3
 def _rank(form: I64, addresses: I64, factors: F32, keys: U64, rows: I32, block: F32) -> None:
     """Load candidates into a block and sort them by their distance from its first row.
 
-    Before: keys hold rows, ascending. After: the squared distance and the place p of a candidate, which is row
-    ``rows[p]`` and lies in ``block[p + 1]``.
+    Before: keys hold rows. After: the squared distance and the place p of a candidate, which is row ``rows[p]`` and
+    lies in ``block[p + 1]``.
     """
+    for place in range(min(_AHEAD, keys.shape[0])):
+        fetch_row(form, addresses, np.int64(keys[place]))
     for place in range(keys.shape[0]):
         rows[place] = np.int32(keys[place])
+        if place + _AHEAD < keys.shape[0]:
+            fetch_row(form, addresses, np.int64(keys[place + _AHEAD]))
         load_row(form, addresses, factors, rows[place], block[place + 1])
-        keys[place] = _measured(square_distance(block[0], block[place + 1]), place)
-    _sort(keys)
+        insert_key(keys[: place + 1], _measured(square_distance(block[0], block[place + 1]), place))
 
 
 @helper
@@ -168,14 +185,15 @@ def prune_rows(
     form (2,), addresses (n,), factors (n, 2): see `_rows.load_row`; targets (t,); those of target i are
     candidates (c,) from starts[i] on, starts (t + 1,), in any order, repeated, marked or not, -1 for none; alpha, the
     square of the factor. Scratch: block (B + 1, wide), of whose B nearest candidates the neighbours are chosen;
-    keys (k,), k at least the longest list; numbers (B + R,). Equal distances: the lower row first.
+    keys (k,), k at least the longest list; numbers (B + R + s,), s at least 16 and four times the longest list.
+    Equal distances: the row that is listed first.
     """
     room, most = block.shape[0] - 1, out.shape[1]
-    rows, chosen = numbers[:room], numbers[room:]
+    rows, chosen, seen = numbers[:room], numbers[room : room + most], numbers[room + most :]
     for place in range(targets.shape[0]):
         target = np.int64(targets[place])
         load_row(form, addresses, factors, target, block[0])
-        held = _distinct(candidates[starts[place] : starts[place + 1]], target, addresses, keys)
+        held = _distinct(candidates[starts[place] : starts[place + 1]], target, addresses, keys, seen)
         if held > room:
             held = _keep_nearest(form, addresses, factors, keys[:held], block[0], block[1], room)
         near = keys[:held]
