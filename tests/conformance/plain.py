@@ -14,6 +14,7 @@ EVERYTHING = IndexCapabilities(
     metrics=frozenset(METRICS),
     exact=True,
     filtered=True,
+    lists=True,
     complete=True,
     add=True,
     remove=True,

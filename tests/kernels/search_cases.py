@@ -59,6 +59,7 @@ def distances(metric, rows, queries, coded):
 
 
 def ask(kernel, graph, blocks, queries, k, effort, allowed, places, room=4_000):
+    """Ask a kernel; `allowed` is a mask, or the rows that are listed."""
     plan = graph.plan.copy()
     plan[12], plan[13] = blocks.half, effort
     positions, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
@@ -88,6 +89,21 @@ def search_graph(kernel, twin, metric, dtype):
                 ]
                 for graph in graphs:
                     check(ask(kernel, graph, blocks, queries, 6, effort, allowed, None), expected, exact, allowed)
+
+
+def search_listed(kernel, twin, metric, dtype):
+    for dim, degree, efforts in ((19, R, (1, 7, N)), (1_100, 2 * R, (9,))):
+        rows, blocks, graphs, _, coded = setting(metric, dtype, dim, degree=degree)
+        rng = np.random.default_rng(3)
+        queries = frozen(rng.standard_normal((Q, dim)).astype(np.float32))
+        estimates, exact = distances(metric, rows, queries, coded)
+        foreign = np.array([-1, N, 2**40, -(2**40)])
+        for listed in (np.arange(N), np.array([5]), np.empty(0, np.int64), rng.permutation(N)[:20]):
+            for effort in efforts:
+                expected = [twin(*each, listed, effort) for each in zip(estimates, exact, strict=True)]
+                given = frozen(rng.permutation(np.concatenate([listed, foreign])) if len(listed) > 1 else listed)
+                for graph in graphs:
+                    check(ask(kernel, graph, blocks, queries, 6, effort, given, None), expected, exact, None)
 
 
 def check(found, expected, exact, allowed):

@@ -385,6 +385,7 @@ CASES = {
     "graph_reach.spread": graph_cases.spread,
     "graph_reach.walk": graph_cases.walk,
     "graph_search.search_graph": search_cases.search_graph,
+    "graph_search.search_listed": search_cases.search_listed,
     "half.widen": widen,
     "screen.axis_energies": axis_energies,
 }

@@ -11,11 +11,13 @@ from vecdb.engine import costs, indexed
 
 WALK = able("filtered", "encodes_segments", part_from=10_000)
 CODES = able("filtered", "encodes_segments")
+LISTS = able("filtered", "lists", "encodes_segments", part_from=10_000)
 
 
-def worth(abilities, count, dim=384, effort=None, coded=False):
+def worth(abilities, count, dim=384, effort=None, coded=False, matches=None):
     """How many rows are scanned in the time of a search."""
-    return costs.search_cost(abilities, count, dim, effort, coded=coded) / costs.scan_cost(1, 4 * dim + 4)
+    matches = count if matches is None else matches
+    return costs.search_cost(abilities, count, matches, dim, effort, coded=coded) / costs.scan_cost(1, 4 * dim + 4)
 
 
 def test_which_parts_scan_codes():
@@ -28,6 +30,10 @@ def test_where_scanning_ends():
     """Within a factor of two of what was measured."""
     assert 1_000 < worth(WALK, 36_000, effort=30) < 3_000 < worth(WALK, 36_000, effort=120) < 8_000
     assert worth(WALK, 10**6, effort=60) == worth(WALK, 36_000, effort=60)
+    assert worth(LISTS, 36_000, effort=60) == worth(WALK, 36_000, effort=60)
+    assert (
+        200 < worth(LISTS, 36_000, effort=60, matches=360) < 360 < worth(LISTS, 10**6, effort=60, matches=3_600) < 1_500
+    )
     assert 1_000 < worth(CODES, 36_000) < 3_000 and 15_000 < worth(CODES, 10**6) < 40_000
 
 
@@ -36,15 +42,24 @@ def test_where_scanning_ends():
     dim=st.integers(1, 4_096),
     effort=st.integers(1, 10_000),
     coded=st.booleans(),
-    abilities=st.sampled_from([WALK, CODES, able()]),
+    abilities=st.sampled_from([WALK, CODES, LISTS, able()]),
+    share=st.floats(0, 1),
 )
-def test_more_work_never_costs_less(count, dim, effort, coded, abilities):
-    cost = costs.search_cost(abilities, count, dim, effort, coded=coded)
+def test_more_work_never_costs_less(count, dim, effort, coded, abilities, share):
+    matches = int(share * count)
+    cost = costs.search_cost(abilities, count, matches, dim, effort, coded=coded)
     assert cost > 0
-    assert costs.search_cost(abilities, count * 2, dim, effort, coded=coded) >= cost
-    assert costs.search_cost(abilities, count, dim, effort + 1, coded=coded) > cost
+    assert costs.search_cost(abilities, count * 2, matches, dim, effort, coded=coded) >= cost
+    assert costs.search_cost(abilities, count, matches + 1, dim, effort, coded=coded) >= cost
+    assert costs.search_cost(abilities, count, matches, dim, effort + 1, coded=coded) > cost
     assert costs.scan_cost(count + 1, 4 * dim) > costs.scan_cost(count, 4 * dim) > 0
-    assert 0 < costs.least_share(abilities, coded=coded) < 0.05
+    assert 0 <= costs.least_share(abilities, coded=coded) < 0.05
+
+
+def test_where_codes_are_listed_no_share_is_too_small():
+    assert costs.least_share(LISTS, coded=False) == 0.0
+    assert costs.least_share(LISTS, coded=True) == costs.CODE_SHARE
+    assert costs.least_share(WALK, coded=False) == costs.WALK_SHARE
 
 
 @pytest.fixture

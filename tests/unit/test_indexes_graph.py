@@ -9,7 +9,7 @@ import vecdb
 from tests.indextypes import NONE
 from vecdb.engine import indexed
 from vecdb.errors import CorruptionError
-from vecdb.indexes import codes
+from vecdb.indexes import codes, graph_walk
 from vecdb.indexes import graph as graphs
 from vecdb.indexes.graph import GraphType
 from vecdb.indexes.graph_gauge import default_effort
@@ -25,6 +25,13 @@ TYPE = GraphType()
 def kernels():
     vecdb.warmup()
     assert loader.ready() or not loader.enabled()
+
+
+@pytest.fixture(params=["walks", "lists"])
+def restricted(request, monkeypatch):
+    """What is done where not all rows are allowed: a walk, as among many, or a look at each code, as among few."""
+    monkeypatch.setattr(graph_walk, "_FEW", 0 if request.param == "walks" else 1 << 40)
+    return request.param
 
 
 def vectors(count=1_200, dim=24, seed=0):
@@ -68,7 +75,7 @@ def recall(found, wanted):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_both_layouts_and_what_was_loaded_answer_alike(metric):
+def test_both_layouts_and_what_was_loaded_answer_alike(metric, restricted):
     rows, queries = vectors(), vectors(40, seed=5)
     answers = []
     for layout in ("compact", "fast"):
@@ -102,7 +109,7 @@ def test_the_rows_of_the_fast_layout_are_made_while_they_are_stored():
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
-def test_a_filter_that_chooses_a_far_cluster_is_answered(share):
+def test_a_filter_that_chooses_a_far_cluster_is_answered(share, restricted):
     rng = np.random.default_rng(0)
     rows = vectors(2_000)
     far = rows[:, 0] < np.quantile(rows[:, 0], share)
@@ -113,7 +120,7 @@ def test_a_filter_that_chooses_a_far_cluster_is_answered(share):
     assert recall(found.positions, truth(rows, queries, "l2", allowed=far)) > 0.9
 
 
-def test_few_allowed_rows_are_all_found_or_the_answer_is_short():
+def test_few_allowed_rows_are_all_found_or_the_answer_is_short(restricted):
     rows = vectors(900)
     view, index = build(rows)
     for count in (0, 1, 3):
@@ -123,7 +130,40 @@ def test_few_allowed_rows_are_all_found_or_the_answer_is_short():
         assert all(set(row[row >= 0].tolist()) == set(np.flatnonzero(allowed).tolist()) for row in found.positions)
 
 
-def test_gone_rows_are_bridges_and_never_read():
+def test_of_few_allowed_rows_those_that_look_nearest_are_computed_and_no_others(monkeypatch):
+    rows, queries = vectors(900), vectors(12, seed=4)
+    view, index = build(rows)
+    allowed = np.random.default_rng(1).random(900) < 0.4
+    assert (
+        recall(
+            ask(index, view, queries, allowed=allowed, effort=900).positions, truth(rows, queries, "l2", 10, allowed)
+        )
+        == 1.0
+    )
+    few, more = (ask(index, view, queries, allowed=allowed, effort=effort).positions for effort in (10, 60))
+    wanted = truth(rows, queries, "l2", allowed=allowed)
+    assert 0.3 < recall(few, wanted) < recall(more, wanted) and recall(more, wanted) > 0.95
+
+
+@pytest.mark.parametrize("small", [0, graph_walk._SMALL])
+def test_what_is_read_of_few_allowed_rows_is_proved_whether_all_of_it_is_or_not(monkeypatch, small):
+    monkeypatch.setattr(graph_walk, "_SMALL", small)
+    rows, queries = vectors(600), vectors(3, seed=4)
+    allowed = np.arange(600) % 5 == 0
+    view, index = build(rows)
+    wanted = ask(index, view, queries, allowed=allowed)
+    proved = []
+    monkeypatch.setattr(view, "verify", lambda positions: proved.append(np.array(positions)), raising=False)
+    for _ in range(2):
+        found = ask(TYPE.load(stored(index), view, {}), view, queries, allowed=allowed)
+        assert np.array_equal(found.positions, wanted.positions)
+    if small:
+        assert not proved
+    else:
+        assert all(allowed[each].all() for each in proved) and set(found.positions.ravel()) <= set(proved[-1])
+
+
+def test_gone_rows_are_bridges_and_never_read(restricted):
     rows = vectors()
     _, index = build(rows)
     gone = np.random.default_rng(3).random(len(rows)) < 0.4
@@ -180,7 +220,7 @@ def test_segments_are_encoded_and_scanned():
 
 
 @pytest.mark.parametrize("layout", ["compact", "fast"])
-def test_hostile_blobs_are_refused_or_answer_soundly(layout):
+def test_hostile_blobs_are_refused_or_answer_soundly(layout, restricted):
     """Bytes changed anywhere, lengths kept or not: an error of ours, or positions that exist and are allowed."""
     rows, queries = vectors(300, 16), vectors(6, 16, seed=1)
     view, index = build(rows, layout=layout)

@@ -55,6 +55,9 @@ class IndexCapabilities:
         The true best k are always among the candidates.
     filtered : bool
         `Index.search` understands `allowed`. Otherwise the engine asks for more and drops what is not allowed.
+    lists : bool
+        With `filtered`: few allowed vectors are found by looking at the code of each, which takes the less the fewer
+        they are. Otherwise they are scanned by the engine.
     complete : bool
         At least ``min(k, allowed)`` candidates are always returned; fewer are then a broken rule. Otherwise the engine
         answers a query that got too few by an exact scan.
@@ -83,6 +86,7 @@ class IndexCapabilities:
     metrics: frozenset[Metric]
     exact: bool = False
     filtered: bool = False
+    lists: bool = False
     complete: bool = False
     add: bool = False
     remove: bool = False

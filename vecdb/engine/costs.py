@@ -28,6 +28,9 @@ CALL: Final = 60_000.0
 USUAL_EFFORT: Final = 100
 DEAR_FROM: Final = 256
 """Efforts below are never weighed: they are what small collections are asked with, whose answers cost nothing."""
+LISTED_BIT: Final = 0.055
+"""A code of an allowed vector that is looked at where it lies, for each of its bits."""
+LISTED_CALL: Final = 15_000.0
 WALK_SHARE: Final = 0.03
 CODE_SHARE: Final = 0.005
 """With a smaller share of allowed vectors the neighbours of neighbours hold too few of them for a walk: 0.92 of the
@@ -39,12 +42,15 @@ def scan_cost(rows: int, row_bytes: int) -> float:
     return rows * (ROW + BYTE * row_bytes)
 
 
-def search_cost(able: IndexCapabilities, count: int, dim: int, effort: int | None, *, coded: bool) -> float:
-    """Return what searching a part of `count` vectors costs; of unknown types, what a walk does."""
+def search_cost(
+    able: IndexCapabilities, count: int, matches: int, dim: int, effort: int | None, *, coded: bool
+) -> float:
+    """Return what searching a part of `count` vectors costs, of which some are allowed; of unknown types, a walk."""
     examined = USUAL_EFFORT if effort is None else effort
     if scans_codes(able, coded=coded):
         return CALL + CODE_BIT * dim * count + EXAMINED * examined
-    return CALL + STEP * examined
+    walk = CALL + STEP * examined
+    return min(walk, LISTED_CALL + LISTED_BIT * dim * matches + EXAMINED * examined) if able.lists else walk
 
 
 def is_dear(able: IndexCapabilities, count: int, row_bytes: int, effort: int, *, coded: bool) -> bool:
@@ -60,4 +66,6 @@ def scans_codes(able: IndexCapabilities, *, coded: bool) -> bool:
 
 def least_share(able: IndexCapabilities, *, coded: bool) -> float:
     """Return the share of allowed vectors below which a part is scanned whatever that costs."""
+    if able.lists and not coded:
+        return 0.0
     return CODE_SHARE if scans_codes(able, coded=coded) else WALK_SHARE

@@ -313,7 +313,7 @@ def how_many(
     if not restricted:
         chosen = question.effort is None and effort is not None  # by a recall; what the caller says is done
         return None if chosen and costs.is_dear(able, count, question.blocks.row_bytes, effort or 0, coded=coded) else k
-    search = costs.search_cost(able, count, question.blocks.dim, effort, coded=coded)
+    search = costs.search_cost(able, count, matches, question.blocks.dim, effort, coded=coded)
     worth = search / costs.scan_cost(1, question.blocks.row_bytes)
     if matches <= max(min(SCAN_BELOW, worth), 10 * k) or matches < costs.least_share(able, coded=coded) * count:
         return None

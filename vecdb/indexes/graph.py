@@ -58,6 +58,7 @@ _MOST_THREADS: Final = 16
 _CAPABILITIES = IndexCapabilities(
     metrics=frozenset(METRICS),
     filtered=True,
+    lists=True,
     encodes_segments=True,
     deterministic=True,
     measured=True,

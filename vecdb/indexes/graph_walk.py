@@ -27,6 +27,10 @@ _SMALL: Final = 1 << 26
 """Bytes of vectors that are proved at once."""
 _EVERYTHING: Final = np.empty(0, np.bool_)
 _FOLLOWING: Final = np.empty(0, np.int64)
+_FEW: Final = 150
+"""So many codes take the time of a step of a walk among allowed rows."""
+_MORE: Final = 3
+"""Halves of its effort that a look at all codes computes exactly: a walk expands rows that its pool drops later."""
 _UNTOLD: Final = np.empty((1, 0), np.int64)
 
 
@@ -48,6 +52,8 @@ def walk_graph(
 ) -> Candidates:
     """Return the best rows that a walk with a pool of `effort` rows finds; k and effort at most the number of rows.
 
+    Where few rows are allowed, all of their codes are looked at instead, and so many more vectors as a walk would.
+
     Raises
     ------
     CorruptionError
@@ -56,7 +62,10 @@ def walk_graph(
     whole = _proves_all(graph, view, habit)
     with view.in_place(verify=whole) as here:
         _prove_codes(graph, allowed is not None, whole)
-        found, trails = _ask(graph, queries, k, allowed, effort, here, trace=not whole)
+        ask = _asking(graph, k, allowed, effort, here)
+        room = 0 if whole else 8 * effort + 256
+        trails = np.zeros((len(queries), room), np.int64) if room else np.empty((len(queries), 0), np.int64)
+        found = ask(queries, trails)
         if not whole:
             _prove_trails(graph, trails, view)
     return found
@@ -70,19 +79,8 @@ def prepared_walk(
         return None
     with view.in_place() as here:
         _prove_codes(graph, allowed is not None, whole=True)
-        search_graph, plan, size = _desk(graph, k, effort, here, masked=allowed is not None)
-    following = _FOLLOWING if here.places is None else here.places
-    fixed = (graph.anchors, graph.book.signs, here.blocks.scan_table, following, graph.maps)
-    mask = _EVERYTHING if allowed is None else allowed
-    held = here.blocks, graph  # what the addresses in those arrays name
-
-    def ask(query: npt.NDArray[np.float32]) -> Candidates:
-        assert held
-        found = Candidates(np.empty((1, k), np.int64), np.empty((1, k), np.float32))
-        search_graph(query, *fixed, mask, plan, np.empty(size, np.uint64), *found, _UNTOLD)
-        return found
-
-    return ask
+        ask = _asking(graph, k, allowed, effort, here)
+    return lambda query: ask(query, _UNTOLD)
 
 
 def _proves_all(graph: StoredGraph, view: VectorView, habit: Habit | None) -> bool:
@@ -102,42 +100,42 @@ def _prove_codes(graph: StoredGraph, masked: bool, whole: bool) -> None:
         graph.records.verify_rows(graph.entries)
 
 
-def _ask(
-    graph: StoredGraph,
-    queries: npt.NDArray[np.float32],
-    k: int,
-    allowed: Bools | None,
-    effort: int,
-    here: InPlace,
-    *,
-    trace: bool,
-) -> tuple[Candidates, npt.NDArray[np.int64]]:
-    search_graph, plan, size = _desk(graph, k, effort, here, masked=allowed is not None)
-    positions = np.empty((len(queries), k), np.int64)
-    scores = np.empty((len(queries), k), np.float32)
-    trails = np.zeros((len(queries), 8 * effort + 256), np.int64) if trace else np.empty((len(queries), 0), np.int64)
-    search_graph(
-        queries,
-        graph.anchors,
-        graph.book.signs,
-        here.blocks.scan_table,
-        _FOLLOWING if here.places is None else here.places,
-        graph.maps,
-        _EVERYTHING if allowed is None else allowed,
-        plan,
-        np.empty(size, np.uint64),
-        positions,
-        scores,
-        trails,
-    )
-    return Candidates(positions, scores), trails
+def _asking(
+    graph: StoredGraph, k: int, allowed: Bools | None, effort: int, here: InPlace
+) -> Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Candidates]:
+    """Return ``ask(queries, trails)``: a walk, or where few rows are allowed a look at all of their codes."""
+    listed = None if allowed is None else _listed(allowed, effort)
+    if listed is not None:
+        effort = min(graph.count, _MORE * effort // 2)
+    kernel, plan, size = _desk(graph, k, effort, here, masked=allowed is not None, walks=listed is None)
+    chosen = _EVERYTHING if allowed is None else allowed if listed is None else listed
+    following = _FOLLOWING if here.places is None else here.places
+    fixed = (graph.anchors, graph.book.signs, here.blocks.scan_table, following, graph.maps, chosen, plan)
+    held = here.blocks, graph  # what the addresses in those arrays name
+
+    def ask(queries: npt.NDArray[np.float32], trails: npt.NDArray[np.int64]) -> Candidates:
+        assert held
+        found = Candidates(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        kernel(queries, *fixed, np.empty(size, np.uint64), *found, trails)
+        return found
+
+    return ask
+
+
+def _listed(allowed: Bools, effort: int) -> npt.NDArray[np.int64] | None:
+    """Return the allowed rows if they are so few that looking at all of their codes takes less time than a walk."""
+    if len(allowed) > _FEW * effort and int(np.count_nonzero(allowed)) > _FEW * effort:
+        return None
+    listed = np.flatnonzero(allowed)
+    listed.flags.writeable = False
+    return listed
 
 
 def _desk(
-    graph: StoredGraph, k: int, effort: int, here: InPlace, *, masked: bool
+    graph: StoredGraph, k: int, effort: int, here: InPlace, *, masked: bool, walks: bool
 ) -> tuple[Callable[..., None], npt.NDArray[np.int64], int]:
     """Return the kernel, its plan, and the words of scratch; what the last search had, as most are asked alike."""
-    wanted = (here.first, here.blocks.half, k, effort, masked)
+    wanted = (here.first, here.blocks.half, k, effort, masked, walks)
     last: tuple[Any, Callable[..., None], npt.NDArray[np.int64], int] | None = graph.desk
     if last is None or last[0] != wanted:
         from vecdb.kernels import graph_search  # numba is loaded by now, never by importing this module
@@ -146,7 +144,8 @@ def _desk(
         plan[2], plan[12], plan[13] = here.first, here.blocks.half, effort
         met = graph.count if masked else 0
         size = graph_search.scratch_words(graph.book.width, len(graph.book.centres), graph.degree, k, effort, met)
-        last = (wanted, graph_search.search_graph, plan, size)
+        kernel = graph_search.search_graph if walks else graph_search.search_listed
+        last = (wanted, kernel, plan, size)
         object.__setattr__(graph, "desk", last)
     return last[1], last[2], last[3]
 

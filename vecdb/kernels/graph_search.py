@@ -1,13 +1,13 @@
 """Search of a proximity graph by estimated distances, compiled.
 
-Ladder: `search_graph` (kernel, all queries of a call) <- `vecdb.indexes.graph_walk`. A pool holds the best `effort`
-rows by *estimated* distance, one uint64 an entry: ordered distance bits, the number of the row, whether it was
-expanded. The best row that was not is expanded: its exact distance is computed where the vector lies, its neighbours
-are estimated and offered to the pool; what was expanded is answered by exact distance. An estimate belongs to a row,
-not to the way that led there, so a row that is offered again meets its own key in the pool: nothing marks what was
-seen. Sources: Gao & Long, "RaBitQ", SIGMOD 2024 (estimator); Gou et al., "SymphonyQG", SIGMOD 2025 (estimates guide,
-exact distances of expanded rows answer; codes of neighbours beside the row); Patel et al., "ACORN", SIGMOD 2024 (rows
-that are not allowed are bridges to their neighbours). Layouts: `vecdb.indexes.graph_layout`.
+Ladder: `search_graph`, `search_listed` (kernels, all queries of a call) <- `vecdb.indexes.graph_walk`. A pool holds
+the best `effort` rows by *estimated* distance, one uint64 an entry: ordered distance bits, the number of the row,
+whether it was expanded. The best row that was not is expanded: its exact distance is computed where the vector lies,
+its neighbours are estimated and offered to the pool; what was expanded is answered by exact distance. An estimate
+belongs to a row, not to the way that led there, so a row that is offered again meets its own key in the pool: nothing
+marks what was seen. Sources: Gao & Long, "RaBitQ", SIGMOD 2024 (estimator); Gou et al., "SymphonyQG", SIGMOD 2025
+(estimates guide, exact distances of expanded rows answer; codes of neighbours beside the row); Patel et al., "ACORN",
+SIGMOD 2024 (rows that are not allowed are bridges to their neighbours). Layouts: `vecdb.indexes.graph_layout`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from vecdb.kernels._intrinsics import (
 )
 from vecdb.kernels._jit import helper, inline_helper, kernel, read, write
 
-__all__ = ["FIELDS", "lay_walk", "scratch_words", "search_graph"]
+__all__ = ["FIELDS", "lay_walk", "scratch_words", "search_graph", "search_listed"]
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
@@ -75,6 +75,8 @@ FIELDS = (
 )
 """What ``plan[0]`` and so on stand for; `beside`: whether the codes of neighbours lie beside them."""
 _SEEDS = 64
+_AHEAD, _SOON = 16, 3
+"""Codes, and vectors, that are asked for ahead of the one that is looked at."""
 _NOWHERE = np.float32(np.inf)
 _NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Behind every entry: no distance has these bits."""
@@ -345,22 +347,37 @@ def _look_ahead(walk: Walk, stored: Stored, dim_bytes: int) -> None:
         prefetch(scale)
 
 
+@inline_helper
+def _look_ahead_of(walk: Walk, stored: Stored, dim_bytes: int) -> None:
+    """Ask for the vector that is scored a little later; nothing is put before it any more."""
+    state = longs_at(walk.state, 4)
+    if state[1] + _SOON < state[0]:
+        address, scale = address_of(stored, _row_of(keys_at(walk.pool, walk.effort)[state[1] + _SOON]), dim_bytes)
+        _prefetch(address, dim_bytes)
+        prefetch(scale)
+
+
+@inline_helper
+def _score(walk: Walk, asked: Asked, stored: Stored, row: int, dim_bytes: int) -> None:
+    """Offer a row to the answer, by its exact distance."""
+    _note(walk, row, 1)
+    address, scale = address_of(stored, row, dim_bytes)
+    if address:
+        state = longs_at(walk.state, 4)
+        found = _pool_key(exact_distance(stored, asked, address, scale), row)
+        if _insert(walk.best, walk.k, state[2], found) >= 0:
+            state[2] = min(state[2] + 1, walk.k)
+
+
 @helper
 def _run(walk: Walk, asked: Asked, stored: Stored) -> None:
     """Expand rows until all of the pool are."""
     dim_bytes = asked.dim * (2 if stored.half else 4)
-    state = longs_at(walk.state, 4)
     row = _next(walk)
     while row >= 0:
         _look_ahead(walk, stored, dim_bytes)
-        _note(walk, row, 1)
-        address, scale = address_of(stored, row, dim_bytes)
-        if address:
-            found = _pool_key(exact_distance(stored, asked, address, scale), row)
-            if _insert(walk.best, walk.k, state[2], found) >= 0:
-                state[2] = min(state[2] + 1, walk.k)
-        links = _links_at(walk, row)
-        _expand(walk, asked, links)
+        _score(walk, asked, stored, row, dim_bytes)
+        _expand(walk, asked, _links_at(walk, row))
         row = _next(walk)
 
 
@@ -375,12 +392,84 @@ def _answer(walk: Walk, positions: I64, scores: F32) -> None:
 
 
 @helper
+def _offer_listed(walk: Walk, asked: Asked, listed: I64) -> None:
+    """Offer listed rows by their codes, which lie apart: each is asked for before it is needed."""
+    last, floor = listed.shape[0] - 1, FAR
+    for place in range(listed.shape[0]):
+        ahead = listed[min(place + _AHEAD, last)]
+        if 0 <= ahead < walk.rows:
+            prefetch(_code_at(walk, ahead))
+            prefetch(_code_at(walk, ahead) + walk.codes_bytes - 1)
+        row = listed[place]
+        if 0 <= row < walk.rows:
+            distance = record_estimate(asked, _code_at(walk, row))
+            if distance <= floor:
+                _offer(walk, distance, row)
+                floor = _floor(walk)
+
+
+@helper
+def _score_pool(walk: Walk, asked: Asked, stored: Stored) -> None:
+    """Compute the exact distance of every row of the pool."""
+    dim_bytes = asked.dim * (2 if stored.half else 4)
+    row = _next(walk)
+    while row >= 0:
+        _look_ahead_of(walk, stored, dim_bytes)
+        _score(walk, asked, stored, row, dim_bytes)
+        row = _next(walk)
+
+
+@helper
 def lay_walk(address: int, degree: int, k: int, effort: int) -> tuple[int, int, int, int, int, int]:
     """Lay the scratch of a walk out from an address on: state, values, bridges, best, pool, and what was met."""
     bridges = address + 3 * LINE
     best = bridges + 8 * degree
     pool = best + filled(8 * (k + BLOCK))
     return address, address + LINE, bridges, best, pool, pool + filled(8 * (effort + BLOCK))
+
+
+@inline_helper
+def _stored(blocks: I64, places: I64, plan: I64) -> Stored:
+    there = address_at(places) if places.shape[0] else 0
+    return Stored(address_at(blocks), blocks.shape[0] - 2, there, plan[2], plan[11], plan[12])
+
+
+@inline_helper
+def _walk(desk: Asked, maps: I64, plan: I64, allowed: int, k: int, trail: I64) -> Walk:
+    """Return what a search goes through; `desk` is where its scratch begins."""
+    degree, effort = plan[9], plan[13]
+    state, values, bridges, best, pool, met = lay_walk(desk.raised + LINE * desk.words, degree, k, effort)
+    return Walk(
+        address_at(maps),
+        plan[3],
+        plan[4],
+        address_at(maps) + 8 * plan[5],
+        plan[6],
+        plan[7],
+        plan[0],
+        degree,
+        plan[10],
+        allowed,
+        met,
+        pool,
+        effort,
+        best,
+        k,
+        state,
+        address_at(trail),
+        trail.shape[0],
+        values,
+        bridges,
+    )
+
+
+@inline_helper
+def _begin(anchors: F32, signs: F32, form: int, asked: Asked, walk: Walk) -> None:
+    """Prepare a query, and empty what its search fills."""
+    prepare(anchors, signs, form, asked)
+    longs_at(walk.state, 4)[:] = 0
+    _clear(walk.pool, walk.effort)
+    _clear(walk.best, walk.k)
 
 
 @kernel(
@@ -424,56 +513,64 @@ def search_graph(
     with n. The caller has proven all shapes, and keeps what the addresses name.
     """
     masked, k = allowed.shape[0] > 0, positions.shape[1]
-    links, codes, degree, effort = (
-        address_at(maps),
-        address_at(maps) + 8 * plan[5],
-        plan[9],
-        plan[13],
-    )
     entries = maps[plan[5] + plan[8] : plan[5] + plan[8] + plan[1]]
-    home = filled(address_at(scratch))
-    desk = lay_out(home, signs.shape[1], queries.shape[1], anchors.shape[0] - 1)
-    state, values, bridges, best, pool, met = lay_walk(desk.raised + LINE * desk.words, degree, k, effort)
-    stored = Stored(
-        address_at(blocks),
-        blocks.shape[0] - 2,
-        address_at(places) if places.shape[0] else 0,
-        plan[2],
-        plan[11],
-        plan[12],
-    )
+    desk = lay_out(filled(address_at(scratch)), signs.shape[1], queries.shape[1], anchors.shape[0] - 1)
+    stored = _stored(blocks, places, plan)
     for number in range(queries.shape[0]):
         asked = Asked(address_at(queries[number]), *desk[1:])
-        going = Walk(
-            links,
-            plan[3],
-            plan[4],
-            codes,
-            plan[6],
-            plan[7],
-            plan[0],
-            degree,
-            plan[10],
-            address_at(allowed) if masked else 0,
-            met,
-            pool,
-            effort,
-            best,
-            k,
-            state,
-            address_at(trails[number]),
-            trails.shape[1],
-            values,
-            bridges,
-        )
-        prepare(anchors, signs, plan[11], asked)
-        longs_at(state, 4)[:] = 0
-        _clear(pool, effort)
-        _clear(best, k)
+        going = _walk(desk, maps, plan, address_at(allowed) if masked else 0, k, trails[number])
+        _begin(anchors, signs, plan[11], asked, going)
         if masked:
-            bytes_at(met, plan[0] // 8 + 1)[:] = np.uint8(0)
+            bytes_at(going.met, plan[0] // 8 + 1)[:] = np.uint8(0)
         _start(going, asked, entries)
         _run(going, asked, stored)
+        _answer(going, positions[number], scores[number])
+
+
+@kernel(
+    (
+        read(types.float32, 2),
+        read(types.float32, 2),
+        read(types.float32, 2),
+        read(types.int64, 2),
+        read(types.int64),
+        read(types.int64),
+        read(types.int64),
+        read(types.int64),
+        write(types.uint64),
+        write(types.int64, 2),
+        write(types.float32, 2),
+        write(types.int64, 2),
+    ),
+    twin=reference.search_listed,
+)
+def search_listed(
+    queries: F32,
+    anchors: F32,
+    signs: F32,
+    blocks: I64,
+    places: I64,
+    maps: I64,
+    listed: I64,
+    plan: I64,
+    scratch: U64,
+    positions: I64,
+    scores: F32,
+    trails: I64,
+) -> None:
+    """Write the k best of listed rows for each query: those that look nearest by their codes, by exact distance.
+
+    listed (l,): distinct rows, of which `effort` are computed exactly; nothing is walked. Everything else is as in
+    `search_graph`.
+    """
+    desk = lay_out(filled(address_at(scratch)), signs.shape[1], queries.shape[1], anchors.shape[0] - 1)
+    stored = _stored(blocks, places, plan)
+    for number in range(queries.shape[0]):
+        asked = Asked(address_at(queries[number]), *desk[1:])
+        going = _walk(desk, maps, plan, 0, positions.shape[1], trails[number])
+        _begin(anchors, signs, plan[11], asked, going)
+        _offer_listed(going, asked, listed)
+        _score_pool(going, asked, stored)
         _answer(going, positions[number], scores[number])
 
 

@@ -419,3 +419,9 @@ def search_graph(
         expanded.add(todo[0])
         expand(todo[0])
     return sorted(expanded, key=lambda row: (exact[row], row))
+
+
+def search_listed(estimates: F64, exact: F64, listed: npt.NDArray[np.int64], effort: int) -> list[int]:
+    """The rows of which exact distances are computed, by these; estimates (n,) and exact (n,) are distances."""
+    nearest = sorted(listed.tolist(), key=lambda row: (estimates[row], row))[:effort]
+    return sorted(nearest, key=lambda row: (exact[row], row))
