@@ -38,7 +38,7 @@ class JointSpace:
         Spaces that its rows are made from.
     transform : str
     dim : int
-        Columns of a row: those of the transform, and two.
+        Columns of a row: those of the transform, and one.
     rows : int
         Records that have one.
     waiting : int

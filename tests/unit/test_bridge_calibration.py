@@ -16,7 +16,8 @@ from vecdb.engine.bridge.calibration import (
     matched,
     tail_matched,
 )
-from vecdb.engine.bridge.folding import Fold, RowTable
+from vecdb.engine.bridge.folding import Fold, RowTable, pull_of
+from vecdb.engine.pairing import directed
 
 SEEDS = st.integers(0, 10_000)
 
@@ -128,3 +129,28 @@ def test_a_fold_without_a_map_adds_a_bias():
     np.testing.assert_allclose(found, [2.0, 1.0, 1.0], atol=1e-6)
     table = fold.rows(rows).take(np.array([0, 2]))
     assert isinstance(table, RowTable) and table.bias is not None and len(table.bias) == 2
+
+
+@given(SEEDS, st.sampled_from(["cosine", "dot"]), st.booleans())
+def test_one_vector_orders_stored_rows_as_their_scores_do_bias_and_all(seed, metric, mapped):
+    rng = np.random.default_rng(seed)
+    pull, rows = rng.standard_normal(6), directed(rng.standard_normal((30, 6)).astype(np.float32), "cosine")
+    form = Affine(rng.standard_normal((6, 4)), np.zeros(4)) if mapped and metric == "dot" else None
+    query = rng.standard_normal(6 if form is None else 4).astype(np.float32)
+
+    def bias(given):
+        return (given @ pull).astype(np.float32)
+
+    fold = Fold(form, bias, metric, "cosine", "key", pull_of(bias, 6))
+    asked, scores = fold.ordering(query), fold.of_rows(query, rows)
+    assert np.abs(fold.pull - pull).max() < 1e-6
+    products = rows @ asked
+    np.testing.assert_allclose(products - products[0], scores - scores[0], atol=1e-4)
+
+
+def test_a_bias_that_is_not_linear_is_left_out_of_the_order():
+    assert pull_of(None, 3) is None
+    assert pull_of(lambda rows: np.abs(rows).sum(1), 3) is None
+    assert pull_of(lambda rows: np.ones(len(rows), np.float32), 3) is None
+    fold = Fold(None, lambda rows: np.ones(len(rows), np.float32), "cosine", "cosine", "key")
+    np.testing.assert_array_equal(fold.ordering(np.array([1, 2, 2], np.float32)), [1, 2, 2])

@@ -76,11 +76,11 @@ def test_rows_are_made_of_the_new_vector_else_of_the_old_one_which_stays_as_it_i
     rows = world.rows()
     for place, id in enumerate(world.ids):
         if place < 100:
-            np.testing.assert_allclose(rows[id][:-2] @ rows["r0"][:-2], world.new[place] @ world.new[0], atol=1e-5)
+            np.testing.assert_allclose(rows[id][:-1] @ rows["r0"][:-1], world.new[place] @ world.new[0], atol=1e-5)
             assert rows[id][-1] < 0
         else:
             np.testing.assert_allclose(rows[id][:OLD], world.old[place], rtol=1e-6)
-            assert not rows[id][OLD:-2].any() and rows[id][-1] > 0
+            assert not rows[id][OLD:-1].any() and rows[id][-1] > 0
 
 
 @pytest.mark.parametrize("new", [0, 100, 300])

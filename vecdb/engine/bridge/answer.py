@@ -396,7 +396,7 @@ class _Answer:
         if not indexed or fold.metric == "l2" or many >= part.allowed.count:
             self._scan_folded(part, fold, table, wanted)
             return
-        pulled = np.stack([fold.ask(query).vector for query in queries])
+        pulled = np.stack([fold.ordering(query) for query in queries])
         if not pulled.any(axis=1).all():
             self._scan_folded(part, fold, table, wanted)
             return

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vecdb.contracts.transform import Affine, Transform
 from vecdb.engine import transformborder as border
-from vecdb.engine.bridge.folding import Fold, Tables
+from vecdb.engine.bridge.folding import Fold, Tables, pull_of
 from vecdb.engine.mapping import step_map
 from vecdb.engine.pairing import directed
 from vecdb.engine.transforms import Loaded, edges, find_transform, load_transform, retention_of, unavailable
@@ -259,12 +259,14 @@ class _Finder:
             if form is None:
                 raise StateError(f"the maps of stored vectors to space {path.meets!r} do not fold into a search")
             key = "+".join(str(loaded.entry.set) for loaded, _ in gallery)
-            return Fold(form, form.row_bias, spaces[path.meets].metric, stored.metric, key)
+            pull = pull_of(form.row_bias, stored.dim)
+            return Fold(form, form.row_bias, spaces[path.meets].metric, stored.metric, key, pull)
         last = walks[-1]
         form = _affine(last.loaded, last.made)
         if form is None or form.row_bias is None or last.inverted:
             return None
-        return Fold(None, form.row_bias, stored.metric, stored.metric, f"bias {last.loaded.entry.set}")
+        pull = pull_of(form.row_bias, stored.dim)
+        return Fold(None, form.row_bias, stored.metric, stored.metric, f"bias {last.loaded.entry.set}", pull)
 
     def _joint(self, asked: Space, stored: Space, edge: Edge) -> VectorClass:
         """Return the class of a joint transform: both sides are mapped, and meet in its own space."""
@@ -283,7 +285,7 @@ class _Finder:
         metric: Metric = "cosine" if main.row_bias is None else "dot"  # a bias is added to inner products
         plain = Affine(form.W, form.b, form.shift, form.row_scale)
         bias = None if storing.direction == "both" else main.row_bias  # of old rows, for new queries
-        fold = Fold(plain, bias, metric, stored.metric, f"joint {entry.set}")
+        fold = Fold(plain, bias, metric, stored.metric, f"joint {entry.set}", pull_of(bias, stored.dim))
         walk = Walk(loaded, asking, asked, metric, width, joint=True)
         return VectorClass(stored, asked, f"bridged:{entry.name}", (walk,), fold)
 

@@ -29,6 +29,7 @@ RowFunction = Callable[[F32], F32]
 
 _CHUNK: Final = 4_096
 _TINY: Final = 1e-30
+_LINEAR: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +48,8 @@ class Fold:
         Of the space of the rows: in a cosine space they are mapped as unit vectors.
     key : str
         Which transforms it is made of.
+    pull : ndarray of float64, shape (d,), or None
+        Where the bias of a stored row x is known to be ``<pull, x>`` (see `pull_of`).
     """
 
     form: Affine | None
@@ -54,6 +57,7 @@ class Fold:
     metric: Metric
     stored: Metric
     key: str
+    pull: F64 | None = None
 
     def rows(self, vectors: F32) -> RowTable:
         """Return what is needed of stored rows, shape (n, d), beside their inner products."""
@@ -81,6 +85,17 @@ class Fold:
         shift = 0.0 if self.form.shift is None else float(wide @ self.form.shift)
         return FoldedQuery(pulled, float(wide @ self.form.b), shift, size)
 
+    def ordering(self, query: F32) -> F32:
+        """Return what an index of the stored rows is asked: one vector whose order is nearly that of the scores.
+
+        A linear bias goes into it; rows that are scaled, or of different lengths after mapping, are not quite in order.
+        """
+        asked = self.ask(query)
+        if self.pull is None or (self.form is not None and self.form.row_scale is not None):
+            return asked.vector
+        size = asked.size if self.metric == "cosine" else 1.0
+        return (asked.vector / max(size, _TINY) + self.pull).astype(np.float32)
+
     def scores(self, asked: FoldedQuery, inner: F64, table: RowTable) -> F64:
         """Return the scores of rows whose inner products with ``asked.vector`` are known, float64, shape (n,)."""
         products = inner + asked.constant
@@ -98,6 +113,16 @@ class Fold:
         asked = self.ask(query)
         inner = canonical_scores("dot", asked.vector, directed(vectors, self.stored))
         return self.scores(asked, inner, self.rows(vectors) if table is None else table)
+
+
+def pull_of(bias: RowFunction | None, dim: int) -> F64 | None:
+    """Return the vector whose inner products with rows a bias consists of; None if there is none, or not such a one."""
+    if bias is None:
+        return None
+    pull = bias(np.eye(dim, dtype=np.float32)).astype(np.float64)
+    some = directed(np.random.default_rng(0).standard_normal((16, dim)).astype(np.float32), "cosine")
+    apart = np.abs(bias(some) - some @ pull).max()
+    return pull if apart <= _LINEAR * max(1.0, float(np.abs(pull).max())) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,14 @@
 """What rows and queries of a joint space look like.
 
-A row is ``[y E, 0, -mark]`` if its record has a new vector y, else ``[x, 0, bias(x), mark]`` of the old one, x
-unchanged. The last column tells the two sides apart: a query that weighs it with ``+weight`` or ``-weight`` lifts one
-side by twice their product above the other, so that one index, asked once for each side, gives the best of either in
-its own order. No scale between the sides has to be guessed. All of it only nominates: final scores are those of the
-classes.
+A row is ``[y E, -mark]`` if its record has a new vector y, else ``[x, 0, mark]`` of the old one, x unchanged. What is
+added to the scores of old rows for a new query is linear in x, and goes into the query. The last column tells the two
+sides apart: a query that weighs it with ``+weight`` or ``-weight`` lifts one side by twice their product above the
+other, so that one index, asked once for each side, gives the best of either in its own order. No scale between the
+sides has to be guessed. All of it only nominates: final scores are those of the classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from vecdb.contracts.transform import Affine, Transform
 from vecdb.engine import transformborder as border
+from vecdb.engine.bridge.folding import pull_of
 from vecdb.engine.pairing import directed
 from vecdb.engine.transforms import Loaded
 from vecdb.errors import ParameterError, StateError
@@ -33,8 +33,8 @@ MARK: Final = 0.6
 WEIGHT: Final = 0.6
 """In the last column of a query. One side is lifted by 0.72: more than the best of the two differ by. Where that is not
 enough, what is found of the wrong side is left out, and the index is asked for the right one alone."""
-EXTRA: Final = 2
-"""Columns behind those of the transform: the bias of old rows, and the mark."""
+EXTRA: Final = 1
+"""Columns behind those of the transform: the mark."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +48,8 @@ class JointMaps:
         Of new vectors, asked and stored alike, and of old ones.
     base : ndarray of float64, shape (old.dim, width)
         What old vectors are multiplied with.
-    bias : callable
-        From old rows to what is added to their scores for a new query.
+    pull : ndarray of float64, shape (old.dim,)
+        ``<pull, x>`` is added to the score of an old row x for a new query.
     old, new : Space
     mark, weight : float
     """
@@ -58,7 +58,7 @@ class JointMaps:
     asking: Transform
     storing: Transform
     base: npt.NDArray[np.float64]
-    bias: Callable[[F32], F32] | None
+    pull: npt.NDArray[np.float64]
     old: Space
     new: Space
     mark: float
@@ -86,8 +86,6 @@ class JointMaps:
         given = directed(vectors, metric)
         wide = np.zeros((len(given), self.dim), np.float32)
         wide[:, : self.width] = border.apply(self.provided, made, given, self.width)
-        if side == "old" and self.bias is not None:
-            wide[:, -2] = self.bias(given)
         wide[:, -1] = self.mark if side == "old" else -self.mark
         return wide
 
@@ -107,9 +105,8 @@ class JointMaps:
         for row in range(len(queries)):  # one by one: the same bits in any company
             image = border.apply(self.provided, made, directed(queries[row : row + 1], space.metric), self.width)
             if side == "old" and given == "new":  # what old rows do not have only leads a walk astray
-                image = (image.astype(np.float64) @ self.base.T @ self.base).astype(np.float32)
+                image = ((image.astype(np.float64) @ self.base.T + self.pull) @ self.base).astype(np.float32)
             wide[row, : self.width] = image[0]
-        wide[:, -2] = 1.0 if given == "new" else 0.0
         wide[:, -1] = self.weight if side == "old" else -self.weight
         return wide
 
@@ -133,7 +130,10 @@ def maps_of(loaded: Loaded, entry: JointEntry) -> JointMaps:
         raise StateError(f"old vectors of transform {loaded.name!r} do not lie in its space as they are")
     old, new = (loaded.target, loaded.source) if by_new else (loaded.source, loaded.target)
     base = np.asarray(form.W, np.float64)
-    return JointMaps(loaded.provided, asking, storing, base, main.row_bias, old, new, entry.mark, entry.weight)
+    pull = np.zeros(old.dim) if main.row_bias is None else pull_of(main.row_bias, old.dim)
+    if pull is None:
+        raise StateError(f"the bias of transform {loaded.name!r} is not linear in the vectors of its old space")
+    return JointMaps(loaded.provided, asking, storing, base, pull, old, new, entry.mark, entry.weight)
 
 
 def _affine(loaded: Loaded, made: Transform) -> Affine | None:
