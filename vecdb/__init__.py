@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from vecdb.upgrade.matrix import CompatibilityMatrix
     from vecdb.upgrade.plan import UpgradePlan
     from vecdb.upgrade.report import UpgradeReport
-    from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, QuerySet
+    from vecdb.verdicts import CorrectionInfo, Diagnosis, FilterInfo, JointSpace, QuerySet
 
 __version__ = "0.1.0"
 
@@ -149,6 +149,7 @@ __all__ = [
     "IdentityWarning",
     "ImportInterruptedError",
     "IndexInfo",
+    "JointSpace",
     "LabelProposal",
     "LabelProposals",
     "LockedError",
@@ -219,6 +220,7 @@ _LAZY = {
     "FilterInfo": "vecdb.verdicts",
     "Group": "vecdb.explored",
     "HealthReport": "vecdb.health.report",
+    "JointSpace": "vecdb.verdicts",
     "LabelProposal": "vecdb.explored",
     "LabelProposals": "vecdb.explored",
     "MMR": "vecdb.explored",

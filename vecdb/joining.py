@@ -5,7 +5,6 @@ Part of `Collection`, in a file of its own because most programs never use it. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vecdb.errors import CancelledError
@@ -13,6 +12,7 @@ from vecdb.lazy import LazyModule
 from vecdb.storage.joints import joint_of
 from vecdb.storage.snapshot import find_space
 from vecdb.types import CancelCheck, Progress
+from vecdb.verdicts import JointSpace
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -24,35 +24,7 @@ else:
     joint_spaces = LazyModule("vecdb.engine.joint")
     making = LazyModule("vecdb.engine.joint.making")
 
-__all__ = ["Joining", "JointSpace"]
-
-
-@dataclass(frozen=True, slots=True)
-class JointSpace:
-    """A joint space of a collection.
-
-    Attributes
-    ----------
-    name : str
-    old, new : str
-        Spaces that its rows are made from.
-    transform : str
-    dim : int
-        Columns of a row: those of the transform, and one.
-    rows : int
-        Records that have one.
-    waiting : int
-        Records that have a vector in either space and no row yet. While there are any, searches go the long way;
-        `add_joint_space` with the same arguments goes on.
-    """
-
-    name: str
-    old: str
-    new: str
-    transform: str
-    dim: int
-    rows: int
-    waiting: int
+__all__ = ["Joining"]
 
 
 class Joining:

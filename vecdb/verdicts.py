@@ -11,7 +11,7 @@ from typing import Any
 
 from vecdb.types import Id
 
-__all__ = ["CorrectionInfo", "Diagnosis", "FilterInfo", "QuerySet"]
+__all__ = ["CorrectionInfo", "Diagnosis", "FilterInfo", "JointSpace", "QuerySet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +153,31 @@ class CorrectionInfo:
     quality: dict[str, Any]
     created: float
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JointSpace:
+    """A joint space of a collection.
+
+    Attributes
+    ----------
+    name : str
+    old, new : str
+        Spaces that its rows are made from.
+    transform : str
+    dim : int
+        Columns of a row: those of the transform, and one.
+    rows : int
+        Records that have one.
+    waiting : int
+        Records that have a vector in either space and no row yet. While there are any, searches go the long way;
+        `add_joint_space` with the same arguments goes on.
+    """
+
+    name: str
+    old: str
+    new: str
+    transform: str
+    dim: int
+    rows: int
+    waiting: int

@@ -72,6 +72,7 @@ def agree(world, queries, space, **more):
 def test_rows_are_made_of_the_new_vector_else_of_the_old_one_which_stays_as_it_is(db):
     world = World(db, new=100)
     made = world.docs.add_joint_space("joint", "up", dtype="float32")
+    assert isinstance(made, vecdb.JointSpace) and world.docs.joint_spaces == {"joint": made}
     assert (made.old, made.new, made.transform, made.rows, made.waiting) == ("old", "new", "up", 300, 0)
     rows = world.rows()
     for place, id in enumerate(world.ids):
