@@ -228,7 +228,7 @@ def test_few_queries_and_the_old_models_word_alone_count_for_less(count):
     data = replace(data, queries=data.queries[:count], queries_across=data.queries_across[:10])
     lessons = lessons_of(data, centres_of(data), "mean")
     found = {(each.asked.place, each.teacher, len(each.asked.new), len(each.bank.old)): each.weight for each in lessons}
-    share = count / 4000
+    share = count / 8000
     assert found == {
         (0, "mean", 260, 260): 1.0,
         (0, "old", 260, 100): 0.1,

@@ -28,7 +28,7 @@ from vecdb.types import Metric
 __all__ = ["DISTILL", "Centres", "DistillType", "Learnt", "centres_of", "distilled", "lessons_of"]
 
 _LEAST = 3
-_MANY = 4_000
+_MANY = 8_000
 """Real queries whose lessons count as much as those of the pairs: fewer are soon learnt by heart, and count less."""
 
 
