@@ -22,7 +22,7 @@ from vecdb.contracts.index import Candidates, IndexCapabilities, Prepared, Vecto
 from vecdb.contracts.params import Param
 from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CancelledError, DTypeError
-from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, wide_width, write_codes
+from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, sketch, wide_width, write_codes
 from vecdb.indexes.flat import exact_candidates
 from vecdb.indexes.graph_build import Graph, build_graph, unreachable
 from vecdb.indexes.graph_gauge import default_effort, measure
@@ -46,7 +46,7 @@ from vecdb.types import METRICS, CancelCheck, Progress
 __all__ = ["GraphIndex", "GraphType"]
 
 _PIECE: Final = 8_192
-_SAMPLE: Final = 16_384
+_SAMPLE: Final = 8_192
 _CELLS: Final = 64
 _ROWS_A_CELL: Final = 64
 _LEFT_OUT: Final = 1_000
@@ -191,7 +191,7 @@ class GraphIndex:
         return self.graph.curve
 
     def encode_segment(self, view: VectorView, blobs: BlobWriter) -> None:
-        parts = [codes for _, codes, _ in _pieces(self.graph.book, view)]
+        parts = [encode(self.graph.book, rows)[0] for rows in _pieces(view)]
         write_codes(blobs, self.graph.book, Codes.join(parts), self.graph.effort)
 
     def problems(self, view: VectorView) -> Sequence[str]:
@@ -240,18 +240,18 @@ def _threads() -> int:
     return max(1, min(_MOST_THREADS, os.cpu_count() or 1))
 
 
-def _pieces(book: CodeBook, view: VectorView) -> Iterator[tuple[int, Codes, npt.NDArray[np.bool_]]]:
-    """Yield the first position, the codes and the signs of pieces of a view."""
+def _pieces(view: VectorView) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield all vectors of a view, some at a time; none of them may be gone."""
     for start in range(0, view.count, _PIECE):
-        rows = view.gather(np.arange(start, min(view.count, start + _PIECE)))
-        yield start, *encode(book, rows)
+        yield view.gather(np.arange(start, min(view.count, start + _PIECE)))
 
 
 def _encode(book: CodeBook, view: VectorView, steps: _Steps) -> npt.NDArray[np.uint8]:
-    parts = []
-    for start, codes, signs in _pieces(book, view):
-        parts.append(make_records(signs, codes.factors, codes.cells))
-        steps.encoded(start + len(signs))
+    parts, done = [], 0
+    for rows in _pieces(view):
+        made = sketch(book, rows)
+        parts.append(make_records(made.turned > 0, made.factors, made.cells.astype(np.uint8)))
+        steps.encoded(done := done + len(rows))
     return np.concatenate(parts)
 
 

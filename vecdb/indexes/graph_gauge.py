@@ -33,6 +33,7 @@ _ENOUGH: Final = 0.998
 """The ladder ends with the first effort that finds so much: who asks for more is answered by a scan."""
 _TOLERANCE: Final = 1e-5
 _PIECE: Final = 4_096
+_ROWS: Final = 1_024
 _FEW: Final = 64
 """Rows of a piece that are better than what a query has: so few are put into a table of their own."""
 
@@ -87,16 +88,19 @@ def _scores(view: VectorView, queries: F32, rows: F32) -> F32:
 
 def _tenth(view: VectorView, queries: F32, places: Positions) -> npt.NDArray[np.float64]:
     """Return the score of the worst of the true neighbours, without what products of large numbers lose."""
-    worst = np.empty(len(queries))
-    for number, query in enumerate(queries.astype(np.float64)):
-        rows = view.gather(places[number][places[number] >= 0]).astype(np.float64)
+    worst = np.full(len(queries), np.inf)
+    asked, rank = np.nonzero(places >= 0)
+    for start in range(0, len(asked), _ROWS):
+        some = asked[start : start + _ROWS]
+        rows = view.gather(places[some, rank[start : start + _ROWS]]).astype(np.float64)
+        mine = queries[some].astype(np.float64)
         if view.metric == "l2":
-            scores = -np.einsum("ij,ij->i", rows - query, rows - query)
+            scores = -np.einsum("ij,ij->i", rows - mine, rows - mine)
         else:
-            scores = rows @ query
+            scores = np.einsum("ij,ij->i", rows, mine)
             if view.metric == "cosine":
                 scores /= np.maximum(np.linalg.norm(rows, axis=1), np.finfo(np.float64).tiny)
-        worst[number] = scores.min(initial=np.inf)
+        np.minimum.at(worst, some, scores)
     return worst
 
 

@@ -92,7 +92,7 @@ def _name_back(rows: Rows, new: I32, forward: I32, neighbours: I32, tuning: Tuni
     """Offer the new rows to those that they name, new ones among them, and prune their lists."""
     ends, sources = reversed_lists(new, forward, rows.count)
     named = np.flatnonzero(np.diff(ends)).astype(np.int32)
-    lists = joined_lists(lambda place: neighbours[named[place]], named, ends, sources)
+    lists = joined_lists(lambda places: neighbours[named[places]], named, ends, sources)
     pruned = np.empty((len(named), neighbours.shape[1]), np.int32)
     order = np.arange(len(named), dtype=np.int32)
     prune(rows, named, order, lists, pruned, tuning=tuning, mark=False, work=work)

@@ -144,15 +144,18 @@ def reversed_lists(rows: I32, forward: I32, count: int) -> tuple[I64, I32]:
     return ends, sources
 
 
-def joined_lists(own: Callable[[int], I32], targets: I32, ends: I64, sources: I32) -> Lists:
-    """Return the lists of what a target has of its `own`, by place, and of those that name it."""
+def joined_lists(own: Callable[[I32], I32], targets: I32, ends: I64, sources: I32) -> Lists:
+    """Return the lists of what targets have of their `own`, (p, R) by place, and of those that name them."""
 
     def lists(places: I32) -> tuple[I64, I32]:
-        parts, starts = [], np.zeros(len(places) + 1, np.int64)
-        for number, place in enumerate(places.tolist()):
-            row = targets[place]
-            parts += [own(place), sources[ends[row] : ends[row + 1]]]
-            starts[number + 1] = starts[number] + len(parts[-2]) + len(parts[-1])
-        return starts, np.concatenate(parts)
+        table, rows = own(places), targets[places]
+        named = ends[rows + 1] - ends[rows]
+        starts, width = np.zeros(len(places) + 1, np.int64), table.shape[1]
+        np.cumsum(named + width, out=starts[1:])
+        joined = np.empty(int(starts[-1]), np.int32)
+        joined[starts[:-1, None] + np.arange(width)] = table
+        rank = np.arange(int(named.sum())) - np.repeat(np.cumsum(named) - named, named)
+        joined[np.repeat(starts[:-1] + width, named) + rank] = sources[np.repeat(ends[rows], named) + rank]
+        return starts, joined
 
     return lists
