@@ -44,13 +44,14 @@ class Follower:
     ----------
     reader : Reader
     registry : PluginRegistry
-    known : mapping of int to JointMaps
-        Maps of joint spaces that were loaded, by the number of the space.
+    known : mapping of int to (str, JointMaps)
+        Maps of joint spaces that were loaded, by the number of the space, with the digest of their transform: another
+        file may have been put in the place of this one.
     """
 
     reader: Reader
     registry: PluginRegistry
-    known: MutableMapping[int, JointMaps]
+    known: MutableMapping[int, tuple[str, JointMaps]]
 
     def view(self, write: WriteTx, pending: Pending) -> CollectionView:
         """Return a collection as the commit has left it so far."""
@@ -60,9 +61,10 @@ class Follower:
 
     def maps(self, write: WriteTx, pending: Pending, joint: JointEntry) -> JointMaps | None:
         """Return the maps of a joint space; None where its transform cannot be used here, which is logged."""
-        found = self.known.get(joint.space)
-        if found is not None:
-            return found
+        digest = next((each.digest for each in pending.entry.transforms if each.set == joint.transform), "")
+        known = self.known.get(joint.space)
+        if known is not None and known[0] == digest:
+            return known[1]
         try:
             found = load_maps(self.view(write, pending), joint, self.registry)
         except (PluginError, StateError, StorageError) as error:
@@ -70,7 +72,7 @@ class Follower:
                 "records of collection %r are left without a row in a joint space: %s", pending.entry.name, error
             )
             return None
-        self.known[joint.space] = found
+        self.known[joint.space] = digest, found
         return found
 
 
