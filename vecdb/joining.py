@@ -12,7 +12,6 @@ from vecdb.lazy import LazyModule
 from vecdb.storage.joints import joint_of
 from vecdb.storage.snapshot import find_space
 from vecdb.types import CancelCheck, Progress
-from vecdb.verdicts import JointSpace
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from vecdb.engine.joint import making
     from vecdb.engine.reading import OpenView
     from vecdb.storage.state import CollectionEntry
+    from vecdb.verdicts import JointSpace
 else:
     joint_spaces = LazyModule("vecdb.engine.joint")
     making = LazyModule("vecdb.engine.joint.making")
@@ -120,6 +120,8 @@ class Joining:
     @property
     def joint_spaces(self) -> dict[str, JointSpace]:
         """The joint spaces by name, in the order they were added."""
+        from vecdb.verdicts import JointSpace  # most programs never say it
+
         with self._view() as view:
             names = {space.id: space for space in view.entry.spaces.values()}
             transforms = {each.set: each.name for each in view.entry.transforms}

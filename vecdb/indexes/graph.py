@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,6 @@ from vecdb.contracts.rows import MappedRows
 from vecdb.errors import CancelledError, DTypeError
 from vecdb.indexes.codes import BLOCK, CodeBook, Codes, encode, make_book, read_codes, sketch, wide_width, write_codes
 from vecdb.indexes.flat import exact_candidates
-from vecdb.indexes.graph_build import Graph, build_graph, unreachable
-from vecdb.indexes.graph_gauge import default_effort, measure
 from vecdb.indexes.graph_layout import (
     LAYOUTS,
     Layout,
@@ -36,12 +34,20 @@ from vecdb.indexes.graph_layout import (
     read_graph,
     write_graph,
 )
-from vecdb.indexes.graph_link import link
 from vecdb.indexes.graph_walk import Habit, prepared_walk, walk_graph
 from vecdb.indexes.samples import spread_positions
 from vecdb.indexes.scanned import ScannedCodes
 from vecdb.indexes.start import compiled
+from vecdb.lazy import LazyModule
 from vecdb.types import METRICS, CancelCheck, Progress
+
+if TYPE_CHECKING:
+    from vecdb.indexes import graph_build, graph_gauge, graph_link
+    from vecdb.indexes.graph_build import Graph
+else:  # what searches do without
+    graph_build = LazyModule("vecdb.indexes.graph_build")
+    graph_gauge = LazyModule("vecdb.indexes.graph_gauge")
+    graph_link = LazyModule("vecdb.indexes.graph_link")
 
 __all__ = ["GraphIndex", "GraphType"]
 
@@ -195,10 +201,10 @@ class GraphIndex:
         write_codes(blobs, self.graph.book, Codes.join(parts), self.graph.effort)
 
     def problems(self, view: VectorView) -> Sequence[str]:
-        graph = Graph(_neighbours_of(self.graph), self.graph.entries)
+        graph = graph_build.Graph(_neighbours_of(self.graph), self.graph.entries)
         if int(graph.neighbours.max()) >= graph.count or int(graph.neighbours.min()) < -1:
             return ["the graph names vectors that do not exist"]
-        lost = unreachable(graph)
+        lost = graph_build.unreachable(graph)
         return [f"{len(lost)} vectors cannot be reached, position {int(lost[0])} for one"] if len(lost) else []
 
 
@@ -258,7 +264,9 @@ def _encode(book: CodeBook, view: VectorView, steps: _Steps) -> npt.NDArray[np.u
 def _stored(book: CodeBook, records: npt.NDArray[np.uint8], made: Graph, curve: EffortCurve | None) -> StoredGraph:
     links = MappedRows.of(link_rows(made.neighbours, records, book.width, "compact"))
     codes = MappedRows.of(records)
-    return StoredGraph(book, codes, links, made.entries, made.degree, "compact", default_effort(curve), curve)
+    return StoredGraph(
+        book, codes, links, made.entries, made.degree, "compact", graph_gauge.default_effort(curve), curve
+    )
 
 
 def _linked(
@@ -267,7 +275,7 @@ def _linked(
     """Link all vectors; what was left out at first tells how much the graph finds, and is linked at last."""
     rng = np.random.default_rng(seed)
     left_out = np.sort(rng.choice(view.count, min(_LEFT_OUT, view.count // 10), replace=False)).astype(np.int64)
-    made = build_graph(
+    made = graph_build.build_graph(
         view,
         degree=degree,
         seed=seed,
@@ -279,9 +287,9 @@ def _linked(
     if not len(left_out):
         return made, None
     bare = _stored(book, records, made, None)
-    curve = measure(bare, view, left_out, _threads())
+    curve = graph_gauge.measure(bare, view, left_out, _threads())
     near = walk_graph(bare, view.gather(left_out), min(_NEAR, view.count), None, min(_POOL, view.count), view)
-    whole = link(
+    whole = graph_link.link(
         made,
         view,
         left_out,

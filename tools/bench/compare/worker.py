@@ -108,7 +108,8 @@ class Session:
     def insert(self, size: int, batches: int) -> dict[str, Any]:
         """Time durable batches of rows that are taken from the set, under new ids."""
         rows = np.array(self._vectors.rows[: size * batches])
-        rows = np.roll(rows, 1, axis=1)  # no vector is there already
+        noise = np.random.default_rng(len(rows)).standard_normal(rows.shape, np.float32)
+        rows += np.float32(0.05 * rows.std()) * noise  # no vector is there already, and all look like their model's
         attributes = _attributes(self._vectors)
         first, self._next = self._next, self._next + len(rows)
 
