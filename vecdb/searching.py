@@ -151,7 +151,8 @@ class Searching:
         spaces : {"native", "reachable", "all"} or sequence of str, optional
             Whose vectors may answer. Default and "reachable": those of the query's space, and through stored transforms
             those of other spaces where a record has none in it; what no transform reaches is said in ``hits.complete``.
-            "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached.
+            "native": the query's own space alone. "all", or names of spaces: raise if some cannot be reached. The name
+            of a joint space stands for the two that it is made of, and lets its index find candidates.
         calibration : {"reference", "lists", "tail", "affine", "isotonic", "rrf", "ranks", "none"}, optional
             How scores of different spaces are brought on one scale; default: what was found best when the transform was
             stored, else "lists" (docs/explanation/bridging.md).
