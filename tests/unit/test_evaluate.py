@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fits import orthonormal, rows_of
-from tools.evaluate import pictures
+from tools.evaluate import jointindex, pictures
 from tools.evaluate.__main__ import main
 from tools.evaluate.arms import _both, arms_for, remembering
 from tools.evaluate.corpus import load_corpus
@@ -258,3 +258,16 @@ def test_both_styles_of_a_picture_are_pairs_and_a_picture_is_in_one_part(tmp_pat
     assert data.source.shape == (80, 12) and np.array_equal(data.source[:40], models["m1"].asked[fit])
     assert np.array_equal(data.target[40:], models["m0"].stored[fit]) and data.labels.tolist() == 2 * fit.tolist()
     assert np.array_equal(data.validation.target[:10], models["m0"].asked[kept])
+
+
+def test_a_joint_index_is_put_beside_two_indexes(folder, capsys, monkeypatch):
+    monkeypatch.setattr("vecdb.engine.joint.nominating.SMALL", 0)
+    options = ["--pair", "a:b", "--first", str(TRAIN), "--queries", "20", "--kinds", "flat"]
+    assert jointindex.main([str(folder), *options]) == 0
+    told = capsys.readouterr().out
+    assert "260 rows of" in told and "flat: built in old" in told
+    shares = [float(part.split()[0]) for part in told.split(" us, joint ")[1:]]
+    assert len(shares) == 4 and min(shares) > 0.95  # rows are rounded
+    crossed = told.strip().splitlines()[-1]
+    exact, joint = (float(part.split()[-1]) for part in crossed.split(":")[1].split(","))
+    assert crossed.startswith("cross-test recall@10") and abs(exact - joint) < 0.2
