@@ -195,11 +195,11 @@ class Searching:
             There is no such correction, or it cannot be combined with vectors of several spaces.
         """
         explores = (positive, negative, weights, feedback, diversify, group_by, per_group)
-        rest = (like, min_score, as_of, timeout, cancel, spaces, calibration, rerank, encode, candidates, relevance)
+        rest = (like, min_score, as_of, timeout, cancel, calibration, rerank, encode, candidates, relevance, correction)
         wished = None
-        if type(q) is np.ndarray and explain is allow_large is writeback is False:
-            plain = (space, k, exact, recall, effort, include)
-            wished = self._lane((*rest, correction, *explores), offset, prior, plain, where)
+        if type(q) is np.ndarray and spaces is None and explain is allow_large is writeback is False:
+            if loader.loaded() and lanes.are_usual(offset, prior, rest, explores):
+                wished = lanes.wish(self._number, (space, k, exact, recall, effort, include), where)
             if wished is not None and (short := self._short(wished, q)) is not None:
                 return short
         wanted, offset = search.check_window(k, offset, allow_large=allow_large)
@@ -309,14 +309,6 @@ class Searching:
         if self._number in self._database._traffic:
             self._database._traffic[self._number].note(hits)
         return hits
-
-    def _lane(
-        self, given: tuple[object, ...], offset: Any, prior: Any, asked: tuple[Any, ...], where: Where | None
-    ) -> lanes.Wish | None:
-        """Return what a search of one vector is remembered by, None for one that is not."""
-        if not loader.loaded() or not lanes.are_usual(given, offset, prior):
-            return None
-        return lanes.wish(self._number, asked, where)
 
     def _remember(self, view: CollectionView, wished: lanes.Wish, request: SearchRequest, warn: Warner | None) -> None:
         guard, registry = self._database._guard, self._database._registry

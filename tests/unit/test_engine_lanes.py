@@ -97,7 +97,7 @@ def test_every_argument_of_search_has_its_place_here():
 def _names_before_the_lane():
     """Names that are looked at before, or by, the call that decides whether a search has a lane."""
     function = ast.parse(textwrap.dedent(inspect.getsource(vecdb.Collection.search))).body[0]
-    calls = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Attribute) and node.attr == "_lane"]
+    calls = [node.lineno for node in ast.walk(function) if isinstance(node, ast.Attribute) and node.attr == "wish"]
     return {
         node.id
         for statement in function.body
@@ -123,13 +123,13 @@ def _names_before_the_lane():
     ],
 )
 def test_unusual_numbers(offset, prior, usual):
-    assert are_usual((None, None), offset, prior) is usual
+    assert are_usual(offset, prior, (None, None)) is usual
 
 
 @pytest.mark.parametrize("given", [0, False, "", (), np.ones(3), np.zeros(0)])
 def test_what_is_not_none_was_asked_for(given):
-    assert are_usual((None,), 0, 0.0)
-    assert not are_usual((None, given, None), 0, 0.0)
+    assert are_usual(0, 0.0, (None,), ())
+    assert not are_usual(0, 0.0, (None,), (None, given, None))
 
 
 @pytest.mark.parametrize("name", ["explain", "allow_large", "writeback"])

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import repeat
-from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -69,11 +67,15 @@ _TEXTS: Final = {str}
 _NUMBERS: Final = (float, int)
 
 
-def are_usual(given: tuple[object, ...], offset: object, prior: object) -> bool:
+def are_usual(offset: object, prior: object, *given: tuple[object, ...]) -> bool:
     """Whether what a lane cannot have is None, and two numbers are zero; an offset of 0.0 or False is not usual."""
     if type(offset) is not int or offset or type(prior) not in _NUMBERS or prior:
         return False
-    return all(map(is_, given, repeat(None)))
+    for some in given:
+        for each in some:
+            if each is not None:
+                return False
+    return True
 
 
 def wish(collection: int, asked: tuple[Any, ...], where: Any) -> Wish | None:
@@ -135,7 +137,7 @@ class _Lane(NamedTuple):
 
 
 class _Quick(NamedTuple):
-    """An answer of one index, of which ids and scores are wanted."""
+    """An answer of one index, of which ids and scores are wanted; `nearest`, `space`, `origin` as in `HitColumns`."""
 
     route: Route
     space_view: SpaceView
@@ -152,9 +154,8 @@ class _Quick(NamedTuple):
         found = route.quickly(ask, queries)
         if found is None:
             return None
-        positions, scores = found
-        rows = space_view.row_list(snapshot.tx, positions)
-        return HitColumns(snapshot.id_list(collection, rows), scores, nearest, space, None, None, None, origin)
+        ids = snapshot.id_list(collection, space_view.row_list(snapshot.tx, found[0]))
+        return HitColumns(ids, found[1], nearest, space, None, None, None, origin)
 
 
 class _Own(dict[Wish, _Lane]):

@@ -45,13 +45,19 @@ class Recorder:
         if kept is None:
             kept = self._kept.setdefault(space, [])
         count = len(queries)
+        if count == 1 and len(kept) == MOST:  # the commonest, and it is felt
+            return self._replace(space, kept, queries[0])
         for query in queries if count <= MOST_OF_A_BATCH else queries[:: -(-count // MOST_OF_A_BATCH)]:
             known = len(kept)
             if known < MOST and known * query.nbytes < MOST_BYTES:
                 kept.append(query.copy())
-            else:  # threads may overwrite each other's, which loses one query and nothing else
-                seen = self._seen[space] = self._seen.get(space, 0) + 1
-                kept[seen * _STRIDE % known][:] = query
+            else:
+                self._replace(space, kept, query)
+
+    def _replace(self, space: int, kept: list[F32], query: F32) -> None:
+        """Keep a query in the place of another; threads may overwrite each other's, which loses one query only."""
+        seen = self._seen[space] = self._seen.get(space, 0) + 1
+        kept[seen * _STRIDE % len(kept)][:] = query
 
     def queries(self, space: int) -> F32 | None:
         """Return what was recorded, shape (q, dim); None while that are fewer than `RECORDED_FROM`."""

@@ -93,7 +93,8 @@ class Environment:
         self._tables: dict[str, Any] = {}
         self._descriptor: int | None = None
         self._kept: int | None = None
-        self._gate = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._gate = threading.Condition(self._lock)
         self._leases = 0
         self._begun = 0
         self._held = threading.local()
@@ -243,7 +244,7 @@ class Environment:
 
     def begin_read(self) -> Tx:
         """Begin what `lease` is; the caller ends it on this thread."""
-        with self._gate:
+        with self._lock:  # the gate's own, without its Python
             raw = self._begin_at_once()
         return Tx(self._begin_read() if raw is None else raw, self._tables)
 
@@ -260,7 +261,7 @@ class Environment:
 
     def end_read(self, tx: Tx) -> None:
         """End a read transaction."""
-        if not self.held_here() and not tx.reads(self._tables):  # begun before the fork that made this process
+        if not tx.reads(self._tables) and not self.held_here():  # begun before the fork that made this process
             return platform.leave_to_parent(tx.raw)
         tx.raw.abort()  # the binding keeps the reader slot for the next lease
         return self._leave()
@@ -360,7 +361,8 @@ class Environment:
                 self._env, self._descriptor, self._tables = None, None, {}
                 what = f"{self.path} was being read by the thread that forked, so the child cannot use it"
                 self._refusal = partial(ForkedError, what, hint="Fork outside of reads.", what="database")
-            self._gate = threading.Condition(threading.RLock())
+            self._lock = threading.RLock()
+            self._gate = threading.Condition(self._lock)
             self._leases, self._owner, self._held = 0, None, threading.local()
             return
         self._gate.release()
@@ -429,7 +431,7 @@ class Environment:
         self._held.count = self.held_here() + 1
 
     def _leave(self) -> None:
-        with self._gate:
+        with self._lock:
             self._leases -= 1
             self._held.count = self.held_here() - 1
             if self._owner is not None:  # who waits for leases to end owns the gate
