@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.bench import data, machine, measure, peers, report, run
+from tools.bench import building, data, machine, measure, peers, report, run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
@@ -25,6 +25,7 @@ SYSTEMS = {
     "insert": {"vecdb", "sqlite-vec", "LanceDB"},
     "cold": {"vecdb", "sqlite-vec", "hnswlib", "numpy alone", "import vecdb", "import numpy"},
     "memory": {"anonymous memory added", "anonymous memory added, single"},
+    "building": {"anonymous memory, at most", "added by the build", "index"},
     "upkeep": {"file after compact", "largest file"},
     "border": {
         "border.search",
@@ -325,3 +326,20 @@ def test_the_page_of_the_documentation_names_every_benchmark():
     assert text.index(report.BEGIN) < text.index(report.END)
     before = text[: text.index(report.BEGIN)]
     assert all(f"`{name}`" in before for name in run.NAMES)
+
+
+# --- what a build costs in memory ---------------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", building.LAYOUTS)
+def test_a_build_takes_less_than_one_and_a_half_times_the_vectors(tmp_path, monkeypatch, layout):
+    """Wide rows, so that what a process takes anyhow is little; the index of `fast` is larger than they are."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    count, dim = 50_000, 1_024
+    store = tmp_path / "b.vecdb"
+    building.child("write", store, count, dim)
+    found = building.child(layout, store, count, dim)
+    raw = 4 * dim * count
+    assert found["rows"] == count and (layout == "compact" or found["index"] > raw)
+    assert found["highest"] - found["before"] < 1.2 * raw, f"{(found['highest'] - found['before']) / raw:.2f} times"

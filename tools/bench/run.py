@@ -26,7 +26,7 @@ if str(ROOT) not in sys.path:  # started by its path
 
 from tools.bench import report  # noqa: E402
 
-NAMES = ("scan", "batch", "threads", "insert", "cold", "memory", "upkeep", "border", "compare.plugins")
+NAMES = ("scan", "batch", "threads", "insert", "cold", "memory", "building", "upkeep", "border", "compare.plugins")
 FORMAT = "vecdb-bench/1"
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
