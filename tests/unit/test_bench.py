@@ -342,4 +342,4 @@ def test_a_build_takes_less_than_one_and_a_half_times_the_vectors(tmp_path, monk
     found = building.child(layout, store, count, dim)
     raw = 4 * dim * count
     assert found["rows"] == count and (layout == "compact" or found["index"] > raw)
-    assert found["highest"] - found["before"] < 1.2 * raw, f"{(found['highest'] - found['before']) / raw:.2f} times"
+    assert found["highest"] - found["before"] < 1.5 * raw, f"{(found['highest'] - found['before']) / raw:.2f} times"

@@ -51,7 +51,7 @@ else:  # what searches do without
 
 __all__ = ["GraphIndex", "GraphType"]
 
-_PIECE: Final = 8_192
+_PIECE: Final = 4_096
 _SAMPLE: Final = 8_192
 _CELLS: Final = 64
 _ROWS_A_CELL: Final = 64
