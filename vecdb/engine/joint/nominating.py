@@ -39,7 +39,8 @@ Found = tuple[Positions, F32]
 SMALL: Final = 1_024
 """A class of fewer vectors is scanned."""
 SPARE: Final = 8
-"""So many candidates, or a quarter, more than hits of a class: rows are rounded, and their order with them."""
+"""So many candidates more than twice the hits that a class needs: an index misses some of its own best, and the head of
+each class's list decides where the other's hits come."""
 ACROSS: Final = 100
 """So many more where rows are ordered by another map than scores are: by another transform, or an old query's over
 records that have a new vector by now."""
@@ -102,7 +103,7 @@ class Nominator:
         by = [walk.loaded.entry.set for walk in each.walks] or [loaded.entry.set for loaded, _ in each.gallery]
         ordered = each.space.id == (self.joint.new if side == "new" else self.joint.old)
         if ordered and (each.direct or by == [self.joint.transform]):
-            return wanted + max(SPARE, wanted // 4)
+            return 2 * wanted + SPARE
         return 4 * wanted + ACROSS
 
 
