@@ -15,10 +15,13 @@ from vecdb.kernels._int8 import dequantise
 from vecdb.kernels._intrinsics import floats_at, half_to_single, halves_at, prefetch
 from vecdb.kernels._jit import helper
 
-__all__ = ["fetch_row", "load_row", "square_distance"]
+__all__ = ["AHEAD", "fetch_row", "load_row", "square_distance"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+
+AHEAD = 8
+"""Rows that are asked for while one is loaded: they lie anywhere, and memory is slower than arithmetic."""
 
 
 @helper

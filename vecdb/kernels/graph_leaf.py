@@ -16,7 +16,7 @@ from vecdb.kernels import reference
 from vecdb.kernels._intrinsics import first_bit
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._lookup import insert_key
-from vecdb.kernels._rows import load_row
+from vecdb.kernels._rows import AHEAD, fetch_row, load_row
 from vecdb.kernels._tiles import TILE_COLUMNS, TILE_ROWS, close_ones, tile_products
 
 __all__ = ["TILE_COLUMNS", "TILE_ROWS", "leaf_neighbours"]
@@ -38,6 +38,8 @@ def _load_leaf(form: I64, addresses: I64, factors: F32, members: I32, block: F32
     mean[:] = np.float32(0.0)
     for place in range(count):
         row = block[place]
+        if place + AHEAD < count:
+            fetch_row(form, addresses, members[place + AHEAD])
         load_row(form, addresses, factors, members[place], row)
         for axis in range(wide):
             mean[axis] += row[axis]

@@ -15,7 +15,7 @@ from numba import types
 from vecdb.kernels import reference
 from vecdb.kernels._jit import helper, kernel, read, write
 from vecdb.kernels._lookup import insert_key
-from vecdb.kernels._rows import fetch_row, load_row, square_distance
+from vecdb.kernels._rows import AHEAD, fetch_row, load_row, square_distance
 
 __all__ = ["prune_rows"]
 
@@ -25,8 +25,6 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 _LOW = np.uint64(0xFFFFFFFF)
-_AHEAD = 4
-"""Rows that are on their way while one is measured: they lie anywhere, and memory is slower than arithmetic."""
 
 
 @helper
@@ -97,12 +95,12 @@ def _rank(form: I64, addresses: I64, factors: F32, keys: U64, rows: I32, block: 
     Before: keys hold rows. After: the squared distance and the place p of a candidate, which is row ``rows[p]`` and
     lies in ``block[p + 1]``.
     """
-    for place in range(min(_AHEAD, keys.shape[0])):
+    for place in range(min(AHEAD, keys.shape[0])):
         fetch_row(form, addresses, np.int64(keys[place]))
     for place in range(keys.shape[0]):
         rows[place] = np.int32(keys[place])
-        if place + _AHEAD < keys.shape[0]:
-            fetch_row(form, addresses, np.int64(keys[place + _AHEAD]))
+        if place + AHEAD < keys.shape[0]:
+            fetch_row(form, addresses, np.int64(keys[place + AHEAD]))
         load_row(form, addresses, factors, rows[place], block[place + 1])
         insert_key(keys[: place + 1], _measured(square_distance(block[0], block[place + 1]), place))
 
