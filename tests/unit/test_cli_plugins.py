@@ -62,7 +62,7 @@ def test_plugins_are_listed_with_what_they_provide(capsys):
     assert (code, err) == (0, "")
     assert "vecdb.indexes" in out and "flat" in out
     (line,) = [line for line in out.splitlines() if "acme.good" in line]
-    assert "index type" in line and "cosine dot l2, exact, filtered, complete" in line
+    assert "index type" in line and "cosine dot l2, exact, filtered, lists, complete" in line
 
 
 def test_plugins_as_json_have_capabilities_and_parameters(capsys):

@@ -18,6 +18,7 @@ from typing import Any, Final
 from vecdb.errors import ExistsError, FileAccessError, ParameterError, StateError
 from vecdb.storage import platform
 from vecdb.storage.env import Environment
+from vecdb.storage.saying import say
 from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import create_header, read_header
 from vecdb.storage.writer import Writer
@@ -196,15 +197,8 @@ def _start(target: Path, options: OpenOptions) -> Store:
     store.start()
     _register(store)
     _watch_forks()
-    _say("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
+    say("%s: opened, mode %s, durability %s", path, options.mode, options.durability)
     return store
-
-
-def _say(message: str, *facts: object) -> None:
-    """Log for whoever debugs; a program that never imported `logging` asked for nothing, and is spared its import."""
-    logging = sys.modules.get("logging")
-    if logging is not None:
-        logging.getLogger("vecdb").debug(message, *facts)
 
 
 def _loading_name(target: Path) -> Path:
@@ -258,7 +252,7 @@ def release(store: Store) -> None:
         closed = store.closed = threading.Event()
     try:
         store.close()
-        _say("%s: closed", store.path)
+        say("%s: closed", store.path)
     finally:
         with _table:
             _forget(store)

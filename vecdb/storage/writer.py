@@ -9,7 +9,6 @@ transaction is thrown away and the group is run anew.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from vecdb.storage.backlog import Backlog
 from vecdb.storage.env import Environment
 from vecdb.storage.failpoints import visit
 from vecdb.storage.lockfile import LockFile
+from vecdb.storage.saying import say
 from vecdb.storage.signals import NeedsGrowth
 from vecdb.storage.snapshot import Reader
 from vecdb.storage.state import read_counters
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _LOOK_AROUND: Final = 0.2
 """Seconds that somebody who can be called off waits for the lock at a time."""
-log = logging.getLogger("vecdb")
 R = TypeVar("R")
 Operation = Callable[["WriteTx"], R]
 
@@ -309,7 +308,7 @@ class Writer:
             if left:
                 self.maintain(lambda write: False, timeout=0.0)
         except StorageError as error:
-            log.debug("%s: a set of blobs that nothing names is left to the next commit: %s", self._env.path, error)
+            say("%s: a set of blobs that nothing names is left to the next commit: %s", self._env.path, error)
 
     def _holds(self) -> bool:
         """Whether this thread kept the lock from its last commit for the next."""
