@@ -54,7 +54,8 @@ def test_what_is_not_finite_is_not_drawn():
 def test_round_steps_are_few_and_inside(low, span):
     steps = svg.round_steps(low, low + span)
     assert len(steps) <= 12 and steps == sorted(steps)
-    assert all(low - 1e-6 * abs(low) - 1e-5 <= step <= low + span + 1e-6 * (abs(low) + span) + 1e-5 for step in steps)
+    slack = 1e-6 * (abs(low) + span) + 1e-5
+    assert all(low - slack <= step <= low + span + slack for step in steps)
 
 
 @pytest.mark.parametrize(("ends", "base", "expected"), [((1, 1000), 10, [1, 10, 100, 1000]), ((3, 9), 2, [4, 8])])
