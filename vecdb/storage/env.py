@@ -1,4 +1,4 @@
-"""The memory-mapped file: with its errors the only module that imports lmdb, and where each of its traps is closed.
+"""The memory-mapped file: beside `lmdberrors` the only module that imports lmdb, and where each of its traps is closed.
 
 Invariants: one environment per file and process; nobody reads the map outside a lease; closing, growing and swapping
 the file wait until no lease is out; a write transaction begins and ends on one thread; a fork finds the file closed.
